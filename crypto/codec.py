@@ -1,0 +1,208 @@
+"""Fixed-point code between one device's contribution and the ring of integers mod 2**bits.
+
+A contribution is an update, a few metrics and a weight. All three ride in one vector,
+
+    [ update * w/W | metrics * w/W, high | ..., low | w | 1 ]    W = the largest weight allowed
+
+so that the opened sum gives weighted means and the total weight, and nobody's own weight or loss
+is ever seen. The last coordinate counts devices: it is exact, and so tells a sum whose masks
+cancelled from noise, which would get past it one time in 2**bits.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tacit.crypto.errors import ParameterError, ProtocolError
+from tacit.crypto.vector import Floats
+
+Ring: TypeAlias = NDArray[np.uint32] | NDArray[np.uint64]
+
+CHUNK = 1 << 16  # coordinates; float64 chunks of 512 KiB stay in the second-level cache
+TAIL = 2  # the weight and the count
+LIMB_BITS = 26  # two digits then fill the 53 bits that a float64 holds exactly
+SMALLEST, LARGEST = 2.0**-64, 2.0**64  # of a bound: its scale is then far from float64's ends
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """What an opened sum says: weighted means over the survivors, and their total weight."""
+
+    update: Floats
+    metrics: Floats
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """Maps x, |x| <= bound, to round(x * scale) mod 2**bits; scale is the largest power of two
+    that leaves room for `clients` vectors.
+
+    Guarantees, for at most `clients` contributions:
+      - sums never wrap: decode(sum of encodings) is exact on the grid;
+      - each coordinate of a contribution is rounded by at most 0.5 / scale, beside the 2**-53
+        of its size that float64 itself rounds by;
+      - encode refuses a coordinate above its bound or not finite: clipping is the caller's step,
+        and clipping silently here would hide a broken bound.
+
+    `length` coordinates of update are bounded by `bound`, `metrics` slots by `metric_bound`, the
+    weight by `max_weight`. A metric is sent as two digits, so that a device with a small share of
+    the weight does not lose its precision. With `bits` <= 32 the ring is held in uint32, else in
+    uint64.
+    """
+
+    length: int
+    clients: int
+    metrics: int = 16
+    bound: float = 8.0
+    metric_bound: float = 1000.0
+    max_weight: float = 10_000.0
+    bits: int = 32
+
+    def __post_init__(self) -> None:
+        if self.length < 0 or not 0 <= self.metrics <= 255:
+            raise ParameterError(f"length={self.length}, metrics={self.metrics}: impossible")
+        if not 1 <= self.clients <= 1 << 20:
+            raise ParameterError(f"clients={self.clients}, expected 1..{1 << 20}")
+        if not 8 <= self.bits <= 62:
+            raise ParameterError(f"bits={self.bits}, expected 8..62")
+        for name in ("bound", "metric_bound", "max_weight"):
+            value = getattr(self, name)
+            if not SMALLEST <= value <= LARGEST:  # also false for NaN
+                raise ParameterError(f"{name}={value}, expected {SMALLEST:g} to {LARGEST:g}")
+        for name, scale in (
+            ("bound", self.scale),
+            ("metric_bound", self.metric_scale),
+            ("max_weight", self.weight_scale),
+        ):
+            if scale < 1:
+                raise ParameterError(
+                    f"{self.clients} clients with {name}={getattr(self, name):g} leave no room "
+                    f"in {self.bits} bits: raise bits or lower {name}"
+                )
+
+    def _scale(self, bound: float) -> float:
+        # clients * (bound * scale + 1/2) < 2**(bits - 1), with scale a power of two so that
+        # dividing by it is exact.
+        return _power_below(Fraction(2 ** (self.bits - 1), self.clients) - Fraction(1, 2), bound)
+
+    @property
+    def scale(self) -> float:
+        """Steps per unit of update."""
+        return self._scale(self.bound)
+
+    @property
+    def limb(self) -> int:
+        """Bits of one digit of a metric: a sum of `clients` digits still fits the ring."""
+        return min(LIMB_BITS, self.bits - 1 - (self.clients - 1).bit_length())
+
+    @property
+    def metric_scale(self) -> float:
+        """Steps per unit of a metric."""
+        if self.limb < 1:
+            return 0.0
+        return _power_below(2 ** (2 * self.limb - 1) - Fraction(1, 2), self.metric_bound)
+
+    @property
+    def weight_scale(self) -> float:
+        """Steps per unit of weight; integer weights are exact."""
+        return self._scale(self.max_weight)
+
+    @property
+    def size(self) -> int:
+        """Coordinates of an encoded contribution."""
+        return self.length + 2 * self.metrics + TAIL
+
+    @property
+    def dtype(self) -> np.dtype[np.uint32] | np.dtype[np.uint64]:
+        """The machine word that holds one ring element."""
+        return np.dtype(np.uint32) if self.bits <= 32 else np.dtype(np.uint64)
+
+    def encode(self, update: Floats, metrics: Floats, weight: float) -> Ring:
+        """One contribution as ring elements, shape (size,), not reduced above `bits`.
+
+        `metrics` may be shorter than the slots: the rest are 0. Raises ParameterError for a
+        coordinate above its bound or not finite, or a weight outside 0 < weight <= max_weight. The
+        error quotes the value, so it is for the device's own log and never for the server.
+        """
+        if update.shape != (self.length,) or metrics.ndim != 1 or metrics.size > self.metrics:
+            raise ParameterError(
+                f"{update.shape} coordinates and {metrics.shape} metrics do not fit"
+            )
+        if not 0 < weight <= self.max_weight:
+            raise ParameterError(
+                f"weight {weight:g} is outside 0 < weight <= {self.max_weight:g} (max_weight)"
+            )
+        share = weight / self.max_weight
+        out = np.empty(self.size, self.dtype)
+        for start in range(0, self.length, CHUNK):
+            part = update[start : start + CHUNK]
+            _check(part, self.bound, "update", "bound")
+            steps = np.rint(part * (self.scale * share)).astype(np.int64)
+            out[start : start + part.size] = steps.astype(self.dtype)  # keeps the low bits
+        _check(metrics, self.metric_bound, "metrics", "metric_bound")
+        slots = np.zeros(self.metrics)
+        slots[: metrics.size] = metrics
+        high, low = self._digits(slots * share)
+        out[self.length : -TAIL] = np.concatenate([high, low])
+        out[-2] = round(weight * self.weight_scale)
+        out[-1] = 1
+        return out
+
+    def decode(self, total: Ring, survivors: int) -> Mean:
+        """The means of a sum over `survivors` contributions.
+
+        Raises ProtocolError if the count does not come out: then the masks did not cancel, or a
+        device sent something that no encoder makes, and the rest of the sum is noise.
+        """
+        signed = self._signed(total)
+        if int(signed[-1]) != survivors:
+            raise ProtocolError(
+                "the sum does not check: its masks do not cancel", sender=0, stage="open"
+            )
+        weight = float(signed[-2]) / self.weight_scale
+        if not weight > 0:
+            raise ProtocolError(f"total weight {weight:g}", sender=0, stage="open")
+        share = weight / self.max_weight
+        update = signed[: self.length] / (self.scale * share)
+        high, low = signed[self.length : -TAIL].reshape(2, self.metrics)
+        # In floats: an int64 would overflow from 2**12 devices on. Only the sum is rounded.
+        above = (high - (survivors << (self.limb - 1))).astype(np.float64)
+        steps = above * 2.0**self.limb + low
+        return Mean(update, steps / (self.metric_scale * share), weight)
+
+    def _digits(self, metrics: Floats) -> NDArray[np.int64]:
+        """High and low digit of each metric, both 0 <= digit < 2**limb; shape (2, metrics)."""
+        steps = np.rint(metrics * self.metric_scale).astype(np.int64)
+        steps += 1 << (2 * self.limb - 1)  # signed to unsigned; taken off again in decode
+        return np.stack([steps >> self.limb, steps & ((1 << self.limb) - 1)])
+
+    def _signed(self, total: Ring) -> NDArray[np.int64]:
+        half = 1 << (self.bits - 1)
+        wide = total.astype(np.uint64)
+        wide += np.uint64(half)
+        wide &= np.uint64((1 << self.bits) - 1)
+        signed = wide.view(np.int64)
+        signed -= half
+        return signed
+
+
+def _check(x: Floats, bound: float, what: str, setting: str) -> None:
+    largest = float(np.max(np.abs(x), initial=0.0))
+    if not largest <= bound:  # also false for NaN
+        found = f"of size {largest:g}" if np.isfinite(largest) else "that is not finite"
+        raise ParameterError(f"{what} holds a value {found}; {setting} is {bound:g}")
+
+
+def _power_below(room: Fraction, bound: float) -> float:
+    """The largest power of two p with bound * p < room; 0.0 if there is none from 1 on.
+
+    In whole numbers: a float64 logarithm rounds up just below a power of two, and a scale that is
+    one power too large lets the sum wrap.
+    """
+    limit = room / Fraction(bound)
+    whole = -(-limit.numerator // limit.denominator) - 1  # the largest integer below the limit
+    return 2.0 ** (whole.bit_length() - 1) if whole >= 1 else 0.0

@@ -1,0 +1,213 @@
+"""Who is who: long-term identities, the roster that lists them, and keys for one run.
+
+A device is known by an Ed25519 identity made on the device. The federation's authority, whose key
+the server does not hold, signs the roster of identities. For each run a device makes a fresh
+X25519 key and signs it with its identity, so a key stolen later opens no earlier run.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from tacit.crypto import labels
+from tacit.crypto.errors import ParameterError, ProtocolError
+from tacit.crypto.wire import VERSION, Reader, Writer
+
+KEY_BYTES = 32
+SIGNATURE_BYTES = 64
+MAX_DEVICES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A device's (or the authority's) long-term signing key. Made from 32 random bytes."""
+
+    secret: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.secret) != KEY_BYTES:
+            raise ParameterError(f"an identity is made from {KEY_BYTES} random bytes")
+
+    @property
+    def public(self) -> bytes:
+        """32 bytes that others know this identity by."""
+        return self._key.public_key().public_bytes_raw()
+
+    def sign(self, label: bytes, content: bytes) -> bytes:
+        """64-byte Ed25519 signature over `content`, good for the purpose `label` only."""
+        return self._key.sign(_labelled(label, content))
+
+    @property
+    def _key(self) -> Ed25519PrivateKey:
+        return Ed25519PrivateKey.from_private_bytes(self.secret)
+
+
+def verified(public: bytes, label: bytes, content: bytes, signature: bytes) -> bool:
+    """Whether `signature` over `content` for the purpose `label` is by `public`."""
+    try:
+        key = Ed25519PublicKey.from_public_bytes(public)
+        key.verify(signature, _labelled(label, content))
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def _labelled(label: bytes, content: bytes) -> bytes:
+    return bytes([len(label)]) + label + content
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One enrolled device: its number (from 1), identity key, and last valid second (Unix time)."""
+
+    device: int
+    public: bytes
+    valid_until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """The enrolled devices, sorted, signed by the authority. `serial` grows with every issue."""
+
+    serial: int
+    members: tuple[Member, ...]
+    signature: bytes
+
+    @classmethod
+    def signed(cls, authority: Identity, serial: int, members: Iterable[Member]) -> "Roster":
+        """Raises ParameterError for a device or a key listed twice, or a device number below 1."""
+        ordered = tuple(sorted(members, key=lambda member: member.device))
+        if (fault := _fault(ordered)) is not None:
+            raise ParameterError(fault)
+        body = _roster_body(serial, ordered)
+        return cls(serial, ordered, authority.sign(labels.ROSTER, body))
+
+    def verify(self, authority: bytes) -> None:
+        """Raises ProtocolError unless the holder of the key `authority` signed this roster."""
+        body = _roster_body(self.serial, self.members)
+        if not verified(authority, labels.ROSTER, body, self.signature):
+            raise ProtocolError("roster is not signed by the authority", sender=0, stage="enrol")
+
+    def member(self, device: int, *, now: int) -> Member:
+        """Raises ProtocolError for a stranger, or a membership that ended before `now`."""
+        found = next((m for m in self.members if m.device == device), None)
+        if found is None:
+            raise ProtocolError("not on the roster", sender=device, stage="enrol")
+        if found.valid_until < now:
+            raise ProtocolError("membership has expired", sender=device, stage="enrol")
+        return found
+
+    def digest(self) -> bytes:
+        """32 bytes that name this roster."""
+        return hashlib.sha256(_labelled(labels.ROSTER, self.encode())).digest()
+
+    def encode(self) -> bytes:
+        return _roster_body(self.serial, self.members) + self.signature
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Roster":
+        """Raises MalformedMessage. Says nothing about the signature: see `verify`."""
+        reader = Reader(data, sender=0, stage="enrol")
+        if (version := reader.u8()) != VERSION:
+            raise reader.bad(f"roster of version {version}, this device speaks {VERSION}")
+        serial = reader.u64()
+        members = tuple(
+            Member(reader.u64(), reader.fixed(KEY_BYTES), reader.u64())
+            for _ in range(reader.count(MAX_DEVICES))
+        )
+        signature = reader.fixed(SIGNATURE_BYTES)
+        reader.end()
+        if (fault := _fault(members)) is not None:
+            raise reader.bad(fault)
+        return cls(serial, members, signature)
+
+
+def _fault(members: tuple[Member, ...]) -> str | None:
+    """Why no roster may list these members in this order; None if one may."""
+    if any(a.device >= b.device for a, b in pairwise(members)) or any(
+        member.device < 1 for member in members
+    ):
+        return "device numbers must be sorted, distinct and start at 1"
+    if len({member.public for member in members}) < len(members):
+        return "two devices share one identity key"
+    return None
+
+
+def _roster_body(serial: int, members: tuple[Member, ...]) -> bytes:
+    writer = Writer().u8(VERSION).u64(serial).u32(len(members))
+    for member in members:
+        writer.u64(member.device).fixed(member.public, KEY_BYTES).u64(member.valid_until)
+    return writer.data()
+
+
+@dataclass(frozen=True, slots=True)
+class RunKey:
+    """A device's public X25519 key for one run, signed by its identity."""
+
+    device: int
+    public: bytes
+    signature: bytes
+
+    @classmethod
+    def signed(cls, identity: Identity, run: int, device: int, secret: bytes) -> "RunKey":
+        """The public half of the X25519 key `secret` (32 random bytes), signed for `run`."""
+        public = run_public(secret)
+        return cls(
+            device, public, identity.sign(labels.RUN_KEY, _run_key_body(run, device, public))
+        )
+
+    def verify(self, run: int, identity: bytes) -> None:
+        """Raises ProtocolError unless the identity key `identity` signed this key for `run`."""
+        body = _run_key_body(run, self.device, self.public)
+        if not verified(identity, labels.RUN_KEY, body, self.signature):
+            raise ProtocolError(
+                "run key is not signed by its device", sender=self.device, stage="enrol"
+            )
+
+    def write(self, writer: Writer) -> None:
+        writer.u64(self.device).fixed(self.public, KEY_BYTES).fixed(self.signature, SIGNATURE_BYTES)
+
+    @classmethod
+    def read(cls, reader: Reader) -> "RunKey":
+        return cls(reader.u64(), reader.fixed(KEY_BYTES), reader.fixed(SIGNATURE_BYTES))
+
+
+def _run_key_body(run: int, device: int, public: bytes) -> bytes:
+    return Writer().u64(run).u64(device).fixed(public, KEY_BYTES).data()
+
+
+def run_public(secret: bytes) -> bytes:
+    """The public half of an X25519 run key."""
+    return X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
+
+
+def agree(secret: bytes, peers: Iterable[RunKey]) -> dict[int, bytes]:
+    """The X25519 shared secret with each of `peers`, by device; not yet fit for use: see `derive`.
+
+    Raises ProtocolError for a low-order point, which would make the secret all zero.
+    """
+    ours = X25519PrivateKey.from_private_bytes(secret)
+    shared = {}
+    for peer in peers:
+        try:
+            shared[peer.device] = ours.exchange(X25519PublicKey.from_public_bytes(peer.public))
+        except ValueError:
+            raise ProtocolError(
+                "run key is a low-order point", sender=peer.device, stage="report"
+            ) from None
+    return shared
+
+
+def derive(secret: bytes, label: bytes, *context: bytes) -> bytes:
+    """32 bytes for one purpose: HKDF-SHA-256 (RFC 5869), the label and context as `info`.
+
+    Context parts are of fixed length at each use, so their joining is unambiguous.
+    """
+    return HKDF(SHA256(), KEY_BYTES, salt=None, info=label + b"".join(context)).derive(secret)

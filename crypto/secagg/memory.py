@@ -1,0 +1,97 @@
+"""The whole protocol in one function: specification, demonstration and oracle for every engine."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from tacit.crypto.codec import Codec
+from tacit.crypto.identity import Identity, Member, Roster
+from tacit.crypto.secagg import client
+from tacit.crypto.secagg.messages import AttestRequest, RevealRequest
+from tacit.crypto.secagg.server import Collecting, Opened
+from tacit.crypto.secagg.session import Purpose, Session, threshold_for
+from tacit.crypto.vector import Floats
+
+Rand = Callable[[int], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """One device's input: update (codec.length,), metrics in the order of their names, weight."""
+
+    update: Floats = field(repr=False)
+    metrics: Floats = field(repr=False)
+    weight: float = field(repr=False)
+
+
+def secure_sum(
+    codec: Codec,
+    inputs: Mapping[int, Contribution],
+    metrics: tuple[str, ...],
+    rand: Rand,
+    *,
+    silent: Mapping[int, str] | None = None,
+    min_survivors: int = 2,
+    corrupt: int = 0,
+) -> Opened:
+    """Run enrol, report, attest and reveal among `inputs`, everyone on the committee.
+
+    `silent` maps a device to the stage from which on it says nothing: "report", "attest" or
+    "reveal". `rand(n)` returns n fresh random bytes. Raises as the stages do.
+    """
+    quiet = dict(silent or {})
+    devices = sorted(inputs)
+    authority = Identity(rand(32))
+    identities = {device: Identity(rand(32)) for device in devices}
+    roster = Roster.signed(authority, 1, [Member(d, identities[d].public, 1) for d in devices])
+    enrolled, keys = {}, []
+    for device in devices:
+        enrolled[device], key = client.enrol(identities[device], 1, device, rand(32))
+        keys.append(key)
+    session = Session(
+        run=1,
+        round=1,
+        purpose=Purpose.TRAIN,
+        codec=codec,
+        cohort=tuple(keys),
+        committee=tuple(devices),
+        threshold=threshold_for(len(devices), corrupt),
+        min_survivors=min_survivors,
+        roster=roster.digest(),
+        model=bytes(32),
+        config=bytes(32),
+    )
+
+    collecting = Collecting(session, roster)
+    reported = {}
+    for device, given in inputs.items():
+        if quiet.get(device) == "report":
+            continue
+        session.verify_members(roster, now=0)
+        session.verify_keys(roster)
+        encoded = codec.encode(given.update, given.metrics, given.weight)
+        reported[device], message = client.report(
+            enrolled[device],
+            identities[device],
+            session,
+            encoded,
+            metrics,
+            rand(client.report_rand_size(session)),
+        )
+        collecting.add(message.encode(codec.bits), sender=device)
+
+    attesting = collecting.close()
+    attested = {}
+    for device, state in reported.items():
+        if quiet.get(device) == "attest":
+            continue
+        request = AttestRequest.decode(attesting.request(device).encode(), session)
+        attested[device], attestation = client.attest(state, identities[device], request)
+        attesting.add(attestation.encode(), sender=device)
+
+    revealing = attesting.close()
+    for device in revealing.members:
+        if quiet.get(device) == "reveal":
+            continue
+        asked = RevealRequest.decode(revealing.request().encode(), session)
+        revealing.add(client.reveal(attested[device], roster, asked).encode(), sender=device)
+    return revealing.open()

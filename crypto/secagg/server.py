@@ -1,0 +1,298 @@
+"""The server's side of a masked sum: collect, have attested, have revealed, open.
+
+    Collecting ─close─> Attesting ─close─> Revealing ─open─> Mean
+
+Each stage is one object that takes messages one by one as they arrive. A message that breaks the
+protocol raises ProtocolError naming its sender and changes nothing, so the round goes on without
+that device; `close` and `open` raise TooFewClients when too few are left. A report is folded into
+the running sum when it arrives: memory is one vector, whatever the number of devices.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tacit.crypto import labels, shamir
+from tacit.crypto.codec import Mean, Ring
+from tacit.crypto.errors import ProtocolError, TooFewClients
+from tacit.crypto.identity import Roster, verified
+from tacit.crypto.prg import add_masks
+from tacit.crypto.secagg.messages import (
+    HASH_BYTES,
+    Attestation,
+    AttestRequest,
+    Report,
+    RevealRequest,
+    Shares,
+    hash_row,
+    share_context,
+    survivors_digest,
+)
+from tacit.crypto.secagg.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Dealt:
+    """What the server keeps of a report once its vector is folded in."""
+
+    sealed: Mapping[int, bytes]  # by committee member
+    hashes: Mapping[int, bytes]
+    commitments: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An opened sum. `bad` are survivors whose shares did not hold: leave them out from now on.
+
+    They are named by so many committee members that one of these must be honest; a word of fewer
+    could be slander.
+    """
+
+    mean: Mean
+    metrics: tuple[str, ...]
+    survivors: tuple[int, ...]
+    bad: tuple[int, ...]
+
+
+class Collecting:
+    """Stage report: verifies reports and folds them into the running sum."""
+
+    def __init__(self, session: Session, roster: Roster) -> None:
+        self.session = session
+        self._id = session.id
+        self._identities = {member.device: member.public for member in roster.members}
+        self._total: Ring = np.zeros(session.codec.size, session.codec.dtype)
+        self._metrics: tuple[str, ...] | None = None
+        self._dealt: dict[int, Dealt] = {}
+        self._closed = False
+
+    def add(self, data: bytes, *, sender: int) -> None:
+        """Fold in one report. Raises ProtocolError, the sum unchanged, if it does not hold.
+
+        The first report names the metrics; one with other names does not add up with it.
+        """
+        session = self.session
+        if self._closed:
+            raise ProtocolError("report comes too late", sender=sender, stage="report")
+        message = Report.decode(data, session, sender=sender)
+        if message.session != self._id or message.device != sender:
+            raise ProtocolError("report is for another session", sender=sender, stage="report")
+        if sender not in session.devices or sender in self._dealt:
+            raise ProtocolError("not in the cohort, or sent twice", sender=sender, stage="report")
+        # The signature is the last field and everything before it is what it covers.
+        body = data[: -len(message.signature)]
+        public = self._identities.get(sender, b"")
+        if not verified(public, labels.REPORT, body, message.signature):
+            raise ProtocolError("report is not signed by its device", sender=sender, stage="report")
+        if self._metrics not in (None, message.metrics):
+            raise ProtocolError(
+                f"metrics {list(message.metrics)}, others sent {list(self._metrics or ())}",
+                sender=sender,
+                stage="report",
+            )
+        self._metrics = message.metrics
+        np.add(self._total, message.vector, out=self._total)
+        committee = session.committee
+        self._dealt[sender] = Dealt(
+            dict(zip(committee, message.sealed, strict=True)),
+            dict(zip(committee, message.hashes, strict=True)),
+            message.commitments,
+        )
+
+    def close(self) -> "Attesting":
+        """The survivors are those who reported. Raises TooFewClients below min_survivors."""
+        survivors = tuple(sorted(self._dealt))
+        if len(survivors) < self.session.min_survivors:
+            raise TooFewClients(
+                f"{len(survivors)} of {len(self.session.cohort)} devices reported, "
+                f"at least {self.session.min_survivors} needed (min_survivors)"
+            )
+        self._closed = True  # the sum and the survivors are handed on, not copied
+        return Attesting(
+            Closed(
+                self.session,
+                self._id,
+                self._identities,
+                survivors,
+                self._dealt,
+                self._total,
+                self._metrics or (),
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A sum nobody joins any more: who survived, what they dealt, and the masked total."""
+
+    session: Session
+    id: bytes
+    identities: Mapping[int, bytes]
+    survivors: tuple[int, ...]
+    dealt: Mapping[int, Dealt]
+    total: Ring
+    metrics: tuple[str, ...]
+
+    @property
+    def dropped(self) -> tuple[int, ...]:
+        """Devices of the cohort that did not report, sorted."""
+        return tuple(device for device in self.session.devices if device not in self.dealt)
+
+
+class Attesting:
+    """Stage attest: gathers the committee's signatures on the one set of survivors."""
+
+    def __init__(self, closed: Closed) -> None:
+        self.closed = closed
+        self._digest = survivors_digest(closed.id, closed.survivors)
+        self._signatures: dict[int, bytes] = {}
+        self._bad: dict[int, tuple[int, ...]] = {}
+
+    def request(self, member: int) -> AttestRequest:
+        """What to ask a committee member."""
+        closed = self.closed
+        dealt = [closed.dealt[device] for device in closed.survivors]
+        return AttestRequest(
+            closed.id,
+            closed.survivors,
+            tuple(deal.sealed[member] for deal in dealt),
+            tuple(deal.hashes[member] for deal in dealt),
+        )
+
+    def add(self, data: bytes, *, sender: int) -> None:
+        """Take in one attestation. Raises ProtocolError if it does not hold."""
+        closed = self.closed
+        message = Attestation.decode(data, closed.session, sender=sender)
+        if message.member != sender or sender not in closed.session.committee:
+            raise ProtocolError("not on the committee", sender=sender, stage="attest")
+        public = closed.identities.get(sender, b"")
+        if not verified(public, labels.SURVIVORS, self._digest, message.signature):
+            raise ProtocolError("did not sign our survivors", sender=sender, stage="attest")
+        self._signatures[sender] = message.signature
+        self._bad[sender] = tuple(device for device in message.bad if device in closed.dealt)
+
+    def close(self) -> "Revealing":
+        """Raises TooFewClients with fewer signatures than the threshold."""
+        threshold = self.closed.session.threshold
+        if len(self._signatures) < threshold:
+            raise TooFewClients(
+                f"{len(self._signatures)} of {len(self.closed.session.committee)} committee "
+                f"members attested, {threshold} needed (threshold)"
+            )
+        return Revealing(self.closed, self._signatures, self._bad)
+
+
+class Revealing:
+    """Stage reveal: gathers shares until every mask can be taken off."""
+
+    def __init__(
+        self,
+        closed: Closed,
+        signatures: Mapping[int, bytes],
+        bad: Mapping[int, tuple[int, ...]],
+    ) -> None:
+        self.closed = closed
+        self._signatures = signatures
+        self._bad = bad
+        self._shares: dict[int, Shares] = {}
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """Whom to ask: the committee members who attested."""
+        return tuple(sorted(self._signatures))
+
+    def request(self) -> RevealRequest:
+        """What to ask each of them. A threshold of signatures is all they check."""
+        threshold = self.closed.session.threshold
+        return RevealRequest(self.closed.id, tuple(sorted(self._signatures.items())[:threshold]))
+
+    def add(self, data: bytes, *, sender: int) -> None:
+        """Take in one member's shares. Raises ProtocolError if one does not match its hash.
+
+        A share that the member itself called bad is not held against it.
+        """
+        closed = self.closed
+        if sender not in self._signatures:
+            raise ProtocolError("did not attest", sender=sender, stage="reveal")
+        message = Shares.decode(data, len(closed.survivors), len(closed.dropped), sender=sender)
+        if message.member != sender:
+            raise ProtocolError("shares of another member", sender=sender, stage="reveal")
+        for row, dealer in enumerate(closed.survivors):
+            if dealer not in self._bad[sender] and not self._matches(message, row, dealer):
+                raise ProtocolError(
+                    f"wrong share of device {dealer}", sender=sender, stage="reveal"
+                )
+        self._shares[sender] = message
+
+    def open(self) -> Opened:
+        """Take off the masks and decode.
+
+        Raises TooFewClients if some mask has fewer than threshold good shares, and ProtocolError
+        naming a dealer who is to blame for that, or whose shares do not combine to the key it
+        committed to.
+        """
+        closed = self.closed
+        plus: list[bytes] = []
+        minus: list[bytes] = []
+        for row, dealer in enumerate(closed.survivors):
+            self_key, *pair_keys = self._keys(row, dealer)
+            minus.append(self_key)
+            # The dealer's mask with a dropped device never met its opposite: take it off too.
+            for device, key in zip(closed.dropped, pair_keys, strict=True):
+                (minus if dealer < device else plus).append(key)
+        total = closed.total
+        add_masks(total, plus, minus)
+        mean = closed.session.codec.decode(total, len(closed.survivors))
+        bad = tuple(dealer for dealer in closed.survivors if self._guilty(dealer))
+        return Opened(mean, closed.metrics, closed.survivors, bad)
+
+    def _guilty(self, dealer: int) -> bool:
+        """Whether at least one honest member says that the dealer's shares do not hold.
+
+        A threshold t for a committee of c allows for fewer than 2t - c corrupt members
+        (`threshold_for`), so that many accusers are not all of them liars.
+        """
+        session = self.closed.session
+        accusers = sum(dealer in bad for bad in self._bad.values())
+        return accusers >= 2 * session.threshold - len(session.committee)
+
+    def _wanted(self, dealer: int) -> list[int]:
+        """Numbers of the dealer's secrets that the sum needs, in the order of `Shares.opened`."""
+        order = self.closed.session.neighbours(dealer)
+        return [0, *(1 + order.index(device) for device in self.closed.dropped)]
+
+    def _matches(self, message: Shares, row: int, dealer: int) -> bool:
+        closed = self.closed
+        hashes = closed.dealt[dealer].hashes[message.member]
+        context = share_context(closed.id, dealer, message.member)
+        return all(
+            hash_row(labels.SHARE_HASH, context, number, message.opened[row, column].tobytes())
+            == _nth(hashes, number)
+            for column, number in enumerate(self._wanted(dealer))
+        )
+
+    def _keys(self, row: int, dealer: int) -> list[bytes]:
+        """The keys of one survivor's masks: its self mask, and those with the dropped."""
+        closed, threshold = self.closed, self.closed.session.threshold
+        good = [m for m in sorted(self._shares) if dealer not in self._bad[m]][:threshold]
+        if len(good) < threshold:
+            if self._guilty(dealer):
+                raise ProtocolError("dealt shares that do not hold", sender=dealer, stage="reveal")
+            raise TooFewClients(
+                f"{len(good)} good shares of device {dealer}, {threshold} needed (threshold)"
+            )
+        points = [closed.session.point(member) for member in good]
+        keys = shamir.combine(points, np.stack([self._shares[m].opened[row] for m in good]))
+        context = share_context(closed.id, dealer, 0)
+        for number, key in zip(self._wanted(dealer), keys, strict=True):
+            committed = _nth(closed.dealt[dealer].commitments, number)
+            if hash_row(labels.SECRET_HASH, context, number, key.tobytes()) != committed:
+                raise ProtocolError(
+                    "dealt shares that do not combine to its key", sender=dealer, stage="reveal"
+                )
+        return [key.tobytes() for key in keys]
+
+
+def _nth(hashes: bytes, number: int) -> bytes:
+    return hashes[number * HASH_BYTES : (number + 1) * HASH_BYTES]

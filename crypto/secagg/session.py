@@ -1,0 +1,184 @@
+"""What all parties of one sum agree on.
+
+Every key, signature and hash of a sum is bound to `Session.id`. A server that shows two devices
+different models, cohorts or parameters gives them different ids, so their masks do not cancel and
+it gets noise: the defence against model-inconsistency attacks (Pasquini et al. 2022,
+doi:10.1145/3548606.3560557).
+"""
+
+import hashlib
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+
+from tacit.crypto import labels
+from tacit.crypto.codec import Codec
+from tacit.crypto.errors import ParameterError, ProtocolError
+from tacit.crypto.identity import Roster, RunKey
+from tacit.crypto.shamir import MAX_POINTS
+from tacit.crypto.wire import VERSION, Reader, Writer
+
+DIGEST_BYTES = 32
+
+
+class Purpose(IntEnum):
+    """What a sum is for. Within one round, training comes before evaluation."""
+
+    TRAIN = 1
+    EVALUATE = 2
+
+
+@dataclass(frozen=True)  # no slots: `id` and `devices` are computed once and kept
+class Session:
+    """One sum. Impossible or contradictory parameters cannot be built (ParameterError).
+
+    `cohort` and `committee` are sorted by device. Any `threshold` committee members open the sum;
+    fewer than `min_survivors` reports open nothing. Every device masks against every other.
+    """
+
+    run: int
+    round: int
+    purpose: Purpose
+    codec: Codec
+    cohort: tuple[RunKey, ...]
+    committee: tuple[int, ...]
+    threshold: int
+    min_survivors: int
+    roster: bytes  # digest
+    model: bytes  # digest
+    config: bytes  # digest
+
+    def __post_init__(self) -> None:
+        devices = self.devices
+        if list(devices) != sorted(set(devices)) or not devices or devices[0] < 1:
+            raise ParameterError("cohort must be sorted, without repeats, devices from 1")
+        if len({key.public for key in self.cohort}) < len(devices):
+            raise ParameterError("two devices share one run key")
+        if list(self.committee) != sorted(set(self.committee)):
+            raise ParameterError("committee must be sorted and without repeats")
+        if not set(self.committee) <= set(devices):
+            raise ParameterError("committee must be part of the cohort")
+        if len(self.committee) > MAX_POINTS:
+            raise ParameterError(f"a committee of {len(self.committee)}, at most {MAX_POINTS}")
+        if self.codec.clients != len(devices):
+            raise ParameterError(
+                f"codec for {self.codec.clients} devices, cohort of {len(devices)}"
+            )
+        # 2t > c: two sets of survivors can then never both be attested by honest members alone.
+        if not len(self.committee) < 2 * self.threshold <= 2 * len(self.committee):
+            raise ParameterError(
+                f"threshold {self.threshold} for a committee of {len(self.committee)}: "
+                "expected more than half and at most all"
+            )
+        if not 2 <= self.min_survivors <= len(devices):
+            raise ParameterError(
+                f"min_survivors={self.min_survivors}, expected 2..{len(devices)} (the cohort)"
+            )
+        if {len(self.roster), len(self.model), len(self.config)} != {DIGEST_BYTES}:
+            raise ParameterError(f"digests have {DIGEST_BYTES} bytes")
+
+    @cached_property
+    def devices(self) -> tuple[int, ...]:
+        """Device numbers of the cohort, sorted."""
+        return tuple(key.device for key in self.cohort)
+
+    @cached_property
+    def id(self) -> bytes:
+        """32 bytes that two parties share only if they agree on every field."""
+        return hashlib.sha256(labels.SESSION + self.encode()).digest()
+
+    def key(self, device: int) -> RunKey:
+        """The run key of a device of the cohort."""
+        return self.cohort[self.devices.index(device)]
+
+    def neighbours(self, device: int) -> tuple[int, ...]:
+        """The devices that `device` shares a mask with, sorted."""
+        return tuple(other for other in self.devices if other != device)
+
+    def point(self, member: int) -> int:
+        """Where a committee member's Shamir shares are evaluated, 1..255."""
+        return self.committee.index(member) + 1
+
+    @cached_property
+    def cohort_digest(self) -> bytes:
+        """32 bytes that name this cohort, its run keys and its roster in this run."""
+        writer = Writer().u64(self.run).fixed(self.roster, DIGEST_BYTES)
+        for key in self.cohort:
+            key.write(writer)
+        return hashlib.sha256(labels.COHORT + writer.data()).digest()
+
+    def verify_members(self, roster: Roster, *, now: int) -> None:
+        """Raises ProtocolError unless the whole cohort is on `roster` and not expired at `now`."""
+        if roster.digest() != self.roster:
+            raise ProtocolError("session names another roster", sender=0, stage="report")
+        until = {member.device: member.valid_until for member in roster.members}
+        for device in self.devices:
+            if device not in until:
+                raise ProtocolError("not on the roster", sender=device, stage="report")
+            if until[device] < now:
+                raise ProtocolError("membership has expired", sender=device, stage="report")
+
+    def verify_keys(self, roster: Roster) -> None:
+        """Raises ProtocolError unless every run key is signed by its member of `roster`.
+
+        What was verified once need not be again while `cohort_digest` stays the same.
+        """
+        identities = {member.device: member.public for member in roster.members}
+        for key in self.cohort:
+            key.verify(self.run, identities.get(key.device, b""))
+
+    def encode(self) -> bytes:
+        codec = self.codec
+        writer = Writer().u8(VERSION).u64(self.run).u32(self.round).u8(self.purpose)
+        writer.u64(codec.length).u32(codec.clients).u8(codec.metrics).u8(codec.bits)
+        writer.f64(codec.bound).f64(codec.metric_bound).f64(codec.max_weight)
+        writer.u32(len(self.cohort))
+        for key in self.cohort:
+            key.write(writer)
+        writer.u32(len(self.committee))
+        for member in self.committee:
+            writer.u64(member)
+        writer.u32(self.threshold).u32(self.min_survivors)
+        for digest in (self.roster, self.model, self.config):
+            writer.fixed(digest, DIGEST_BYTES)
+        return writer.data()
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Session":
+        """Raises MalformedMessage, also for parameters no session may have."""
+        reader = Reader(data, sender=0, stage="report")
+        if (version := reader.u8()) != VERSION:
+            raise reader.bad(f"session of version {version}, this device speaks {VERSION}")
+        run, round_, purpose = reader.u64(), reader.u32(), reader.u8()
+        sizes = (reader.u64(), reader.u32(), reader.u8(), reader.u8())
+        bounds = (reader.f64(), reader.f64(), reader.f64())
+        cohort = tuple(RunKey.read(reader) for _ in range(reader.count()))
+        committee = tuple(reader.u64() for _ in range(reader.count(MAX_POINTS)))
+        threshold, min_survivors = reader.u32(), reader.u32()
+        digests = [reader.fixed(DIGEST_BYTES) for _ in range(3)]
+        reader.end()
+        length, clients, metrics, bits = sizes
+        try:
+            codec = Codec(length, clients, metrics, *bounds, bits)
+            return cls(
+                run,
+                round_,
+                Purpose(purpose),
+                codec,
+                cohort,
+                committee,
+                threshold,
+                min_survivors,
+                *digests,
+            )
+        except ValueError as bad:  # ParameterError, or a purpose that does not exist
+            raise reader.bad(str(bad)) from None
+
+
+def threshold_for(committee: int, corrupt: int) -> int:
+    """The smallest t with 2t > committee + corrupt.
+
+    Then two different sets of survivors can never both gather t signatures although `corrupt`
+    members sign both, and `corrupt` members alone can never open anything.
+    """
+    return (committee + corrupt) // 2 + 1

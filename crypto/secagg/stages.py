@@ -1,0 +1,60 @@
+"""How the stages travel as Flower messages: the names that device and server both use.
+
+`report` rides in the strategy's own train or evaluate message, beside the model. The other stages
+are queries of their own.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from tacit.crypto import labels
+from tacit.crypto.errors import ParameterError
+from tacit.crypto.wire import Writer
+
+Value: TypeAlias = int | float | str | bytes | bool | Sequence["Value"]
+
+ENROL = "query.tacit_enrol"
+ATTEST = "query.tacit_attest"
+REVEAL = "query.tacit_reveal"
+
+RECORD = "tacit"  # the ConfigRecord of every stage message
+ROSTER = "roster"
+RUN_KEY = "run-key"
+SESSION = "session"
+WEIGHT_KEY = "weight-key"  # which of a reply's metrics is its weight
+MESSAGE = "message"
+
+
+def config_digest(config: Mapping[str, Value], weight_key: str, kind: str) -> bytes:
+    """32 bytes that two parties share only if they hold the same training configuration.
+
+    `kind` is the message type: it says which of a device's functions is asked for.
+
+    Every value carries its type and its length, so no two configurations encode alike. Raises
+    ParameterError for a value of another type.
+    """
+    writer = Writer().text(kind).text(weight_key).u32(len(config))
+    for key in sorted(config):
+        writer.text(key)
+        _write(writer, config[key])
+    return hashlib.sha256(labels.CONFIG_DIGEST + writer.data()).digest()
+
+
+def _write(writer: Writer, value: Value) -> None:
+    if isinstance(value, bool):
+        writer.u8(0).u8(value)
+    elif isinstance(value, int):
+        writer.u8(1).text(str(value))
+    elif isinstance(value, float):
+        writer.u8(2).text(value.hex())
+    elif isinstance(value, str):
+        writer.u8(3).text(value)
+    elif isinstance(value, bytes):
+        writer.u8(4).blob(value)
+    elif isinstance(value, Sequence):
+        writer.u8(5).u32(len(value))
+        for item in value:
+            _write(writer, item)
+    else:
+        raise ParameterError(f"configuration holds a {type(value).__name__}")

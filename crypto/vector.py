@@ -1,0 +1,127 @@
+"""A model as one flat vector, and back.
+
+Everything behind the codec sees one vector: one quantisation, one mask, one message, however many
+tensors a model has.
+"""
+
+import hashlib
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tacit.crypto import labels
+from tacit.crypto.errors import ParameterError
+
+Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+Floats: TypeAlias = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One named array of a model. `dtype` is numpy's little-endian code, such as '<f4'."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def size(self) -> int:
+        """Number of coordinates; 1 for a 0-d array."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The names, shapes and dtypes of a model, in its own order."""
+
+    entries: tuple[Entry, ...]
+
+    @classmethod
+    def of(cls, arrays: Arrays) -> "Layout":
+        """Raises ParameterError for an array that cannot be averaged (text, bool, complex) or has
+        numbers wider than 64 bits, whose padding would make digests differ."""
+        entries = []
+        for name, array in arrays.items():
+            if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
+                raise ParameterError(
+                    f"array {name!r} is {array.dtype}: only numbers of 8 to 64 bits can be averaged"
+                )
+            entries.append(Entry(name, array.shape, array.dtype.newbyteorder("<").str))
+        return cls(tuple(entries))
+
+    @property
+    def size(self) -> int:
+        """Number of coordinates of the whole model."""
+        return sum(entry.size for entry in self.entries)
+
+    def check(self, arrays: Arrays) -> None:
+        """Raises ParameterError unless `arrays` has exactly these names, shapes and dtypes."""
+        wanted = [entry.name for entry in self.entries]
+        if missing := [name for name in wanted if name not in arrays]:
+            raise ParameterError(f"array {missing[0]!r} is missing")
+        if extra := [name for name in arrays if name not in set(wanted)]:
+            raise ParameterError(f"array {extra[0]!r} is not in the model")
+        for entry in self.entries:
+            array = arrays[entry.name]
+            if array.shape != entry.shape:
+                raise ParameterError(
+                    f"array {entry.name!r} has shape {array.shape}, the model has {entry.shape}"
+                )
+            if array.dtype.newbyteorder("<").str != entry.dtype:
+                raise ParameterError(
+                    f"array {entry.name!r} is {array.dtype}, the model has {np.dtype(entry.dtype)}"
+                )
+
+    def difference(self, new: Arrays, old: Arrays) -> Floats:
+        """`new - old` as one vector, shape (size,). Raises ParameterError if `new` does not fit."""
+        self.check(new)
+        flat = np.empty(self.size)
+        for entry, part in self._parts(flat):
+            # In float64 throughout: in their own dtype, 3 - 5 of two uint8 is 254.
+            part[:] = new[entry.name].reshape(-1)
+            part -= old[entry.name].reshape(-1)
+        return flat
+
+    def add(self, model: Arrays, update: Floats) -> dict[str, NDArray[Any]]:
+        """`model + update` in the model's own dtypes; integers are rounded to the nearest that the
+        dtype holds, exactly up to 2**53. Raises ParameterError for an update of another size."""
+        if update.shape != (self.size,):
+            raise ParameterError(f"an update of shape {update.shape}, the model has {self.size}")
+        out: dict[str, NDArray[Any]] = {}
+        for entry, part in self._parts(update):
+            total = model[entry.name].astype(np.float64) + part.reshape(entry.shape)
+            dtype = np.dtype(entry.dtype)
+            if dtype.kind in "iu":
+                # The largest int64 is no float64: its neighbour below is, and rounds as it should.
+                most = np.nextafter(float(np.iinfo(dtype).max), 0.0)
+                total = np.rint(np.clip(total, float(np.iinfo(dtype).min), most))
+            out[entry.name] = np.asarray(total, dtype)  # asarray: a sum of 0-d arrays is a scalar
+        return out
+
+    def split(self, vector: Floats) -> dict[str, Floats]:
+        """The vector as named arrays; views into it."""
+        return {entry.name: part.reshape(entry.shape) for entry, part in self._parts(vector)}
+
+    def _parts(self, flat: Floats) -> Iterator[tuple[Entry, Floats]]:
+        start = 0
+        for entry in self.entries:
+            yield entry, flat[start : start + entry.size]
+            start += entry.size
+
+
+def model_digest(arrays: Arrays) -> bytes:
+    """32 bytes that two parties share only if they hold the same model, bit for bit.
+
+    Every variable-length part is preceded by its length, so no two models encode alike.
+    """
+    digest = hashlib.sha256(labels.MODEL_DIGEST)
+    for entry in Layout.of(arrays).entries:
+        name, code = entry.name.encode(), entry.dtype.encode()
+        digest.update(struct.pack("<II", len(name), len(code)) + name + code)
+        digest.update(struct.pack(f"<I{len(entry.shape)}Q", len(entry.shape), *entry.shape))
+        digest.update(np.ascontiguousarray(arrays[entry.name], dtype=entry.dtype).data)
+    return digest.digest()
