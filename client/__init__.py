@@ -1,0 +1,1 @@
+"""The device: its policy, its vault, and the app that answers a server within both."""

@@ -1,0 +1,277 @@
+"""`SecureClientApp`: Flower's ClientApp, answering only within its owner's policy.
+
+The decorators are Flower's own, and the train and evaluate functions stay as they are: what they
+return is turned into a masked contribution before anything leaves the device.
+"""
+
+import logging
+import os
+import time
+from typing import TypeVar
+
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import Mod
+
+from tacit.client import rounds
+from tacit.client.device import Device, DeviceOf, enrolled_device
+from tacit.client.pipeline import Contribution, contribution, received_arrays
+from tacit.client.policy import Policy
+from tacit.client.trainer import Arrays
+from tacit.crypto.codec import Ring
+from tacit.crypto.errors import (
+    BudgetExceeded,
+    MalformedMessage,
+    ParameterError,
+    PolicyRefusal,
+    ProtocolError,
+    TacitError,
+)
+from tacit.crypto.identity import KEY_BYTES, Roster, RunKey, run_public
+from tacit.crypto.secagg import client as secagg
+from tacit.crypto.secagg import stages
+from tacit.crypto.secagg.messages import AttestRequest, RevealRequest
+from tacit.crypto.secagg.session import Purpose, Session
+from tacit.crypto.vector import model_digest
+from tacit.crypto.wire import Writer
+
+log = logging.getLogger("tacit.client")
+
+T = TypeVar("T", bytes, str)
+
+_ROSTER_SLOT = "roster"
+_COHORT_SLOT = "cohort"
+
+
+class SecureClientApp(ClientApp):
+    """A ClientApp whose updates are seen only as part of a sum.
+
+    `policy` is the owner's; `device_of` says who the device is (see `tacit.client.device`). A
+    message outside a secure sum is answered only if the policy allows plain training. Whatever is
+    refused is in the device's log with the reason, and the server is told the reason.
+    """
+
+    def __init__(
+        self,
+        policy: Policy | None = None,
+        device_of: DeviceOf = enrolled_device,
+        mods: list[Mod] | None = None,
+    ) -> None:
+        super().__init__(mods=mods)
+        self._policy = policy or Policy()
+        self._device_of = device_of
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Answer one message, or raise the TacitError that says why not."""
+        kind = message.metadata.message_type
+        stage = {
+            stages.ENROL: self._enrol,
+            stages.ATTEST: self._attest,
+            stages.REVEAL: self._reveal,
+        }.get(kind)
+        try:
+            if stage is None and stages.RECORD not in message.content.config_records:
+                self._agreed(self._device_of(context)).check_plain(kind)
+                return self._run_app(message, context)
+            return (stage or self._report)(message, context)
+        except TacitError as refused:
+            log.warning("refused %s: %s", kind, refused)
+            raise
+        except Exception as failed:  # a full disk, bytes numpy cannot read, a defect of ours: the
+            # text of such an error is nobody's business but the owner's
+            log.exception("%s failed", kind)
+            raise _failure(f"{type(failed).__name__} while it answered {kind}") from None
+
+    def _enrol(self, message: Message, context: Context) -> Message:
+        """Check the roster; publish this run's key. Asked again, it publishes the same key."""
+        device = self._device_of(context)
+        roster = Roster.decode(_field(message, stages.ROSTER, bytes))
+        roster.verify(device.authority)
+        kept = device.vault.read(_ROSTER_SLOT)
+        if kept is not None and Roster.decode(kept).serial > roster.serial:
+            raise ProtocolError("roster is older than the one we hold", sender=0, stage="enrol")
+        listed = roster.member(device.number, now=_now())
+        if listed.public != device.identity.public:
+            raise ProtocolError("roster lists another key for us", sender=0, stage="enrol")
+        device.vault.write(_ROSTER_SLOT, roster.encode())
+        state = rounds.run_state(device.vault, context.run_id)
+        if state is None:
+            state, key = secagg.enrol(
+                device.identity, context.run_id, device.number, os.urandom(KEY_BYTES)
+            )
+            rounds.keep_run(device.vault, state)
+        else:
+            key = RunKey.signed(device.identity, context.run_id, device.number, state.secret)
+        writer = Writer()
+        key.write(writer)
+        return _answer(message, {stages.RUN_KEY: writer.data()})
+
+    def _report(self, message: Message, context: Context) -> Message:
+        """Check the session, train, and send the masked contribution."""
+        device = self._device_of(context)
+        state = rounds.run_state(device.vault, context.run_id)
+        if state is None:
+            raise ProtocolError("this device is not enrolled in the run", sender=0, stage="report")
+        session = Session.decode(_field(message, stages.SESSION, bytes))
+        weight_key = _field(message, stages.WEIGHT_KEY, str)
+        del message.content[stages.RECORD]  # the app sees the message as its strategy made it
+        _check_ours(session, state)
+        _verify_cohort(device, session)
+        policy = self._agreed(device)
+        policy.check(session)
+        received = received_arrays(message.content)
+        _check_binding(session, message, received, weight_key)
+        rounds.forget(device.vault)
+        rounds.serve_once(device.vault, session)
+
+        reply = self._run_app(message, context).content
+        trained = received if session.purpose is Purpose.TRAIN else None
+        try:
+            given = contribution(reply, trained, weight_key, policy)
+            encoded = self._encode(session, device, given)
+        except ParameterError as unfit:
+            # Why it does not fit is told in numbers that only the sum may show: a server that sets
+            # a bound too low on purpose would read a weight or a loss out of the refusal.
+            log.warning("%s: %s", message.metadata.message_type, unfit)
+            raise _failure("the function's reply does not fit the session") from None
+        reported, report = secagg.report(
+            state,
+            device.identity,
+            session,
+            encoded,
+            given.names,
+            os.urandom(secagg.report_rand_size(session)),
+        )
+        rounds.begin(device.vault, reported)
+        return _answer(message, {stages.MESSAGE: report.encode(session.codec.bits)})
+
+    def _attest(self, message: Message, context: Context) -> Message:
+        """As a committee member: sign the one set of survivors we will help to open."""
+        device = self._device_of(context)
+        data = _field(message, stages.MESSAGE, bytes)
+
+        def step(state: secagg.Reported) -> tuple[secagg.Attested, bytes]:
+            request = AttestRequest.decode(data, state.session)
+            attested, attestation = secagg.attest(state, device.identity, request)
+            return attested, attestation.encode()
+
+        answer = rounds.advance(device.vault, secagg.Reported, step)
+        return _answer(message, {stages.MESSAGE: answer})
+
+    def _reveal(self, message: Message, context: Context) -> Message:
+        """As a committee member: open our shares for that set, and nothing else."""
+        device = self._device_of(context)
+        data = _field(message, stages.MESSAGE, bytes)
+
+        def step(state: secagg.Attested) -> tuple[None, bytes]:
+            request = RevealRequest.decode(data, state.session)
+            return None, secagg.reveal(state, _roster(device), request).encode()
+
+        answer = rounds.advance(device.vault, secagg.Attested, step)
+        return _answer(message, {stages.MESSAGE: answer})
+
+    def _agreed(self, device: Device) -> Policy:
+        """What the app's policy and the owner's both allow."""
+        return self._policy if device.policy is None else self._policy.stricter(device.policy)
+
+    def _encode(self, session: Session, device: Device, given: Contribution) -> Ring:
+        """The contribution on the session's grid: the last plain values of the sum."""
+        return given.encode(session.codec)
+
+    def _run_app(self, message: Message, context: Context) -> Message:
+        """The owner's own train, evaluate or query function.
+
+        Its exceptions can quote training data, and Flower would send their text to the server. So
+        the server is told the kind of error, and the rest stays in the device's log.
+        """
+        kind = message.metadata.message_type
+        try:
+            reply = super().__call__(message, context)
+        except (PolicyRefusal, BudgetExceeded):
+            raise  # said to the server on purpose
+        except (Exception, SystemExit) as failed:  # any error of the owner's code; see above
+            log.exception("%s failed", kind)
+            raise _failure(f"{type(failed).__name__} in the device's {kind} function") from None
+        if reply.has_error():
+            raise _failure(f"the device's {kind} function answered with an error")
+        return reply
+
+
+class DeviceFailed(TacitError):
+    """Something on the device failed; the text names the kind of failure and nothing else."""
+
+
+def _failure(what: str) -> DeviceFailed:
+    return DeviceFailed(f"{what}; the device's log has the details")
+
+
+def _check_ours(session: Session, state: secagg.Enrolled) -> None:
+    """Raises ProtocolError unless the session is of this run and holds the key we published.
+
+    Checked before anything is counted or trained, so that a session of others costs us nothing.
+    """
+    ours = session.run == state.run and state.device in session.devices
+    if not ours or session.key(state.device).public != run_public(state.secret):
+        raise ProtocolError("session does not hold our key of this run", sender=0, stage="report")
+
+
+def _verify_cohort(device: Device, session: Session) -> None:
+    """Raises ProtocolError unless every device of the cohort is enrolled and its run key signed.
+
+    Signatures are checked once per cohort: the vault remembers the digest of the last good one.
+    """
+    roster = _roster(device)
+    session.verify_members(roster, now=_now())
+    if device.vault.read(_COHORT_SLOT) != session.cohort_digest:
+        session.verify_keys(roster)
+        device.vault.write(_COHORT_SLOT, session.cohort_digest)
+
+
+def _check_binding(session: Session, message: Message, received: Arrays, weight_key: str) -> None:
+    """Raises ProtocolError unless the session is about exactly this message."""
+
+    def refuse(reason: str) -> ProtocolError:
+        return ProtocolError(reason, sender=0, stage="report")
+
+    category = message.metadata.message_type.split(".")[0]
+    if category != session.purpose.name.lower():
+        raise refuse(f"a session to {session.purpose.name.lower()} in a {category} message")
+    if model_digest(received) != session.model:
+        raise refuse("the model is not the one the session names")
+    # Whatever the function can read has to be bound: one device asked for another action, or given
+    # a number of its own, would stand out in the sum.
+    configs = list(message.content.config_records.values())
+    config = dict(configs[0]) if len(configs) == 1 else {}
+    kind = message.metadata.message_type
+    if (
+        len(configs) > 1
+        or message.content.metric_records
+        or stages.config_digest(config, weight_key, kind) != session.config
+    ):
+        raise refuse("the configuration is not the one the session names")
+
+
+def _roster(device: Device) -> Roster:
+    data = device.vault.read(_ROSTER_SLOT)
+    if data is None:
+        raise ProtocolError("this device holds no roster", sender=0, stage="report")
+    return Roster.decode(data)
+
+
+def _field(message: Message, name: str, kind: type[T]) -> T:
+    record = message.content.config_records.get(stages.RECORD, ConfigRecord())
+    value = record.get(name)
+    if not isinstance(value, kind):
+        raise MalformedMessage(
+            f"no {name!r} in the message", sender=0, stage=message.metadata.message_type
+        )
+    return value
+
+
+def _answer(message: Message, fields: dict[str, bytes]) -> Message:
+    record = ConfigRecord(dict(fields))
+    return Message(RecordDict({stages.RECORD: record}), reply_to=message)
+
+
+def _now() -> int:
+    return int(time.time())

@@ -1,0 +1,77 @@
+"""From what a train function returns to what is encoded: update, metrics, weight.
+
+reply ─> trained - received ─> clip to the owner's norm ─> [update, metrics, weight] ─> codec
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import MetricRecord, RecordDict
+
+from tacit.client.policy import Policy
+from tacit.client.trainer import Arrays
+from tacit.crypto.codec import Codec, Ring
+from tacit.crypto.errors import ParameterError
+from tacit.crypto.vector import Floats, Layout
+from tacit.privacy.clip import clip
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """One device's input to a sum. `names` are sorted and name `metrics`."""
+
+    update: Floats
+    names: tuple[str, ...]
+    metrics: Floats
+    weight: float
+
+    def encode(self, codec: Codec) -> Ring:
+        """Raises ParameterError for values outside the codec's bounds, or too many metrics."""
+        if len(self.names) > codec.metrics:
+            raise ParameterError(
+                f"{len(self.names)} metrics, the session has {codec.metrics} slots"
+            )
+        return codec.encode(self.update, self.metrics, self.weight)
+
+
+def received_arrays(content: RecordDict) -> Arrays:
+    """The model in a message. Raises ParameterError unless there is exactly one."""
+    records = list(content.array_records.values())
+    if len(records) != 1:
+        raise ParameterError(f"{len(records)} array records, expected exactly one")
+    return {name: array.numpy() for name, array in records[0].items()}
+
+
+def contribution(
+    reply: RecordDict, received: Arrays | None, weight_key: str, policy: Policy
+) -> Contribution:
+    """What a reply adds to the sum; `received` is the model sent, None for an evaluation.
+
+    Only the arrays and the single-number metrics of a reply go on. Raises ParameterError for
+    arrays that do not fit the model, a metric that is a list or not finite, or a missing weight.
+    """
+    weight, names, metrics = _metrics(reply, weight_key)
+    if received is None:
+        return Contribution(np.zeros(0), names, metrics, weight)
+    update = Layout.of(received).difference(received_arrays(reply), received)
+    if policy.max_norm is not None:
+        update = clip(update, policy.max_norm)
+    return Contribution(update, names, metrics, weight)
+
+
+def _metrics(reply: RecordDict, weight_key: str) -> tuple[float, tuple[str, ...], Floats]:
+    records = list(reply.metric_records.values())
+    if len(records) != 1:
+        raise ParameterError(f"{len(records)} metric records in the reply, expected exactly one")
+    record: MetricRecord = records[0]
+    if weight_key not in record:
+        raise ParameterError(f"the reply has no {weight_key!r}, the weight of this device")
+    for name, value in record.items():
+        if not isinstance(value, int | float):
+            raise ParameterError(f"metric {name!r} is a list: only single numbers are summed")
+        if not math.isfinite(value):
+            raise ParameterError(f"metric {name!r} is not finite")
+    names = tuple(sorted(name for name in record if name != weight_key))
+    values = np.array([record[name] for name in names], dtype=np.float64)
+    return float(record[weight_key]), names, values  # type: ignore[arg-type]

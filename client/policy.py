@@ -1,0 +1,84 @@
+"""What a device's owner agrees to. The device checks every request against it and refuses."""
+
+import math
+from dataclasses import dataclass
+
+from tacit.crypto.errors import ParameterError, PolicyRefusal
+from tacit.crypto.secagg.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The owner's last word.
+
+    min_cohort      smallest number of devices to be summed with
+    min_survivors   smallest number of reports a sum may be opened over
+    corrupt         largest fraction of a cohort that may collude with the server; a sum is opened
+                    only if two devices of it at least are not among them
+    min_bits        narrowest ring: below it, masks would hide little of a wide range
+    max_norm        largest L2 norm an update may have; longer ones are scaled down. None: as it is
+    plain           whether anything is ever answered outside a secure sum
+    """
+
+    min_cohort: int = 3
+    min_survivors: int = 3
+    corrupt: float = 1 / 3
+    min_bits: int = 16
+    max_norm: float | None = None
+    plain: bool = False
+
+    def __post_init__(self) -> None:
+        if self.min_cohort < 2 or self.min_survivors < 2:
+            raise ParameterError("min_cohort and min_survivors must be at least 2: one is no crowd")
+        if not 0 <= self.corrupt < 1:
+            raise ParameterError(f"corrupt={self.corrupt}, expected 0 <= corrupt < 1")
+        if self.max_norm is not None and not self.max_norm > 0:
+            raise ParameterError(f"max_norm={self.max_norm}, expected above 0")
+
+    def stricter(self, other: "Policy") -> "Policy":
+        """What both agree to: the stricter of the two in every field."""
+        norms = [norm for norm in (self.max_norm, other.max_norm) if norm is not None]
+        return Policy(
+            max(self.min_cohort, other.min_cohort),
+            max(self.min_survivors, other.min_survivors),
+            max(self.corrupt, other.corrupt),
+            max(self.min_bits, other.min_bits),
+            min(norms, default=None),
+            self.plain and other.plain,
+        )
+
+    def check(self, session: Session) -> None:
+        """Raises PolicyRefusal, with the reason, for a session outside this policy."""
+        cohort, committee = len(session.cohort), len(session.committee)
+        if cohort < self.min_cohort:
+            raise PolicyRefusal(f"a cohort of {cohort}, this device asks for {self.min_cohort}")
+        if session.min_survivors < self.min_survivors:
+            raise PolicyRefusal(
+                f"a sum over {session.min_survivors}, this device asks for {self.min_survivors}"
+            )
+        # The server chose the committee out of the cohort, and it chooses whose reports arrive: the
+        # worst case is that all of the corrupt devices are on the committee and among the
+        # survivors. Their own reports they can subtract from the sum, so one honest survivor
+        # would stand alone.
+        corrupt = math.floor(self.corrupt * cohort)
+        if session.min_survivors - corrupt < 2:
+            raise PolicyRefusal(
+                f"a sum over {session.min_survivors} of {cohort} devices, {corrupt} perhaps corrupt: "
+                f"this device asks for {corrupt + 2}"
+            )
+        members = min(corrupt, committee)
+        if 2 * session.threshold <= committee + members:
+            raise PolicyRefusal(
+                f"threshold {session.threshold} of {committee} falls to {members} corrupt members"
+            )
+        if session.codec.bits < self.min_bits:
+            raise PolicyRefusal(
+                f"a ring of {session.codec.bits} bits, this device asks for {self.min_bits}"
+            )
+
+    def check_plain(self, kind: str) -> None:
+        """Raises PolicyRefusal unless requests outside a secure sum are allowed."""
+        if not self.plain:
+            raise PolicyRefusal(
+                f"{kind} outside a secure sum: this device's owner does not allow it (policy.plain)"
+            )

@@ -1,0 +1,157 @@
+"""Where a device keeps what must outlive a message: keys, counters, the state of a running sum.
+
+Flower's own `Context.state` lives in memory and is lost when a SuperNode restarts, so a deployed
+device keeps a `FileVault`. `ContextVault` is for simulations, where the state has to travel with
+the simulated device.
+"""
+
+import os
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from flwr.app import ConfigRecord, RecordDict
+
+from tacit.crypto import labels
+from tacit.crypto.errors import ParameterError
+
+_KEY_BYTES = 32
+_NONCE_BYTES = 12
+
+
+class Vault(Protocol):
+    """Named slots of bytes. Writing and taking are durable before they return."""
+
+    def read(self, slot: str) -> bytes | None:
+        """The slot's content, None if it is empty."""
+        ...
+
+    def write(self, slot: str, value: bytes) -> None:
+        """Replace the slot's content in one step."""
+        ...
+
+    def take(self, slot: str) -> bytes | None:
+        """The slot's content, which is gone from the vault when this returns."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ContextVault:
+    """Slots in a Flower context: as secret and as durable as the simulation that holds it."""
+
+    state: RecordDict = field(repr=False)
+
+    RECORD = "tacit.vault"
+
+    def read(self, slot: str) -> bytes | None:
+        value = self._slots.get(slot)
+        return value if isinstance(value, bytes) else None
+
+    def write(self, slot: str, value: bytes) -> None:
+        self._slots[slot] = value
+
+    def take(self, slot: str) -> bytes | None:
+        value = self.read(slot)
+        self._slots.pop(slot, None)
+        return value
+
+    @property
+    def _slots(self) -> MutableMapping[str, object]:
+        if self.RECORD not in self.state:
+            self.state[self.RECORD] = ConfigRecord()
+        record: MutableMapping[str, object] = self.state.config_records[self.RECORD]  # type: ignore[assignment]
+        return record
+
+
+@dataclass(frozen=True, slots=True)
+class FileVault:
+    """Slots as files in one folder, each sealed with AES-256-GCM under a key beside them.
+
+    The key file has mode 0600; whoever can read it can read the vault. What sealing buys is that a
+    slot cannot be swapped with another or altered unnoticed, and that a copy of the folder without
+    its key (a backup, say) tells nothing.
+    """
+
+    folder: Path
+    key: bytes = field(repr=False)
+
+    KEY_FILE = "vault.key"
+
+    @classmethod
+    def create(cls, folder: Path, rand: bytes) -> "FileVault":
+        """A new, empty vault from 32 fresh random bytes. Raises ParameterError if one is there."""
+        if len(rand) != _KEY_BYTES:
+            raise ParameterError(f"a vault is made from {_KEY_BYTES} random bytes")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (folder / cls.KEY_FILE).exists():
+            raise ParameterError(f"there is a vault in {folder} already")
+        _replace(folder / cls.KEY_FILE, rand)
+        return cls.open(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> "FileVault":
+        """Raises ParameterError if `folder` holds no vault."""
+        try:
+            key = (folder / cls.KEY_FILE).read_bytes()
+        except OSError:
+            raise ParameterError(f"no vault in {folder}: make one with FileVault.create") from None
+        if len(key) != _KEY_BYTES:
+            raise ParameterError(f"the key of the vault in {folder} is damaged")
+        return cls(folder, key)
+
+    def read(self, slot: str) -> bytes | None:
+        """Raises ParameterError if the slot's file was altered or belongs to another slot."""
+        try:
+            sealed = self._path(slot).read_bytes()
+        except FileNotFoundError:
+            return None
+        nonce, box = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+        try:
+            return AESGCM(self.key).decrypt(nonce, box, labels.VAULT + slot.encode())
+        except (InvalidTag, ValueError):
+            raise ParameterError(f"slot {slot!r} of the vault is damaged") from None
+
+    def write(self, slot: str, value: bytes) -> None:
+        # Random nonces under one key are safe up to about 2**32 writes (NIST SP 800-38D, 8.3).
+        nonce = os.urandom(_NONCE_BYTES)
+        sealed = AESGCM(self.key).encrypt(nonce, value, labels.VAULT + slot.encode())
+        _replace(self._path(slot), nonce + sealed)
+
+    def take(self, slot: str) -> bytes | None:
+        value = self.read(slot)
+        if value is None:
+            return None
+        try:
+            self._path(slot).unlink()  # of two processes at once, this lets one through
+        except FileNotFoundError:
+            return None
+        _sync(self.folder)
+        return value
+
+    def _path(self, slot: str) -> Path:
+        if not slot.isidentifier():
+            raise ParameterError(f"slot {slot!r} is not a plain name")
+        return self.folder / f"{slot}.sealed"
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file so that after a crash it holds the old content or the new, never less."""
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)  # what a crash left; never write into somebody else's file
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""The coordinator: runs rounds, asks for secure sums, and sees what a server sees, no more."""

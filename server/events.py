@@ -1,0 +1,79 @@
+"""What happens in a run, as it happens: one frozen record each, for progress, logs, trackers."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+Metrics: TypeAlias = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """`rounds` in all; `resumed_from` is the last round a checkpoint holds, 0 for a fresh run."""
+
+    rounds: int
+    resumed_from: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RoundStarted:
+    round: int
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A device did not count in this round: it fell silent, failed, or its reply was refused."""
+
+    round: int
+    stage: str  # enrol | report | attest | reveal | filter
+    device: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SumOpened:
+    """A secure sum was opened over `survivors` of the `cohort` devices that were asked."""
+
+    round: int
+    purpose: str  # train | evaluate
+    survivors: int
+    cohort: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SumFailed:
+    """No sum was opened; the model stays as it was."""
+
+    round: int
+    purpose: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoundFinished:
+    """Metrics are means over the cohort (`train`, `evaluate`) or the server's own (`server`)."""
+
+    round: int
+    rounds: int
+    seconds: float
+    train: Metrics = field(default_factory=dict)
+    evaluate: Metrics = field(default_factory=dict)
+    server: Metrics = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    rounds: int
+    seconds: float
+
+
+Event: TypeAlias = (
+    RunStarted | RoundStarted | LeftOut | SumOpened | SumFailed | RoundFinished | RunFinished
+)
+OnEvent: TypeAlias = Callable[[Event], None]
+
+
+def unheard(event: Event) -> None:
+    """The listener of a run that nobody listens to."""

@@ -1,0 +1,251 @@
+"""`SecureGrid`: a Flower grid whose train and evaluate replies are one secure sum.
+
+A strategy sends its messages and gets one reply: the model plus the cohort's weighted mean update,
+the mean metrics, the total weight. A strategy that needs only the mean cannot tell the difference.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+
+from tacit.crypto.errors import ProtocolError, TacitError, TooFewClients
+from tacit.crypto.identity import Roster, RunKey
+from tacit.crypto.secagg import stages
+from tacit.crypto.secagg.server import Attesting, Collecting, Opened, Revealing
+from tacit.crypto.secagg.session import Purpose, Session
+from tacit.crypto.simulated import simulated_roster
+from tacit.crypto.vector import Layout, model_digest
+from tacit.crypto.wire import Reader
+from tacit.server.broadcast import Arrays, Broadcast
+from tacit.server.events import LeftOut, OnEvent, SumFailed, SumOpened, unheard
+from tacit.server.inbox import Seen, Tap
+from tacit.server.legs import leg
+from tacit.server.pairwise import Binding, Pairwise
+from tacit.server.wrapped import WrappedGrid
+
+DEFAULT_TIMEOUT = 3600.0
+Add = Callable[..., None]
+
+
+class SecureGrid(WrappedGrid):
+    """Runs each train or evaluate exchange as a secure sum; queries pass through.
+
+    `roster` lists the enrolled devices, signed by their authority; without one the devices are
+    those of a simulation. When a sum cannot be opened there is no reply at all, so the strategy
+    keeps its model, and a `SumFailed` event says why.
+    """
+
+    def __init__(
+        self,
+        inner: Grid,
+        protocol: Pairwise,
+        *,
+        roster: Roster | None = None,
+        weight_key: str = "num-examples",
+        on_event: OnEvent | None = None,
+        tap: Tap | None = None,
+    ) -> None:
+        super().__init__(inner)
+        self.protocol = protocol
+        self._roster = roster
+        self._weight_key = weight_key
+        self._on_event = on_event or unheard
+        self._tap = tap
+        self._keys: dict[int, RunKey] = {}  # by node
+        self._banned: set[int] = set()  # devices whose shares did not hold
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        asked = list(messages)
+        if not asked or asked[0].metadata.message_type.startswith("query"):
+            return self.inner.send_and_receive(asked, timeout=timeout)
+        broadcast = Broadcast.of(asked)
+        purpose = Purpose[broadcast.kind.split(".")[0].upper()]
+        began = time.monotonic()
+        try:
+            session, opened = self._sum(broadcast, purpose, timeout or DEFAULT_TIMEOUT)
+        except TooFewClients as few:
+            self._on_event(SumFailed(broadcast.round, purpose.name.lower(), str(few)))
+            return []
+        except ProtocolError as broken:
+            self._ban(broadcast.round, broken.stage, broken.sender, broken.reason)
+            self._on_event(SumFailed(broadcast.round, purpose.name.lower(), str(broken)))
+            return []
+        self._on_event(
+            SumOpened(
+                broadcast.round,
+                purpose.name.lower(),
+                len(opened.survivors),
+                len(session.cohort),
+                time.monotonic() - began,
+            )
+        )
+        return [Message(self._reply(broadcast, purpose, opened), reply_to=asked[0])]
+
+    def _sum(
+        self, broadcast: Broadcast, purpose: Purpose, timeout: float
+    ) -> tuple[Session, Opened]:
+        """All stages of one sum. Raises TooFewClients or ProtocolError if it is not opened."""
+        roster = self._roster or simulated_roster(len(list(self.inner.get_node_ids())))
+        nodes = self._enrolled(broadcast, roster)
+        model = broadcast.model
+        binding = Binding(
+            roster.digest(),
+            model_digest(model),
+            stages.config_digest(dict(broadcast.config), self._weight_key, broadcast.kind),
+        )
+        session = self.protocol.session(
+            self.run.run_id,
+            broadcast.round,
+            purpose,
+            [self._keys[node] for node in nodes.values()],
+            Layout.of(model).size if purpose is Purpose.TRAIN else 0,
+            binding,
+        )
+        collecting = Collecting(session, roster)
+        self._report(broadcast, session, nodes, collecting, timeout)
+        attesting = collecting.close()
+        self._attest(broadcast.round, nodes, attesting)
+        revealing = attesting.close()
+        self._reveal(broadcast.round, nodes, revealing)
+        opened = revealing.open()
+        for device in opened.bad:
+            self._ban(broadcast.round, "reveal", device, "dealt shares that do not hold")
+        return session, opened
+
+    def _enrolled(self, broadcast: Broadcast, roster: Roster) -> dict[int, int]:
+        """Nodes of the cohort by device, enrolled in this run if they were not before."""
+        asked = {node: _record({stages.ROSTER: roster.encode()}) for node in broadcast.nodes}
+        fresh = {node: content for node, content in asked.items() if node not in self._keys}
+        if fresh:
+            run, taken = self.run.run_id, {key.device: node for node, key in self._keys.items()}
+            identities = {member.device: member.public for member in roster.members}
+
+            def add(content: RecordDict, *, node: int) -> None:
+                key = _run_key(content)
+                # First who signed it: a stranger's claim must not keep the device itself out.
+                key.verify(run, identities.get(key.device, b""))
+                if taken.setdefault(key.device, node) != node:
+                    raise ProtocolError("enrolled twice", sender=key.device, stage="enrol")
+                self._keys[node] = key
+
+            self._run_leg(broadcast.round, "enrol", stages.ENROL, fresh, add)
+        return {
+            self._keys[node].device: node
+            for node in broadcast.nodes
+            if node in self._keys and self._keys[node].device not in self._banned
+        }
+
+    def _report(
+        self,
+        broadcast: Broadcast,
+        session: Session,
+        nodes: Mapping[int, int],
+        collecting: Collecting,
+        timeout: float,
+    ) -> None:
+        ours = ConfigRecord({stages.SESSION: session.encode(), stages.WEIGHT_KEY: self._weight_key})
+        content = RecordDict({**broadcast.content, stages.RECORD: ours})
+        requests = dict.fromkeys(nodes.values(), content)
+        add = self._taking(collecting.add, "report")
+        self._run_leg(broadcast.round, "report", broadcast.kind, requests, add, timeout)
+
+    def _attest(self, round: int, nodes: Mapping[int, int], attesting: Attesting) -> None:
+        closed = attesting.closed
+        members = [m for m in closed.session.committee if m in closed.dealt]
+        requests = {
+            nodes[m]: _record({stages.MESSAGE: attesting.request(m).encode()}) for m in members
+        }
+        self._run_leg(
+            round, "attest", stages.ATTEST, requests, self._taking(attesting.add, "attest")
+        )
+
+    def _reveal(self, round: int, nodes: Mapping[int, int], revealing: Revealing) -> None:
+        content = _record({stages.MESSAGE: revealing.request().encode()})
+        requests = {nodes[member]: content for member in revealing.members}
+        self._run_leg(
+            round, "reveal", stages.REVEAL, requests, self._taking(revealing.add, "reveal")
+        )
+
+    def _taking(self, add: Add, stage: str) -> Add:
+        """`add` for the bytes of a stage, told the device that a node's answer comes from."""
+
+        def take(content: RecordDict, *, node: int) -> None:
+            device = self._keys[node].device
+            add(_bytes(content, stages.MESSAGE, sender=device, stage=stage), sender=device)
+
+        return take
+
+    def _run_leg(
+        self,
+        round: int,
+        stage: str,
+        kind: str,
+        requests: Mapping[int, RecordDict],
+        add: Add,
+        deadline: float | None = None,
+    ) -> None:
+        """Send one stage; hand good answers to `add`; leave out the silent and the wrong."""
+        deadline = deadline or self.protocol.stage_deadline
+        for answer in leg(self.inner, requests, kind, round=round, deadline=deadline):
+            reason = answer.reason
+            if answer.content is not None:
+                try:
+                    add(answer.content, node=answer.node)
+                    continue
+                except TacitError as refused:
+                    reason = str(refused)
+            self._on_event(LeftOut(round, stage, self._number(answer.node), reason))
+
+    def _ban(self, round: int, stage: str, device: int, reason: str) -> None:
+        if device:  # 0 is this server: nobody to leave out
+            self._banned.add(device)
+            self._on_event(LeftOut(round, stage, device, reason))
+
+    def _number(self, node: int) -> int:
+        """The device on a node; before it has enrolled, the node's own number."""
+        return self._keys[node].device if node in self._keys else node
+
+    def _reply(self, broadcast: Broadcast, purpose: Purpose, opened: Opened) -> RecordDict:
+        mean = opened.mean
+        values = dict(zip(opened.metrics, mean.metrics.tolist(), strict=False))
+        reply = RecordDict({"metrics": MetricRecord({**values, self._weight_key: mean.weight})})
+        if purpose is Purpose.TRAIN:
+            model = broadcast.model
+            layout = Layout.of(model)
+            self._show(broadcast.round, model, layout, opened)
+            reply["arrays"] = _array_record(layout.add(model, mean.update))
+        return reply
+
+    def _show(self, round: int, model: Arrays, layout: Layout, opened: Opened) -> None:
+        if self._tap is not None:
+            update, clients = layout.split(opened.mean.update), len(opened.survivors)
+            weight = opened.mean.weight
+            self._tap(Seen(round, model, update, clients, weight, self.protocol.name))
+
+
+def _run_key(content: RecordDict) -> RunKey:
+    reader = Reader(
+        _bytes(content, stages.RUN_KEY, sender=0, stage="enrol"), sender=0, stage="enrol"
+    )
+    key = RunKey.read(reader)
+    reader.end()
+    return key
+
+
+def _bytes(content: RecordDict, name: str, *, sender: int, stage: str) -> bytes:
+    value = content.config_records.get(stages.RECORD, ConfigRecord()).get(name)
+    if not isinstance(value, bytes):
+        raise ProtocolError(f"no {name!r} in the reply", sender=sender, stage=stage)
+    return value
+
+
+def _record(fields: Mapping[str, bytes]) -> RecordDict:
+    return RecordDict({stages.RECORD: ConfigRecord(dict(fields))})
+
+
+def _array_record(arrays: Arrays) -> ArrayRecord:
+    return ArrayRecord({name: Array(array) for name, array in arrays.items()})

@@ -1,0 +1,34 @@
+"""What the server came to see: the only thing an attack is ever built from.
+
+A secure sum shows the server one update per cohort; plain averaging shows one per device. Both
+arrive here in the same shape, so that the same attack runs against either.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from numpy.typing import NDArray
+
+Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One update the server could read.
+
+    `update` is the weighted mean of (trained - sent) over `clients` devices: of one device if it
+    was sent in the clear, of the whole cohort if a secure sum was opened. `weight` is the sum of
+    the devices' weights (their example counts), which the server learns with the update.
+    """
+
+    round: int
+    model: Arrays
+    update: Arrays
+    clients: int
+    weight: float
+    protocol: str  # "plain", or the name of the secure sum
+    node: int = 0  # who sent it, where it is one node's
+
+
+Tap: TypeAlias = Callable[[Seen], None]

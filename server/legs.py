@@ -1,0 +1,88 @@
+"""One stage over Flower: ask many nodes, hear each answer as it comes, and who never answered."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from tacit.server.flower import ErrorCode
+
+LONGEST_REASON = 500  # characters of a device's error that anybody is shown
+# What Flower says in a node's place when its time is up.
+SILENCE = (
+    ErrorCode.MESSAGE_UNAVAILABLE,
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
+    ErrorCode.NODE_UNAVAILABLE,
+)
+BATCH = 32  # replies asked for at once: a lazy engine holds no more than these in memory
+_SHORTEST_WAIT = 0.001
+_LONGEST_WAIT = 0.25  # Flower's own grid polls every 3 s, which is most of a stage's time
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one node said: `content`, or None and the reason."""
+
+    node: int
+    content: RecordDict | None
+    reason: str = ""
+
+
+def leg(
+    grid: Grid, requests: Mapping[int, RecordDict], kind: str, *, round: int, deadline: float
+) -> Iterator[Answer]:
+    """Send each node its request and yield one Answer for every node.
+
+    Answers come as they arrive; after `deadline` seconds the silent nodes follow, content None.
+    The messages' time to live is the deadline, since Flower does not cancel a message by itself.
+    Errors are told apart by the message they answer, because the source of an error made by the
+    SuperLink is the SuperLink.
+    """
+    end = time.monotonic() + deadline
+    nodes = list(requests)
+    messages = [
+        Message(requests[node], node, kind, ttl=deadline, group_id=str(round)) for node in nodes
+    ]
+    ids = list(grid.push_messages(messages))
+    waiting = {identity: node for identity, node in zip(ids, nodes, strict=False) if identity}
+    for node in set(nodes) - set(waiting.values()):
+        yield Answer(node, None, "the message could not be sent")
+    wait = _SHORTEST_WAIT
+    while waiting:
+        heard = False
+        for reply in _pull(grid, list(waiting)):
+            answered = waiting.pop(reply.metadata.reply_to_message_id, None)
+            if answered is not None:
+                heard = True
+                yield _answer(answered, reply)
+        if time.monotonic() >= end:
+            break
+        wait = _SHORTEST_WAIT if heard else min(2 * wait, _LONGEST_WAIT)
+        if waiting and not heard:
+            time.sleep(wait)
+    for node in waiting.values():
+        yield Answer(node, None, f"no answer within {deadline:g} s")
+
+
+def _pull(grid: Grid, ids: list[str]) -> Iterator[Message]:
+    rest = iter(ids)
+    while batch := list(islice(rest, BATCH)):
+        yield from grid.pull_messages(batch)
+
+
+def _answer(node: int, reply: Message) -> Answer:
+    if reply.has_error() and reply.error.code in SILENCE:
+        return Answer(node, None, "no answer")
+    if reply.has_error():
+        return Answer(node, None, reason_of(reply))
+    return Answer(node, reply.content)
+
+
+def reason_of(reply: Message) -> str:
+    """What an error reply says, as one line that is safe to print: the text is a stranger's."""
+    text = reply.error.reason or f"error {reply.error.code}"
+    line = "".join(c if c.isprintable() else " " for c in text[: LONGEST_REASON + 1])
+    return line if len(line) <= LONGEST_REASON else line[:LONGEST_REASON] + "..."

@@ -1,0 +1,1 @@
+"""Flower strategies, made private."""

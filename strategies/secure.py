@@ -1,0 +1,115 @@
+"""Any Flower strategy that needs only the mean, above a sum nobody can look into."""
+
+from collections.abc import Iterable
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import (
+    FedAdagrad,
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    FedProx,
+    FedYogi,
+    Result,
+    Strategy,
+)
+
+from tacit.crypto.errors import ParameterError
+from tacit.crypto.identity import Roster
+from tacit.server.events import OnEvent
+from tacit.server.grid import SecureGrid
+from tacit.server.inbox import Tap
+from tacit.server.loop import EvaluateFn, Plan, run_rounds
+from tacit.server.pairwise import Pairwise
+
+MEAN_ONLY = (FedAvg, FedProx, FedAvgM, FedAdam, FedAdagrad, FedYogi)
+"""Strategies of Flower whose aggregation sees the replies only through their weighted mean."""
+
+
+class Secure(Strategy):
+    """Runs `inner` over secure sums: per round it is shown one reply, the cohort's weighted mean.
+
+    Every device must run a `SecureClientApp`. `roster` lists the enrolled devices; without one
+    they are those of a simulation. Raises ParameterError for a strategy that has to look at single
+    updates (Krum, the medians, ...): it would silently see a cohort of one.
+    """
+
+    def __init__(
+        self, inner: FedAvg, protocol: Pairwise | None = None, *, roster: Roster | None = None
+    ) -> None:
+        if not needs_only_the_mean(inner):
+            raise ParameterError(
+                f"{type(inner).__name__} must look at single updates, and a secure sum hides them: "
+                f"use one of {', '.join(kind.__name__ for kind in MEAN_ONLY)}"
+            )
+        self.inner = inner
+        self.protocol = protocol or Pairwise()
+        self.roster = roster
+
+    def grid(
+        self, inner: Grid, *, on_event: OnEvent | None = None, tap: Tap | None = None
+    ) -> SecureGrid:
+        """The grid that this strategy's rounds have to run over."""
+        return SecureGrid(
+            inner,
+            self.protocol,
+            roster=self.roster,
+            weight_key=self.inner.weighted_by_key,
+            on_event=on_event,
+            tap=tap,
+        )
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: EvaluateFn | None = None,
+    ) -> Result:
+        """Run all rounds, as any Flower strategy's `start` does."""
+        return run_rounds(
+            self.grid(grid),
+            self.inner,
+            initial_arrays,
+            Plan(num_rounds, timeout, nodes=self.inner.min_available_nodes),
+            train_config=train_config,
+            evaluate_config=evaluate_config,
+            evaluate_fn=evaluate_fn,
+        )
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        return self.inner.configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        return self.inner.aggregate_train(server_round, replies)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        return self.inner.configure_evaluate(server_round, arrays, config, grid)
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        return self.inner.aggregate_evaluate(server_round, replies)
+
+    def summary(self) -> None:
+        self.inner.summary()
+
+
+def needs_only_the_mean(strategy: Strategy) -> bool:
+    """Whether `strategy` aggregates as one of MEAN_ONLY does.
+
+    A subclass may change how nodes are chosen and configured; one that brings its own aggregation
+    of training replies is not trusted to need only their mean.
+    """
+    owner = next((k for k in type(strategy).__mro__ if "aggregate_train" in vars(k)), None)
+    return owner in MEAN_ONLY
