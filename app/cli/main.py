@@ -1,0 +1,177 @@
+"""`tacit`: simulate a federation, attack it, read the report.
+
+Exit codes: 0 done; 1 the run failed; 2 a mistake in what was asked, nothing was done; 130 Ctrl-C.
+"""
+
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated
+
+import typer
+
+from tacit import __version__
+from tacit.app.cli.screen import Screen, Voice, complain
+from tacit.crypto.errors import ParameterError, TacitError
+
+EXTRA = "this command needs what a device does without: pip install 'tacit[sim]'"
+
+cli = typer.Typer(
+    name="tacit",
+    help="Federated learning where the server learns the sum and nothing else.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", help="A TOML file of settings.", metavar="FILE")
+]
+Assign = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="One setting, such as train.epochs=2. Repeatable.", metavar="KEY=VALUE"
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="The run's folder.", metavar="DIR")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Start anew where there is a run.")]
+
+
+@cli.command()
+def demo(
+    out: Out = Path("runs/demo"),
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds and steps.")] = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Train ten devices on real digits, plain and under a secure sum; attack both; write a report.
+
+    Two devices fall silent in mid-round. Takes about a minute.
+    """
+    _commands().demo(_screen(quiet, json), out, quick=quick)
+
+
+@cli.command()
+def simulate(
+    config: Config = None,
+    assign: Assign = None,
+    out: Out = Path("runs/latest"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    replace: Replace = False,
+    keys: Annotated[bool, typer.Option("--keys", help="List every setting and stop.")] = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Run a whole federation on this machine.
+
+    Without a configuration: ten devices, digits spread unevenly, a small network, secure sums.
+    An interrupted run (Ctrl-C) continues with --resume and ends with the same model.
+
+    [bold]Examples[/]
+
+      tacit simulate --set data.devices=20 --set strategy.name=fedadam
+
+      tacit simulate -c federation.toml --out runs/mine
+
+      tacit simulate --set 'faults=["drop report 3,7 @2-4"]'
+    """
+    screen = _screen(quiet, json)
+    if keys:
+        _commands().list_keys(screen)
+    elif resume:
+        if config or assign or replace:
+            raise ParameterError("--resume goes on with the run's own settings: leave out the rest")
+        _commands().resume(screen, out)
+    else:
+        _commands().simulate(screen, config, assign or [], out, replace=replace)
+
+
+@cli.command()
+def attack(
+    out: Out = Path("runs/attack"),
+    devices: Annotated[int, typer.Option(help="Devices in the secure sum.", min=3, max=64)] = 10,
+    seed: Annotated[int, typer.Option(help="Repeats the experiment.", min=0)] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer steps and victims.")] = False,
+    replace: Replace = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Reconstruct faces from what a server sees: one device in the clear, and a secure sum.
+
+    One portrait a device, one step of training: the worst case for the devices.
+    """
+    _commands().attack(_screen(quiet, json), out, devices, seed, quick=quick, replace=replace)
+
+
+@cli.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="DIR")],
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Write report.html of a run again, from what is in its folder."""
+    _commands().report(_screen(quiet, json), run)
+
+
+@cli.command()
+def data(
+    name: Annotated[str | None, typer.Argument(help="A data set.", metavar="NAME")] = None,
+    devices: Annotated[int, typer.Option(help="Over how many devices.", min=1)] = 10,
+    partition: Annotated[
+        str, typer.Option(help="iid, dirichlet:A, shards:N or sites.")
+    ] = "dirichlet:0.5",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """List the data sets, or show one and how it would be spread over devices."""
+    _commands().data(_screen(quiet, json), name, devices, partition, seed)
+
+
+@cli.command()
+def version(json: Json = False) -> None:
+    """Print the versions that a report of a problem should name."""
+    _commands().version(_screen(False, json), __version__)
+
+
+def _commands() -> ModuleType:
+    """The work itself, loaded when there is some: help and typing errors need not wait for it."""
+    from tacit.app.cli import commands
+
+    return commands
+
+
+def _screen(quiet: bool, json: bool) -> Screen:
+    if quiet and json:
+        raise ParameterError("--quiet and --json exclude each other")
+    return Screen(Voice.JSON if json else Voice.QUIET if quiet else Voice.NORMAL)
+
+
+def run() -> None:
+    """The entry point: every mistake of a user ends in one line and an exit code."""
+    # One thread for each numeric library: devices are what runs in parallel, and sums of floats
+    # then have one order, so that a seed repeats a run.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    try:
+        cli()
+    except ParameterError as wrong:
+        complain(str(wrong))
+        sys.exit(2)
+    except TacitError as failed:
+        complain(str(failed))
+        sys.exit(1)
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] == "tacit":
+            raise
+        complain(f"{missing.name} is not installed: {EXTRA}")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,124 @@
+"""What the command shows while it works: on a terminal, in a log, or as JSON lines.
+
+Three voices, chosen once: `normal` has progress bars with the time left, `quiet` says nothing but
+errors, `json` prints one object a line on standard output, events first, the result last.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from enum import StrEnum
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from tacit.server.events import (
+    Event,
+    LeftOut,
+    RoundFinished,
+    RunStarted,
+    SumFailed,
+)
+
+
+class Voice(StrEnum):
+    """How much is said, and to whom."""
+
+    NORMAL = "normal"
+    QUIET = "quiet"
+    JSON = "json"
+
+
+class Screen:
+    """Where everything the command says goes."""
+
+    def __init__(self, voice: Voice) -> None:
+        self.voice = voice
+        self.console = Console(quiet=voice is not Voice.NORMAL, highlight=False)
+        self._progress: Progress | None = None
+        # Flower logs each call of a strategy; what happens is told here, in fewer words.
+        logging.getLogger("flwr").setLevel(logging.ERROR)
+        logging.getLogger("tacit.client").setLevel(logging.CRITICAL)
+
+    def say(self, text: str) -> None:
+        """One line for a person."""
+        self.console.print(text)
+
+    def result(self, **fields: Any) -> None:
+        """What the command found, for a program: the last line in JSON mode."""
+        if self.voice is Voice.JSON:
+            _print_json({"event": "Result", **fields})
+
+    @contextmanager
+    def progress(self) -> Iterator[None]:
+        """Show bars inside the block: see `hear` and `bar`."""
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            disable=self.voice is not Voice.NORMAL,
+        ) as progress:
+            self._progress = progress
+            try:
+                yield
+            finally:
+                self._progress = None
+
+    def hear(self, title: str) -> Callable[[Event], None]:
+        """A listener for one run's events, with a bar of its own."""
+        bar = self.bar(title)
+
+        def listen(event: Event) -> None:
+            if self.voice is Voice.JSON:
+                _print_json({"event": type(event).__name__, "run": title, **asdict(event)})
+            match event:
+                case RunStarted(rounds, resumed_from):
+                    bar(resumed_from, rounds)
+                case RoundFinished(number, rounds):
+                    accuracy = event.server.get("accuracy")
+                    bar(number, rounds, "" if accuracy is None else f"accuracy {accuracy:.3f}")
+                case LeftOut(number, stage, device, reason):
+                    self.say(f"  round {number}: device {device} left out at {stage}: {reason}")
+                case SumFailed(number, purpose, reason):
+                    self.say(f"  round {number}: no sum to {purpose}: {reason}; the model stays")
+
+        return listen
+
+    def bar(self, title: str) -> Callable[..., None]:
+        """A progress bar: call it with (done, total, note)."""
+        if self._progress is None:
+            return lambda done, total, note="": None
+        progress = self._progress
+        task = progress.add_task(title, total=None, note="")
+
+        def move(done: int, total: int, note: str = "") -> None:
+            progress.update(task, completed=done, total=total, note=note)
+
+        return move
+
+
+def complain(text: str) -> None:
+    """An error, on standard error, in every voice."""
+    Console(stderr=True, highlight=False).print(f"[bold red]error[/]: {_escape(text)}")
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _print_json(fields: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(fields) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,278 @@
+"""Every setting of a run, in one frozen tree.
+
+The same names are the keys of a configuration file (TOML), of `--set train.epochs=2`, and of the
+`[tool.flwr.app.config]` table for `flwr run`. An unknown key is an error that names the nearest
+known one; a value out of range says the range and what the setting is for.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from tacit.client.policy import Policy
+from tacit.client.trainer import LocalPlan
+from tacit.crypto.errors import ParameterError
+from tacit.server.pairwise import Pairwise
+from tacit.simulations.faults import Fault, parse_fault
+from tacit.simulations.partition import Partition, parse
+
+Scalar = bool | int | float | str
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Run(_Section):
+    """How long, and how it is run."""
+
+    rounds: int = Field(20, ge=1, le=100_000, description="rounds of training")
+    seed: int = Field(0, ge=0, lt=2**32, description="repeats partition, training and sampling")
+    mode: Literal["sync", "threads", "processes"] = Field(
+        "sync", description="sync is deterministic; the others use several cores"
+    )
+    workers: int = Field(0, ge=0, le=1024, description="threads or processes; 0 is one per core")
+    timeout: float = Field(600.0, gt=0, description="seconds for the devices to train in a round")
+    keep_seen: int = Field(
+        1, ge=0, description="rounds whose updates, as the server saw them, are kept for attacks"
+    )
+
+
+class Data(_Section):
+    """What the devices learn from, and how it is spread over them."""
+
+    name: str = Field("digits", description="a built-in set, npz:PATH, folder:PATH, hub:NAME, or "
+                      "package.module:function")  # fmt: skip
+    root: str = Field(
+        "", description="folder of data sets by name; empty is the variable TACIT_DATA"
+    )
+    devices: int = Field(10, ge=2, le=100_000, description="a sum over one device would be no sum")
+    partition: str = Field("dirichlet:0.5", description="iid, dirichlet:A, shards:N or sites")
+    hold_out: float = Field(
+        0.1, ge=0, lt=1, description="share of a device's examples kept for its evaluation"
+    )
+    min_examples: int = Field(4, ge=1, description="fewest examples a device may get")
+    limit: int = Field(0, ge=0, description="most examples a device uses; 0 is all it has")
+
+    @field_validator("partition")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        parse(value)
+        return value
+
+    @property
+    def how(self) -> Partition:
+        """The partition, parsed."""
+        return parse(self.partition)
+
+
+class Model(_Section):
+    """What is trained."""
+
+    name: str = Field("mlp", description="softmax, mlp, cnn, lenet, smooth-cnn, resnet, or "
+                      "package.module:factory")  # fmt: skip
+    backend: Literal["auto", "torch", "numpy"] = Field(
+        "auto", description="auto takes torch where it is installed"
+    )
+
+
+class Train(_Section):
+    """How a device trains in one round."""
+
+    epochs: int = Field(1, ge=1, le=10_000, description="passes over the device's examples")
+    batch_size: int = Field(32, ge=0, description="examples per step; 0 is all at once")
+    learning_rate: float = Field(0.1, gt=0, le=100, description="step size of SGD")
+    momentum: float = Field(0.0, ge=0, lt=1, description="momentum of SGD")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="L2 penalty")
+
+    def plan(self, *, seed: int, proximal_mu: float) -> LocalPlan:
+        """The plan of one device in one round."""
+        return LocalPlan(
+            self.epochs,
+            self.batch_size,
+            self.learning_rate,
+            self.momentum,
+            self.weight_decay,
+            proximal_mu,
+            seed,
+        )
+
+
+class StrategySettings(_Section):
+    """Which of Flower's strategies turns mean updates into the next model."""
+
+    name: Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad"] = Field(
+        "fedavg", description="one that needs only the mean"
+    )
+    fraction_train: float = Field(1.0, gt=0, le=1, description="share of devices in a round")
+    fraction_evaluate: float = Field(1.0, ge=0, le=1, description="share of devices evaluated on")
+    learning_rate: float = Field(
+        0.0, ge=0, le=100, description="the server's step size; 0 is the strategy's own default"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="the server's momentum (fedavgm)")
+    proximal_mu: float = Field(0.1, ge=0, description="pull towards the sent model (fedprox)")
+
+
+class Secure(_Section):
+    """The secure sum; what a device refuses of it is under [policy]."""
+
+    protocol: Literal["pairwise", "plain"] = Field(
+        "pairwise", description="plain shows the server every single update"
+    )
+    bits: int = Field(32, ge=16, le=62, description="width of a coordinate on the wire")
+    bound: float = Field(8.0, gt=0, description="largest size of a coordinate of an update")
+    max_weight: float = Field(10_000.0, gt=0, description="most examples a device may count for")
+    min_survivors: int = Field(
+        0, ge=0, description="fewest reports a sum is opened over; 0 is the threshold"
+    )
+    corrupt: float = Field(
+        1 / 3, ge=0, lt=1, description="share of the committee that may collude with the server"
+    )
+    stage_deadline: float = Field(60.0, gt=0, description="seconds for each stage but training")
+
+    def pairwise(self) -> Pairwise:
+        """The protocol's parameters."""
+        return Pairwise(
+            bits=self.bits,
+            bound=self.bound,
+            max_weight=self.max_weight,
+            corrupt=self.corrupt,
+            min_survivors=self.min_survivors or None,
+            stage_deadline=self.stage_deadline,
+        )
+
+
+class PolicySettings(_Section):
+    """What simulated devices agree to. A deployed device keeps its own, out of a server's reach."""
+
+    min_cohort: int = Field(3, ge=2, description="fewest devices to be summed with")
+    min_survivors: int = Field(3, ge=2, description="fewest reports a sum may be opened over")
+    max_norm: float = Field(0.0, ge=0, description="largest L2 norm of an update; 0 is any")
+
+    def policy(self, *, plain: bool) -> Policy:
+        """The devices' policy. `plain` devices answer outside secure sums too."""
+        return Policy(
+            self.min_cohort, self.min_survivors, max_norm=self.max_norm or None, plain=plain
+        )
+
+
+class Settings(_Section):
+    """All of it."""
+
+    run: Run = Run()
+    data: Data = Data()
+    model: Model = Model()
+    train: Train = Train()
+    strategy: StrategySettings = StrategySettings()
+    secure: Secure = Secure()
+    policy: PolicySettings = PolicySettings()
+    faults: tuple[str, ...] = ()
+
+    @field_validator("faults", mode="before")
+    @classmethod
+    def _parsed(cls, value: object) -> tuple[str, ...]:
+        if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
+            raise ParameterError("expected a list of texts such as 'drop report 3,7 @2'")
+        for text in value:
+            parse_fault(text)
+        return tuple(value)
+
+    @property
+    def fault_plan(self) -> tuple[Fault, ...]:
+        """The faults, parsed."""
+        return tuple(parse_fault(text) for text in self.faults)
+
+    @classmethod
+    def of(cls, tree: Mapping[str, Any], source: str = "the settings") -> "Settings":
+        """Settings from a nested mapping. Raises ParameterError that names `source`, the key, and
+        what to do."""
+        try:
+            return cls.model_validate(dict(tree))
+        except ValidationError as wrong:
+            raise ParameterError(f"{source}: {_explain(wrong)}") from None
+
+    def changed(self, assignments: Iterable[str]) -> "Settings":
+        """These settings with "section.key=value" assignments, values in TOML's notation; a value
+        that is none is taken as text."""
+        tree = self.model_dump()
+        for assignment in assignments:
+            key, equals, text = assignment.partition("=")
+            if not equals:
+                raise ParameterError(f"--set {assignment}: expected section.key=value")
+            _assign(tree, key.strip(), _value(text.strip()))
+        return Settings.of(tree, "--set")
+
+    def toml(self) -> str:
+        """The whole tree as a configuration file."""
+        return tomli_w.dumps({**self.model_dump(), "faults": list(self.faults)})
+
+    def flat(self) -> dict[str, Scalar]:
+        """The tree as Flower's flat run configuration; faults are the engine's, not the apps'."""
+        tree = self.model_dump(exclude={"faults"})
+        return {f"{s}.{k}": value for s, keys in tree.items() for k, value in keys.items()}
+
+    @classmethod
+    def from_flat(cls, config: Mapping[str, Any]) -> "Settings":
+        """Inverse of `flat`."""
+        tree: dict[str, Any] = {}
+        for key, value in config.items():
+            _assign(tree, key, value)
+        return cls.of(tree, "run configuration")
+
+
+def load(path: Path) -> Settings:
+    """Settings from a TOML file. Raises ParameterError that says what is wrong and where."""
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParameterError(f"no configuration at {path}") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as bad:
+        raise ParameterError(f"{path}: {bad}") from None
+    return Settings.of(tree, str(path))
+
+
+def keys() -> dict[str, tuple[Scalar, str]]:
+    """Every scalar setting: its default and what it is for."""
+    out: dict[str, tuple[Scalar, str]] = {}
+    for section, field in Settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, _Section):
+            for key, inner in field.annotation.model_fields.items():
+                out[f"{section}.{key}"] = (inner.default, inner.description or "")
+    return out
+
+
+def _assign(tree: dict[str, Any], dotted: str, value: object) -> None:
+    *sections, key = dotted.split(".")
+    place = tree
+    for section in sections:
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            raise ParameterError(f"{dotted}: {section} is a setting, not a section")
+    place[key] = value
+
+
+def _value(text: str) -> object:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(wrong: ValidationError) -> str:
+    """The first problem in words: the key, what is wrong, and what the setting is for."""
+    problem = wrong.errors()[0]
+    path = [str(part) for part in problem["loc"]]
+    dotted = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        known = [*keys(), *Settings.model_fields]
+        near = difflib.get_close_matches(dotted, known, 1, 0.5)
+        return f"unknown key {dotted}" + (f", did you mean {near[0]}?" if near else "")
+    purpose = keys().get(dotted, ("", ""))[1]
+    reason = problem["msg"].removeprefix("Value error, ")
+    text = f"{dotted} = {problem['input']!r}: {reason}"
+    return text + (f" ({purpose})" if purpose else "")

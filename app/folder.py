@@ -1,0 +1,217 @@
+"""A run's folder: everything that is left of a run, each file whole or not there.
+
+config.toml         the settings, resolved
+metrics.jsonl       what happened, an event a line
+checkpoint.npz      the state after the last finished round
+model.safetensors   the model; for a finished run
+seen/               updates as the server saw them
+attacks/            what attacks made of them
+status.json         running, interrupted, failed or finished
+report.html
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from flwr.app import ArrayRecord
+
+from tacit.app.config import Settings, load
+from tacit.crypto.errors import ParameterError
+from tacit.server.checkpoint import Checkpoint
+from tacit.server.events import Event, RoundFinished
+from tacit.server.inbox import Seen
+
+STATUS = "status.json"
+FILES = (
+    "config.toml",
+    "metrics.jsonl",
+    "checkpoint.npz",
+    "model.safetensors",
+    "facts.json",
+    "report.html",
+    STATUS,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """One run on disk. As a context manager it leaves the right status behind, whatever happens."""
+
+    path: Path
+    settings: Settings
+
+    @classmethod
+    def create(cls, path: Path, settings: Settings, *, replace: bool = False) -> "RunFolder":
+        """A new folder. Raises ParameterError if there is a run in it, unless it is to be
+        replaced; a folder that holds anything but a run is never touched."""
+        if path.exists() and any(path.iterdir()):
+            if not (path / STATUS).exists():
+                raise ParameterError(f"{path} is not a run's folder and not empty: choose another")
+            if not replace:
+                raise ParameterError(
+                    f"{path} holds a run ({cls.open(path).status()}): --resume continues it, "
+                    "--replace starts it anew, --out names another folder"
+                )
+            _clear(path)
+        path.mkdir(parents=True, exist_ok=True)
+        folder = cls(path, settings)
+        folder._set_status("running")
+        _write(path / "config.toml", settings.toml().encode())
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """An existing run. Raises ParameterError if there is none."""
+        if not (path / STATUS).exists():
+            raise ParameterError(f"no run in {path}: tacit simulate --out {path} makes one")
+        return cls(path, load(path / "config.toml"))
+
+    def resume(self) -> Checkpoint | None:
+        """The last checkpoint, None before the first round. Later lines of metrics are dropped.
+
+        Raises ParameterError for a run that is finished.
+        """
+        if self.status() == "finished":
+            raise ParameterError(f"the run in {self.path} is finished: nothing to resume")
+        there = (self.path / "checkpoint.npz").exists()
+        checkpoint = Checkpoint.load(self.path / "checkpoint.npz") if there else None
+        last = checkpoint.round if checkpoint else 0
+        kept = [line for line in self.events() if 0 < line.get("round", 0) <= last]
+        _write(self.path / "metrics.jsonl", "".join(_line(line) for line in kept).encode())
+        self._set_status("running")
+        return checkpoint
+
+    def record(self, event: Event) -> None:
+        """Append one event to metrics.jsonl."""
+        line = {"event": type(event).__name__, **asdict(event)}
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(_line(line))
+
+    def events(self) -> list[dict[str, Any]]:
+        """The recorded events. A line that a crash cut off is left out."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return [event for line in lines if (event := _parsed(line)) is not None]
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Keep a checkpoint in place of the one before."""
+        checkpoint.save(self.path / "checkpoint.npz")
+
+    def saw(self, seen: Seen) -> None:
+        """Keep an update as the server saw it, for as many rounds as the settings say."""
+        if seen.round > self.settings.run.keep_seen:
+            return
+        folder = self.path / "seen"
+        folder.mkdir(exist_ok=True)
+        number = len(list(folder.glob(f"round-{seen.round:04d}-*.npz")))
+        save_seen(folder / f"round-{seen.round:04d}-{number:04d}.npz", seen)
+
+    def seen(self) -> Iterator[Seen]:
+        """The kept updates, in order."""
+        for path in sorted((self.path / "seen").glob("round-*.npz")):
+            yield load_seen(path)
+
+    def finish(self, arrays: ArrayRecord) -> None:
+        """Keep the model; the run is finished."""
+        from safetensors.numpy import save
+
+        model = {name: np.ascontiguousarray(array.numpy()) for name, array in arrays.items()}
+        _write(self.path / "model.safetensors", save(model))
+        self._set_status("finished")
+
+    def note(self, **facts: float) -> None:
+        """Keep what was found about the run as a whole."""
+        _write(self.path / "facts.json", json.dumps({**self.facts(), **facts}).encode() + b"\n")
+
+    def facts(self) -> dict[str, float]:
+        """What `note` kept."""
+        path = self.path / "facts.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """The RoundFinished events, in order."""
+        return [e for e in self.events() if e["event"] == RoundFinished.__name__]
+
+    def status(self) -> str:
+        """running, interrupted, failed or finished."""
+        return str(json.loads((self.path / STATUS).read_text(encoding="utf-8"))["status"])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self._set_status("interrupted" if issubclass(kind, KeyboardInterrupt) else "failed")
+
+    def _set_status(self, status: str) -> None:
+        _write(self.path / STATUS, json.dumps({"status": status}).encode() + b"\n")
+
+
+def save_seen(path: Path, seen: Seen) -> None:
+    """Write one seen update as npz."""
+    arrays = {f"model/{name}": array for name, array in seen.model.items()}
+    arrays |= {f"update/{name}": array for name, array in seen.update.items()}
+    about = {
+        "round": seen.round,
+        "clients": seen.clients,
+        "weight": seen.weight,
+        "protocol": seen.protocol,
+        "node": seen.node,
+        "names": list(seen.model),
+    }
+    np.savez(path, about=np.array(json.dumps(about)), **arrays)  # type: ignore[arg-type]
+
+
+def load_seen(path: Path) -> Seen:
+    """Raises ParameterError for a file that `save_seen` did not write."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            about = json.loads(str(file["about"]))
+            names = about["names"]
+            model = {name: file[f"model/{name}"] for name in names}
+            update = {name: file[f"update/{name}"] for name in names}
+            facts = [about[key] for key in ("clients", "weight", "protocol", "node")]
+    except (OSError, ValueError, KeyError) as bad:
+        raise ParameterError(f"{path} cannot be read: {bad}") from None
+    return Seen(about["round"], model, update, *facts)
+
+
+def _write(path: Path, content: bytes) -> None:
+    fresh = path.with_suffix(path.suffix + ".new")
+    with fresh.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+def _clear(path: Path) -> None:
+    """Remove what a run leaves, and nothing else."""
+    for name in FILES:
+        (path / name).unlink(missing_ok=True)
+    for part in ("seen", "attacks"):
+        for file in (path / part).glob("*"):
+            file.unlink()
+
+
+def _line(event: dict[str, Any]) -> str:
+    return json.dumps(event) + "\n"
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return event if isinstance(event, dict) else None

@@ -1,0 +1,63 @@
+"""What the settings name, loaded once per process: the data set, its partition, the trainer."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from tacit.app.config import Data, Model, Settings
+from tacit.client.trainer import Examples, Trainer
+from tacit.crypto.errors import ParameterError
+from tacit.simulations.data import Dataset, hold_out, take
+from tacit.simulations.models import trainer
+from tacit.simulations.partition import partition
+from tacit.simulations.sources import load
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """A data set, and which training examples each device holds."""
+
+    dataset: Dataset
+    shares: tuple[tuple[int, ...], ...]
+
+    def examples(self, device: int) -> Examples:
+        """The training examples of device 0, 1, ... Raises ParameterError for one too many."""
+        if not 0 <= device < len(self.shares):
+            raise ParameterError(
+                f"device {device} of {len(self.shares)}: data.devices must be the number of devices"
+            )
+        return take(self.dataset.train, np.array(self.shares[device], dtype=np.int64))
+
+
+@lru_cache(maxsize=4)
+def material(data: Data, seed: int) -> Material:
+    """Load and divide a data set. Raises ParameterError that says what to do."""
+    dataset = load(data.name, root=Path(data.root) if data.root else None)
+    shares = partition(dataset, data.devices, data.how, seed, min_examples=data.min_examples)
+    if data.limit:
+        # A share is sorted, so its head is not a fair sample of it: draw one.
+        rng = np.random.default_rng([seed, data.limit])
+        shares = [np.sort(rng.permutation(share)[: data.limit]) for share in shares]
+    return Material(dataset, tuple(tuple(share.tolist()) for share in shares))
+
+
+@lru_cache(maxsize=4)
+def trainer_for(model: Model, data: Data, seed: int) -> Trainer:
+    """The trainer that the settings name, for the shape of their data."""
+    dataset = material(data, seed).dataset
+    return trainer(model.name, dataset.shape, dataset.classes, backend=model.backend)
+
+
+@lru_cache(maxsize=1024)
+def device_data(data: Data, seed: int, device: int) -> tuple[Examples, Examples]:
+    """One device's examples: (to train on, held out)."""
+    return hold_out(material(data, seed).examples(device), data.hold_out, seed + device)
+
+
+def check(settings: Settings) -> None:
+    """Load everything a run needs. Raises ParameterError before any folder is made."""
+    trainer_for(settings.model, settings.data, settings.run.seed)
+    settings.secure.pairwise()
+    settings.policy.policy(plain=False)

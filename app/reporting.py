@@ -1,0 +1,195 @@
+"""Reports from run folders: reads what runs left behind and hands it to the page.
+
+A folder is one run, or a comparison: a demo's folder holds the runs `plain` and `secure` and the
+attacks on both.
+"""
+
+import tomllib
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from tacit.app.folder import STATUS, RunFolder
+from tacit.crypto.errors import ParameterError
+from tacit.simulations.evaluate import Outcome, load_outcomes
+from tacit.simulations.report.data import (
+    Curve,
+    Dropped,
+    LeakCurve,
+    LeakPoint,
+    ReportData,
+    RoundRow,
+    Summary,
+)
+from tacit.simulations.report.page import render
+from tacit.simulations.score import interval
+
+ATTACKS, CURVE = "attacks", "curve"
+PLAIN, SECURE = "plain", "secure"
+PAGE = "report.html"
+Events = list[dict[str, Any]]
+
+
+def rewrite(path: Path) -> Path:
+    """Write the report of whatever is in `path`. Raises ParameterError if that is nothing."""
+    if (path / SECURE / STATUS).exists():
+        return write_comparison(path)
+    if (path / STATUS).exists():
+        return write(path)
+    if (path / ATTACKS).exists():
+        return write_attacks(path)
+    raise ParameterError(f"no run in {path}: tacit simulate --out {path} makes one")
+
+
+def write(path: Path) -> Path:
+    """The report of one run."""
+    folder = RunFolder.open(path)
+    events = folder.events()
+    name = "in the clear" if _is_plain(folder) else "secure sum"
+    data = ReportData(
+        f"{folder.settings.data.devices} devices learn {folder.settings.data.name}",
+        _summary(folder),
+        accuracy=(_accuracy(name, events),),
+        rounds=_rows(folder, events),
+        config=_config(folder),
+    )
+    return _save(path, data)
+
+
+def write_comparison(path: Path) -> Path:
+    """The report of a demo: one federation in the clear and under masks, and the attacks."""
+    plain, secure = RunFolder.open(path / PLAIN), RunFolder.open(path / SECURE)
+    numbers = headline_numbers(path)
+    outcomes, leakage = _attacks(path)
+    extra = (
+        (
+            "Accuracy",
+            f"{numbers['accuracy_secure']:.1%} under masks, "
+            f"{numbers['accuracy_plain']:.1%} in the clear",
+        ),
+        ("Cost of masking", f"{numbers['overhead']:.0%} of a round"),
+    )
+    data = ReportData(
+        f"{secure.settings.data.devices} devices learn {secure.settings.data.name}, "
+        "and show nobody what they hold",
+        _summary(secure, extra),
+        accuracy=(
+            _accuracy("secure sum", secure.events()),
+            _accuracy("in the clear", plain.events()),
+        ),
+        rounds=_rows(secure, secure.events()),
+        outcomes=outcomes,
+        leakage=leakage,
+        config=_config(secure),
+    )
+    return _save(path, data)
+
+
+def write_attacks(path: Path) -> Path:
+    """The report of attacks alone."""
+    outcomes, leakage = _attacks(path)
+    devices = max(outcome.clients for outcome in outcomes)
+    single = sum(outcome.protocol == PLAIN for outcome in outcomes)
+    summary = Summary(devices, 1, "plain and pairwise", len(outcomes) - single, single)
+    title = "What an update gives away"
+    return _save(path, ReportData(title, summary, outcomes=outcomes, leakage=leakage))
+
+
+def headline_numbers(path: Path) -> dict[str, float]:
+    """What a demo is summed up in. `overhead` compares the medians of the rounds' seconds."""
+    plain, secure = RunFolder.open(path / PLAIN), RunFolder.open(path / SECURE)
+    seconds = {f: median([r["seconds"] for r in f.rounds()]) for f in (plain, secure)}
+    facts = secure.facts()
+    return {
+        "accuracy_plain": plain.rounds()[-1]["server"]["accuracy"],
+        "accuracy_secure": secure.rounds()[-1]["server"]["accuracy"],
+        "overhead": seconds[secure] / seconds[plain] - 1,
+        "exact_sums": facts["exact_sums"],
+        "checked_sums": facts["checked_sums"],
+    }
+
+
+def _summary(folder: RunFolder, extra: tuple[tuple[str, str], ...] = ()) -> Summary:
+    events, facts = folder.events(), folder.facts()
+    finished = folder.rounds()
+    rows = _rows(folder, events)
+    sums = sum(e["event"] == "SumOpened" for e in events)
+    single = sum(row.survivors for row in rows) if _is_plain(folder) else 0
+    return Summary(
+        folder.settings.data.devices,
+        len(finished),
+        folder.settings.secure.protocol,
+        sums,
+        single,
+        int(facts.get("checked_sums", 0)),
+        int(facts.get("exact_sums", 0)),
+        tuple(dict.fromkeys(_dropped(e) for e in events if e["event"] == "LeftOut")),
+        sum(r["seconds"] for r in finished),
+        extra,
+    )
+
+
+def _rows(folder: RunFolder, events: Events) -> tuple[RoundRow, ...]:
+    devices = folder.settings.data.devices
+    asked = round(devices * folder.settings.strategy.fraction_train)
+    return tuple(_row(e, [o for o in events if o.get("round") == e["round"]], asked)
+                 for e in folder.rounds())  # fmt: skip
+
+
+def _dropped(event: dict[str, Any]) -> Dropped:
+    return Dropped(event["device"], event["round"], event["stage"])
+
+
+def _row(finished: dict[str, Any], events: Events, asked: int) -> RoundRow:
+    left = [e for e in events if e["event"] == "LeftOut"]
+    opened = [e for e in events if e["event"] == "SumOpened" and e["purpose"] == "train"]
+    silent = {e["device"] for e in left if e["stage"] in ("enrol", "report", "filter")}
+    cohort, survivors = asked, asked - len(silent)
+    if opened:
+        cohort, survivors = opened[0]["cohort"], opened[0]["survivors"]
+    server = finished["server"]
+    return RoundRow(
+        finished["round"],
+        cohort,
+        survivors,
+        tuple(dict.fromkeys(f"device {e['device']} at {e['stage']}: {e['reason']}" for e in left)),
+        server.get("accuracy"),
+        server.get("loss"),
+        finished["seconds"],
+    )
+
+
+def _accuracy(name: str, events: Events) -> Curve:
+    finished = [e for e in events if e["event"] == "RoundFinished" and "accuracy" in e["server"]]
+    return Curve(name, tuple((float(e["round"]), e["server"]["accuracy"]) for e in finished))
+
+
+def _attacks(path: Path) -> tuple[tuple[Outcome, ...], tuple[LeakCurve, ...]]:
+    outcomes = load_outcomes(path / ATTACKS)
+    growing = load_outcomes(path / ATTACKS / CURVE)
+    alone = [o for o in outcomes if o.attack == growing[0].attack and o.clients == 1]
+    points = [_point(1, alone), *(_point(outcome.clients, [outcome]) for outcome in growing)]
+    return outcomes, (LeakCurve(growing[0].attack, tuple(points)),)
+
+
+def _point(devices: int, outcomes: list[Outcome]) -> LeakPoint:
+    """Mean and interval over the images that were to be reconstructed."""
+    values = [value for outcome in outcomes for value in outcome.score.ssim]
+    floor = float(np.mean([value for outcome in outcomes for value in outcome.floor.ssim]))
+    return LeakPoint(devices, interval(values, np.random.default_rng(devices)), floor)
+
+
+def _config(folder: RunFolder) -> dict[str, Any]:
+    return tomllib.loads(folder.settings.toml())
+
+
+def _is_plain(folder: RunFolder) -> bool:
+    return folder.settings.secure.protocol == PLAIN
+
+
+def _save(path: Path, data: ReportData) -> Path:
+    page = path / PAGE
+    page.write_text(render(data), encoding="utf-8")
+    return page

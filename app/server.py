@@ -1,0 +1,132 @@
+"""The ready-made Flower ServerApp: runs the configured strategy over the configured sum.
+
+`flwr run` loads `tacit.app.server:app`. Where the federation has an authority, the environment
+variable TACIT_ROSTER names its signed roster; without it the devices are simulated ones. TACIT_RUNS
+names a folder for the run's own folder.
+"""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Context, MetricRecord
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import (
+    FedAdagrad,
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    FedProx,
+    FedYogi,
+    Result,
+)
+
+from tacit.app.client import WEIGHT
+from tacit.app.config import Settings, StrategySettings
+from tacit.app.folder import RunFolder
+from tacit.app.material import material, trainer_for
+from tacit.crypto.identity import Roster
+from tacit.server.checkpoint import Checkpoint
+from tacit.server.events import OnEvent, unheard
+from tacit.server.filter import ReplyFilter
+from tacit.server.inbox import Tap
+from tacit.server.loop import Keep, Plan, run_rounds
+from tacit.server.plain import PlainGrid
+from tacit.strategies.secure import Secure
+
+log = logging.getLogger("tacit.server")
+
+ROSTER = "TACIT_ROSTER"
+RUNS = "TACIT_RUNS"
+
+
+def coordinate(
+    grid: Grid,
+    settings: Settings,
+    *,
+    roster: Roster | None = None,
+    on_event: OnEvent = unheard,
+    tap: Tap | None = None,
+    keep: Keep | None = None,
+    resume: Checkpoint | None = None,
+) -> Result:
+    """Run the federation that `settings` describe, over `grid`, to its end."""
+    strategy = strategy_for(settings.strategy)
+    over: Grid
+    if settings.secure.protocol == "plain":
+        checks = ReplyFilter(WEIGHT, settings.secure.max_weight)
+        over = PlainGrid(grid, checks, on_event=on_event, tap=tap)
+    else:
+        secure = Secure(strategy, settings.secure.pairwise(), roster=roster)
+        over = secure.grid(grid, on_event=on_event, tap=tap)
+    run, data = settings.run, settings.data
+    trainer = trainer_for(settings.model, data, run.seed)
+    test = material(data, run.seed).dataset.test
+
+    def evaluate(number: int, arrays: ArrayRecord) -> MetricRecord:
+        model = {name: array.numpy() for name, array in arrays.items()}
+        loss, accuracy = trainer.evaluate(model, test)
+        return MetricRecord({"loss": loss, "accuracy": accuracy})
+
+    initial = {name: Array(np.asarray(array)) for name, array in trainer.initial(run.seed).items()}
+    return run_rounds(
+        over,
+        strategy,
+        ArrayRecord(initial),
+        Plan(run.rounds, run.timeout, run.seed, nodes=data.devices),
+        evaluate_fn=evaluate,
+        on_event=on_event,
+        keep=keep,
+        resume=resume,
+    )
+
+
+def strategy_for(settings: StrategySettings) -> FedAvg:
+    """One of Flower's strategies, unchanged. A server step size of 0 leaves its own default."""
+    everyone: dict[str, Any] = {
+        "fraction_train": settings.fraction_train,
+        "fraction_evaluate": settings.fraction_evaluate,
+        "weighted_by_key": WEIGHT,
+    }
+    step: dict[str, Any] = {"eta": settings.learning_rate} if settings.learning_rate else {}
+    match settings.name:
+        case "fedavg":
+            return FedAvg(**everyone)
+        case "fedprox":
+            return FedProx(**everyone, proximal_mu=settings.proximal_mu)
+        case "fedavgm":
+            rate = settings.learning_rate or 1.0
+            return FedAvgM(**everyone, server_learning_rate=rate, server_momentum=settings.momentum)
+        case "fedadam":
+            return FedAdam(**everyone, **step)
+        case "fedyogi":
+            return FedYogi(**everyone, **step)
+        case "fedadagrad":
+            return FedAdagrad(**everyone, **step)
+
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the federation of the run configuration and keep its model."""
+    settings = Settings.from_flat(context.run_config)
+    path = os.environ.get(ROSTER)
+    roster = Roster.decode(Path(path).read_bytes()) if path else None
+    runs = os.environ.get(RUNS)
+    if runs is None:
+        coordinate(grid, settings, roster=roster, on_event=lambda event: log.info("%s", event))
+        return
+    with RunFolder.create(Path(runs) / f"run-{context.run_id}", settings) as folder:
+        result = coordinate(
+            grid,
+            settings,
+            roster=roster,
+            on_event=folder.record,
+            tap=folder.saw,
+            keep=folder.keep,
+        )
+        folder.finish(result.arrays)

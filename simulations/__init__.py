@@ -1,0 +1,1 @@
+"""Simulated federations: engines, data, models, attacks, scores, reports."""

@@ -1,0 +1,161 @@
+"""What an adversary on the server is granted, and what it gives back.
+
+The honest-but-curious server follows the protocol and keeps what it saw. An attack is built from
+that alone: a `View` comes from `tacit.server.inbox.Seen` and from grants that are named one by
+one, so a result can always be read together with what the adversary was given. No attack ever
+holds the truth; `tacit.simulations.evaluate` keeps it to itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Flag, auto
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tacit.crypto.errors import ParameterError
+from tacit.server.inbox import Arrays, Seen
+
+
+class Knows(Flag):
+    """What the adversary has beyond what the server saw."""
+
+    NOTHING = 0
+    LABELS = auto()  # the labels of the inputs, as a multiset: which input has which is not told
+    BATCH_SIZE = auto()  # how many inputs the update was computed from
+    LEARNING_RATE = auto()  # the devices' local learning rate
+    PUBLIC_DATA = auto()  # other examples of the same kind
+    STATISTICS = auto()  # mean and standard deviation of the data, per coordinate or one for all
+
+    def words(self) -> str:
+        """The grants for a reader: "labels, batch size", or "nothing"."""
+        names = (flag.name or "" for flag in Knows if flag in self)
+        return ", ".join(name.lower().replace("_", " ") for name in names) or "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All an attack may look at.
+
+    From the server's inbox: `model` as it was sent, `update` = weighted mean of (trained - sent)
+    over `clients` devices, `examples` the sum of their weights, `round`, `protocol`. The rest is
+    None unless `knows` grants it: `labels` are sorted, `batch_size` counts the inputs behind the
+    whole update, `public_data` has one example per row, `statistics` is (mean, deviation).
+    """
+
+    model: Arrays = field(repr=False)
+    update: Arrays = field(repr=False)
+    clients: int
+    examples: float
+    round: int
+    protocol: str
+    knows: Knows
+    labels: tuple[int, ...] | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    public_data: NDArray[Any] | None = field(default=None, repr=False)
+    statistics: tuple[NDArray[Any], NDArray[Any]] | None = field(default=None, repr=False)
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs to look for: granted, or read off the weight, at least one a device."""
+        if self.batch_size is not None:
+            return self.batch_size
+        if self.labels is not None:
+            return len(self.labels)
+        return max(self.clients, round(self.examples))
+
+
+class Attack(Protocol):
+    """Turns a view into a guess at the inputs behind the update."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def needs(self) -> Knows: ...
+
+    def reconstruct(self, view: View, rng: np.random.Generator) -> NDArray[np.float64]:
+        """At most `view.inputs` guesses, best first, shape (n, *shape), in data units.
+
+        Deterministic in `view` and `rng`. Raises ParameterError, before any work, if the view
+        does not grant what the attack needs or does not fit its model.
+        """
+        ...
+
+
+def view_of(
+    seen: Seen,
+    *,
+    knows: Knows = Knows.NOTHING,
+    labels: Sequence[int] | NDArray[np.int64] | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    public_data: NDArray[Any] | None = None,
+    statistics: tuple[NDArray[Any], NDArray[Any]] | None = None,
+) -> View:
+    """What the server saw, and exactly the grants named in `knows`.
+
+    Raises ParameterError if a grant has no value, a value was not granted, or the two do not
+    agree: a report that names the grants must not be wrong about them.
+    """
+    _check_grants(
+        knows,
+        {
+            Knows.LABELS: labels,
+            Knows.BATCH_SIZE: batch_size,
+            Knows.LEARNING_RATE: learning_rate,
+            Knows.PUBLIC_DATA: public_data,
+            Knows.STATISTICS: statistics,
+        },
+    )
+    if batch_size is not None and batch_size < 1:
+        raise ParameterError(f"batch_size={batch_size}, expected at least 1")
+    if learning_rate is not None and not learning_rate > 0:
+        raise ParameterError(f"learning_rate={learning_rate}, expected above 0")
+    # Sorted, because the order of the labels would tell which input belongs to which device.
+    known = None if labels is None else tuple(sorted(int(label) for label in labels))
+    if known is not None and batch_size is not None and len(known) != batch_size:
+        raise ParameterError(f"{len(known)} labels granted for a batch of {batch_size}")
+    return View(
+        model=seen.model,
+        update=seen.update,
+        clients=seen.clients,
+        examples=seen.weight,
+        round=seen.round,
+        protocol=seen.protocol,
+        knows=knows,
+        labels=known,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        public_data=public_data,
+        statistics=statistics,
+    )
+
+
+def require(view: View, needs: Knows, attack: str) -> None:
+    """Raise ParameterError if `view` lacks a grant in `needs`."""
+    missing = needs & ~view.knows
+    if missing:
+        raise ParameterError(
+            f"{attack} needs to know {missing.words()}: grant it in view_of(knows=...)"
+        )
+
+
+def array_of(arrays: Arrays, name: str, what: str) -> NDArray[np.float64]:
+    """One array in float64; ParameterError if it is missing or not finite."""
+    if name not in arrays:
+        raise ParameterError(f"the {what} has no {name!r}; it has {', '.join(arrays)}")
+    found = np.asarray(arrays[name], dtype=np.float64)
+    if not np.isfinite(found).all():
+        raise ParameterError(f"{name!r} of the {what} is not finite")
+    return found
+
+
+def _check_grants(knows: Knows, values: Mapping[Knows, object]) -> None:
+    for grant, value in values.items():
+        if grant in knows and value is None:
+            raise ParameterError(f"{grant.words()} granted, but no value given")
+        if grant not in knows and value is not None:
+            raise ParameterError(f"{grant.words()} given, but not granted: name it in `knows`")

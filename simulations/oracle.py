@@ -1,0 +1,77 @@
+"""Checks, in a simulation, that an opened sum is the sum: what no server could check.
+
+The simulated devices note down what they encode before it is masked. The oracle adds up the
+survivors' notes on the same grid and compares with what the server opened: equal bit for bit, or
+the protocol is wrong.
+"""
+
+import threading
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tacit.client.app import SecureClientApp
+from tacit.client.device import Device, DeviceOf, simulated_device
+from tacit.client.pipeline import Contribution
+from tacit.client.policy import Policy
+from tacit.crypto.codec import Codec, Ring
+from tacit.crypto.secagg.session import Purpose, Session
+from tacit.server.events import Event, LeftOut
+from tacit.server.inbox import Seen
+
+
+@dataclass(slots=True)
+class Oracle:
+    """Notes of one run. `exact` and `checked` count the training sums of it.
+
+    Only for devices in this process: with worker processes there is nothing to note down.
+    """
+
+    exact: int = 0
+    checked: int = 0
+    _notes: dict[int, dict[int, tuple[Codec, Ring]]] = field(default_factory=dict)
+    _gone: dict[int, set[int]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def note(self, session: Session, device: int, encoded: Ring) -> None:
+        """A device is about to mask `encoded`."""
+        if session.purpose is Purpose.TRAIN:
+            with self._lock:
+                self._notes.setdefault(session.round, {})[device] = (session.codec, encoded.copy())
+
+    def heard(self, event: Event) -> None:
+        """A device whose report did not arrive is not part of the sum."""
+        if isinstance(event, LeftOut) and event.stage == "report":
+            self._gone.setdefault(event.round, set()).add(event.device)
+
+    def saw(self, seen: Seen) -> None:
+        """The server opened a sum: compare it with the notes."""
+        notes, gone = self._notes.pop(seen.round, {}), self._gone.pop(seen.round, set())
+        kept = [note for device, note in notes.items() if device not in gone]
+        if not kept:
+            return
+        codec = kept[0][0]
+        total = np.zeros(codec.size, codec.dtype)
+        for _, encoded in kept:
+            total += encoded
+        update = np.concatenate([np.ravel(array) for array in seen.update.values()])
+        self.checked += 1
+        self.exact += bool(np.array_equal(codec.decode(total, len(kept)).update, update))
+
+
+class ObservedClientApp(SecureClientApp):
+    """A SecureClientApp of a simulation whose devices let the oracle look at what they encode."""
+
+    def __init__(
+        self,
+        oracle: Oracle,
+        policy: Policy | None = None,
+        device_of: DeviceOf = simulated_device,
+    ) -> None:
+        super().__init__(policy, device_of)
+        self._oracle = oracle
+
+    def _encode(self, session: Session, device: Device, given: Contribution) -> Ring:
+        encoded = super()._encode(session, device, given)
+        self._oracle.note(session, device.number, encoded)
+        return encoded
