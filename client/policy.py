@@ -63,7 +63,7 @@ class Policy:
         corrupt = math.floor(self.corrupt * cohort)
         if session.min_survivors - corrupt < 2:
             raise PolicyRefusal(
-                f"a sum over {session.min_survivors} of {cohort} devices, {corrupt} perhaps corrupt: "
+                f"a sum over {session.min_survivors} with {corrupt} of the cohort corrupt: "
                 f"this device asks for {corrupt + 2}"
             )
         members = min(corrupt, committee)

@@ -118,8 +118,8 @@ class SecureGrid(WrappedGrid):
 
     def _enrolled(self, broadcast: Broadcast, roster: Roster) -> dict[int, int]:
         """Nodes of the cohort by device, enrolled in this run if they were not before."""
-        asked = {node: _record({stages.ROSTER: roster.encode()}) for node in broadcast.nodes}
-        fresh = {node: content for node, content in asked.items() if node not in self._keys}
+        content = _record({stages.ROSTER: roster.encode()})
+        fresh = {node: content for node in broadcast.nodes if node not in self._keys}
         if fresh:
             run, taken = self.run.run_id, {key.device: node for node, key in self._keys.items()}
             identities = {member.device: member.public for member in roster.members}

@@ -42,7 +42,7 @@ class PlainGrid(WrappedGrid):
             return self.inner.send_and_receive(asked, timeout=timeout)
         broadcast = Broadcast.of(asked)
         replies = list(self.inner.send_and_receive(asked, timeout=timeout))
-        # An error that SuperLink makes up has SuperLink as its source: go by the message it answers.
+        # SuperLink is the source of the errors it makes up: go by the message that is answered.
         sent = {m.metadata.message_id: m.metadata.dst_node_id for m in asked}
         sent.pop("", None)
         silent = dict.fromkeys(broadcast.nodes)

@@ -20,7 +20,7 @@ from tacit.simulations.spool import Parcel, Spool
 log = logging.getLogger(__name__)
 
 GRACE_S = 0.2
-GOODBYE_S = 5.0
+GOODBYE_S = 3.0
 
 
 class Worker(Protocol):
@@ -72,6 +72,12 @@ class _Ticket:
     parcel: Parcel | None
     reply: Future[Message | None] = field(default_factory=Future)
 
+    def settle(self, reply: Message | None) -> None:
+        """It is over. Whoever waits is told last: by then the leg's shared payload may be gone."""
+        if self.parcel is not None:
+            self.parcel.let_go()
+        self.reply.set_result(reply)
+
 
 class Crew:
     """Hands jobs to workers: devices in parallel, one message at a time for each device.
@@ -112,10 +118,8 @@ class Crew:
         for job in jobs:
             ticket = _Ticket(job, now + job.life, parcel)
             self._tickets[job.id] = ticket
-            if parcel is not None:
-                ticket.reply.add_done_callback(parcel.let_go)
             if job.plan.silent:
-                ticket.reply.set_result(None)
+                ticket.settle(None)
             else:
                 self._queue(ticket)
 
@@ -148,15 +152,21 @@ class Crew:
         for ticket in waiting:
             ticket.reply.cancel()
         self._tickets.clear()
+        self._join(GRACE_S)
         for worker, thread in zip(self._workers, self._threads, strict=True):
-            thread.join(GRACE_S)
             if thread.is_alive():
                 worker.kill()
-                thread.join(GOODBYE_S)
-            if thread.is_alive():
-                log.warning("a device is still busy; its thread ends when it returns")
+        if busy := self._join(GOODBYE_S):
+            log.warning("%d devices are still busy; their threads end when they return", busy)
         if self._spool is not None:
             self._spool.close()
+
+    def _join(self, seconds: float) -> int:
+        """Wait that long for all threads together; how many still run."""
+        end = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(end - time.monotonic(), 0.0))
+        return sum(thread.is_alive() for thread in self._threads)
 
     def _queue(self, ticket: _Ticket) -> None:
         node = ticket.job.node
@@ -204,7 +214,7 @@ class Crew:
     def _settle(self, ticket: _Ticket, worker: Worker) -> None:
         if ticket.reply.set_running_or_notify_cancel():
             try:
-                ticket.reply.set_result(self._reply(ticket, worker))
+                ticket.settle(self._reply(ticket, worker))
             except BaseException as error:  # noqa: BLE001 - raised again where the reply is read
                 ticket.reply.set_exception(error)
         with self._wake:

@@ -44,8 +44,8 @@ class Parcel:
         _Packer(buffer, self._places).dump(content)
         return buffer.getvalue()
 
-    def let_go(self, _: object = None) -> None:
-        """One user less. Fits as a callback of a future."""
+    def let_go(self) -> None:
+        """One user less."""
         with self._lock:
             self._users -= 1
             if self._users == 0:

@@ -3,7 +3,8 @@
 A layer z = W x + b has dL/dW[k] = dL/dz[k] * x and dL/db[k] = dL/dz[k], so that
 dL/dW[k] / dL/db[k] = x for every neuron k with dL/db[k] != 0 (Phong, Aono, Hayashi, Wang and
 Moriai 2018, "Privacy-Preserving Deep Learning via Additively Homomorphic Encryption", IEEE TIFS
-13(5), section 3). The quotient of the *update* is the same, as plain SGD scales both alike:
+13(5), where gradients are shown to leak local data). The quotient of the *update* is the same, as
+plain SGD scales both alike:
 
 - one input: exact, and for any number of local steps, since each step adds a multiple of (x, 1);
 - several inputs: exact where a neuron answered to one of them only (ReLU layers), else a
