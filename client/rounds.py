@@ -1,5 +1,6 @@
 """Moving a device through a sum, one message at a time, each state used once."""
 
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -11,7 +12,7 @@ from tacit.crypto.identity import KEY_BYTES
 from tacit.crypto.secagg.client import Attested, Enrolled, Reported
 from tacit.crypto.secagg.messages import SECRET_BYTES
 from tacit.crypto.secagg.session import Purpose, Session
-from tacit.crypto.wire import MAX_ITEMS, Reader, Writer
+from tacit.crypto.wire import Reader, Writer
 
 State = Enrolled | Reported | Attested
 S = TypeVar("S", Reported, Attested)
@@ -128,11 +129,13 @@ def decode_state(data: bytes) -> State:
     elif kind == 2:
         session = Session.decode(reader.blob())
         device = reader.u64()
-        survivors = tuple(reader.u64() for _ in range(reader.count(MAX_ITEMS)))
-        opened = np.frombuffer(reader.blob(), np.uint8)
-        state = Attested(
-            session, device, survivors, opened.reshape(len(survivors), -1, SECRET_BYTES)
-        )
+        count = reader.count(len(session.cohort))
+        survivors = tuple(reader.u64() for _ in range(count))
+        shape = (count, 1 + len(session.cohort) - count, SECRET_BYTES)
+        opened = reader.blob()
+        if len(opened) != math.prod(shape):
+            raise reader.bad(f"{len(opened)} bytes of shares for {count} survivors")
+        state = Attested(session, device, survivors, np.frombuffer(opened, np.uint8).reshape(shape))
     else:
         raise reader.bad(f"state of kind {kind}")
     reader.end()

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algori
 from tacit.crypto.codec import Ring
 
 KEY_BYTES = 32
-CHUNK_BYTES = 1 << 17  # the sweet spot between call overhead and cache; see benchmarks
+CHUNK_BYTES = 1 << 17  # between the overhead of a call and the size of a cache
 _BLOCK_BYTES = 16
 _ZEROS = bytes(CHUNK_BYTES)
 

@@ -40,6 +40,7 @@ from tacit.crypto.secagg.messages import (
     hash_rows,
     pair_context,
     share_context,
+    signed_part,
     survivors_digest,
 )
 from tacit.crypto.secagg.session import Session
@@ -142,7 +143,7 @@ def report(
     unsigned = Report(
         session_id, me, tuple(metrics), vector, tuple(sealed), tuple(hashes), commitments, b""
     )
-    signature = identity.sign(labels.REPORT, unsigned.body(session.codec.bits))
+    signature = identity.sign(labels.REPORT, signed_part(unsigned.body(session.codec.bits)))
     message = Report(
         session_id, me, tuple(metrics), vector, tuple(sealed), tuple(hashes), commitments, signature
     )

@@ -73,7 +73,7 @@ class Report:
     signature: bytes
 
     def body(self, bits: int) -> bytes:
-        """What the signature covers: all of the above."""
+        """What the signature covers, through `signed_part`: all of the above."""
         writer = Writer().fixed(self.session, DIGEST_BYTES).u64(self.device).u8(len(self.metrics))
         for name in self.metrics:
             writer.text(name)
@@ -108,6 +108,12 @@ class Report:
             raise reader.bad(str(bad)) from None
         sealed, hashes = tuple(box[0] for box in boxes), tuple(box[1] for box in boxes)
         return cls(session_id, device, names, vector, sealed, hashes, commitments, signature)
+
+
+def signed_part(body: bytes | memoryview) -> bytes:
+    """What a report's signature is over: the digest of its body, since Ed25519 reads its message
+    twice, and a body is as long as the model."""
+    return hashlib.sha256(body).digest()
 
 
 def survivors_digest(session: bytes, survivors: tuple[int, ...]) -> bytes:

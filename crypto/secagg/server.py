@@ -5,7 +5,8 @@
 Each stage is one object that takes messages one by one as they arrive. A message that breaks the
 protocol raises ProtocolError naming its sender and changes nothing, so the round goes on without
 that device; `close` and `open` raise TooFewClients when too few are left. A report is folded into
-the running sum when it arrives: memory is one vector, whatever the number of devices.
+the running sum when it arrives: memory is one vector, whatever the number of devices, and the
+sealed shares, 48 bytes for each device, neighbour and committee member.
 """
 
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ from tacit.crypto.secagg.messages import (
     Shares,
     hash_row,
     share_context,
+    signed_part,
     survivors_digest,
 )
 from tacit.crypto.secagg.session import Session
@@ -81,7 +83,7 @@ class Collecting:
         if sender not in session.devices or sender in self._dealt:
             raise ProtocolError("not in the cohort, or sent twice", sender=sender, stage="report")
         # The signature is the last field and everything before it is what it covers.
-        body = data[: -len(message.signature)]
+        body = signed_part(memoryview(data)[: -len(message.signature)])
         public = self._identities.get(sender, b"")
         if not verified(public, labels.REPORT, body, message.signature):
             raise ProtocolError("report is not signed by its device", sender=sender, stage="report")

@@ -1,0 +1,213 @@
+"""A session: what cannot be one, and that every field of it is in its id."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from tacit.crypto.codec import Codec
+from tacit.crypto.errors import MalformedMessage, ParameterError, ProtocolError
+from tacit.crypto.identity import Identity, Roster, RunKey
+from tacit.crypto.secagg.session import Purpose, Session, threshold_for
+from tacit.crypto.secagg.stages import Value, config_digest
+from tests.crypto.federation import NOW, Federation
+
+CREW = Federation(5)
+SESSION = CREW.session()
+KEYS = tuple(CREW.keys.values())
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"cohort": ()}, "cohort must be sorted"),
+        ({"cohort": KEYS[::-1]}, "cohort must be sorted"),
+        ({"cohort": (KEYS[0], *KEYS)}, "cohort must be sorted, without repeats"),
+        ({"cohort": (replace(KEYS[0], device=0), *KEYS[1:])}, "devices from 1"),
+        ({"cohort": (*KEYS[:4], replace(KEYS[0], device=5))}, "two devices share one run key"),
+        ({"committee": (2, 1, 3)}, "committee must be sorted"),
+        ({"committee": (1, 1, 2)}, "committee must be sorted and without repeats"),
+        ({"committee": (1, 2, 6)}, "committee must be part of the cohort"),
+        ({"committee": ()}, "threshold 3 for a committee of 0"),
+        ({"committee": (), "threshold": 0}, "threshold 0 for a committee of 0"),
+        ({"codec": Codec(6, 4, 2)}, "codec for 4 devices, cohort of 5"),
+        ({"codec": Codec(6, 6, 2)}, "codec for 6 devices, cohort of 5"),
+        ({"threshold": 2}, "expected more than half and at most all"),
+        ({"threshold": 6}, "expected more than half and at most all"),
+        ({"threshold": 0}, "expected more than half"),
+        ({"threshold": -3}, "expected more than half"),
+        ({"committee": (1, 2, 3, 4), "threshold": 2}, "expected more than half"),  # exactly half
+        ({"min_survivors": 1}, r"min_survivors=1, expected 2\.\.5"),
+        ({"min_survivors": 0}, "min_survivors=0"),
+        ({"min_survivors": 6}, r"min_survivors=6, expected 2\.\.5"),
+        ({"roster": bytes(31)}, "digests have 32 bytes"),
+        ({"model": b""}, "digests have 32 bytes"),
+        ({"config": bytes(33)}, "digests have 32 bytes"),
+    ],
+)
+def test_an_impossible_session_is_not_built(changed: dict[str, Any], says: str) -> None:
+    with pytest.raises(ParameterError, match=says):
+        CREW.session(**changed)
+
+
+def test_a_committee_of_256_is_not_built() -> None:
+    cohort = tuple(RunKey(d, d.to_bytes(32, "little"), bytes(64)) for d in range(1, 257))
+    settings: dict[str, Any] = {"cohort": cohort, "codec": Codec(1, 256, 0), "threshold": 129}
+    assert CREW.session(**settings, committee=tuple(range(1, 256))).point(255) == 255
+    with pytest.raises(ParameterError, match="a committee of 256, at most 255"):
+        CREW.session(**settings, committee=tuple(range(1, 257)))
+
+
+# Every field, changed alone to another value that a session may have.
+OTHERS: dict[str, Any] = {
+    "run": 2,
+    "round": 2,
+    "purpose": Purpose.EVALUATE,
+    "codec": Codec(6, 5, 2, bits=31),
+    "cohort": (*KEYS[:4], replace(KEYS[4], signature=bytes(64))),
+    "committee": (1, 2, 3, 4),
+    "threshold": 4,
+    "min_survivors": 3,
+    "roster": bytes([1]) * 32,
+    "model": bytes([1]) * 32,
+    "config": bytes([1]) * 32,
+}
+CODECS: dict[str, Any] = {
+    "length": 7,
+    "clients": 4,
+    "metrics": 3,
+    "bound": 4.0,
+    "metric_bound": 999.0,
+    "max_weight": 9.0,
+    "bits": 33,
+}
+
+
+def test_every_field_is_in_the_id() -> None:
+    assert set(OTHERS) == {field.name for field in fields(Session)}
+    assert set(CODECS) == {field.name for field in fields(Codec)}
+    ids = [SESSION.id]
+    for name, other in OTHERS.items():
+        changed = {name: other} | ({"threshold": 4} if name == "committee" else {})
+        ids.append(replace(SESSION, **changed).id)
+    ids.append(replace(SESSION, threshold=4, committee=(2, 3, 4, 5)).id)
+    for name, other in CODECS.items():
+        if name != "clients":  # always the size of the cohort
+            ids.append(replace(SESSION, codec=replace(SESSION.codec, **{name: other})).id)
+    smaller = replace(SESSION.codec, clients=4)
+    ids.append(
+        replace(SESSION, codec=smaller, cohort=KEYS[:4], committee=(1, 2, 3), threshold=3).id
+    )
+    assert len(set(ids)) == len(ids)
+    assert replace(SESSION).id == SESSION.id
+
+
+def test_a_session_decodes_to_itself() -> None:
+    assert Session.decode(SESSION.encode()) == SESSION
+    with pytest.raises(MalformedMessage, match="session of version 2, this device speaks 1"):
+        Session.decode(b"\2" + SESSION.encode()[1:])
+    data = bytearray(SESSION.encode())
+    data[13] = 3
+    with pytest.raises(MalformedMessage, match="3 is not a valid Purpose"):
+        Session.decode(bytes(data))
+
+
+def test_neighbours_points_and_keys() -> None:
+    session = CREW.session(committee=(2, 4, 5), threshold=2)
+    assert session.devices == (1, 2, 3, 4, 5)
+    assert session.neighbours(3) == (1, 2, 4, 5)
+    assert [session.point(member) for member in session.committee] == [1, 2, 3]
+    assert session.key(4) == CREW.keys[4]
+
+
+@pytest.mark.parametrize("committee", range(1, 13))
+def test_two_sets_never_gather_a_threshold_each(committee: int) -> None:
+    """Honest members sign one set, corrupt ones both; and t is the smallest that holds."""
+    for corrupt in range(committee):
+        threshold = threshold_for(committee, corrupt)
+        honest = committee - corrupt
+
+        def both(needed: int, honest: int = honest, corrupt: int = corrupt) -> bool:
+            return any(
+                first + corrupt >= needed and honest - first + corrupt >= needed
+                for first in range(honest + 1)
+            )
+
+        assert not both(threshold)
+        assert corrupt < threshold <= committee
+        assert both(threshold - 1) or 2 * (threshold - 1) <= committee + corrupt
+
+
+def test_keys_are_checked_against_the_roster() -> None:
+    SESSION.verify_members(CREW.roster, now=NOW)
+    SESSION.verify_keys(CREW.roster)
+    swapped = replace(KEYS[4], public=KEYS[4].public[::-1])
+    with pytest.raises(ProtocolError, match="device 5: run key is not signed"):
+        CREW.session(cohort=(*KEYS[:4], swapped)).verify_keys(CREW.roster)
+    with pytest.raises(ProtocolError, match="device 1: run key is not signed"):
+        CREW.session(run=2).verify_keys(CREW.roster)
+    stranger = RunKey.signed(Identity(bytes(32)), 1, 6, bytes([7]) * 32)
+    strange = CREW.session(Codec(6, 6, 2), cohort=(*KEYS, stranger))
+    with pytest.raises(ProtocolError, match="device 6: run key is not signed"):
+        strange.verify_keys(CREW.roster)
+    with pytest.raises(ProtocolError, match="device 6: not on the roster"):
+        strange.verify_members(CREW.roster, now=NOW)
+
+
+def test_members_are_checked_against_the_roster_of_the_session() -> None:
+    with pytest.raises(ProtocolError, match="membership has expired"):
+        SESSION.verify_members(CREW.roster, now=NOW + 1)
+    other = Roster.signed(CREW.authority, 2, CREW.roster.members)
+    with pytest.raises(ProtocolError, match="session names another roster"):
+        SESSION.verify_members(other, now=NOW)
+    one_expired = Roster.signed(
+        CREW.authority,
+        1,
+        [replace(m, valid_until=0) if m.device == 3 else m for m in CREW.roster.members],
+    )
+    with pytest.raises(ProtocolError, match="device 3: membership has expired"):
+        CREW.session(roster=one_expired.digest()).verify_members(one_expired, now=1)
+
+
+def test_a_cohort_is_known_by_run_roster_and_keys() -> None:
+    """The device verifies a cohort's keys once for each digest, so all they rest on is in it."""
+    digests = {SESSION.cohort_digest}
+    for changed in ("run", "roster", "cohort"):
+        digests.add(replace(SESSION, **{changed: OTHERS[changed]}).cohort_digest)
+    assert len(digests) == 4
+    assert replace(SESSION, round=9, min_survivors=3).cohort_digest == SESSION.cohort_digest
+
+
+CONFIGS: list[dict[str, Value]] = [
+    {},
+    {"a": 1},
+    {"a": 2},
+    {"a": 1.0},
+    {"a": True},
+    {"a": False},
+    {"a": "1"},
+    {"a": b"1"},
+    {"a": [1]},
+    {"a": [[1]]},
+    {"a": [1, 1]},
+    {"a": [1.0]},
+    {"a": []},
+    {"a": ["ab", "c"]},
+    {"a": ["a", "bc"]},
+    {"a": 0.0},
+    {"a": -0.0},
+    {"b": 1},
+    {"a": 1, "b": 1},
+    {"ab": 1},
+]
+
+
+def test_configurations_have_digests_of_their_own() -> None:
+    digests = [config_digest(config, "w", "train") for config in CONFIGS]
+    digests += [config_digest({}, "n", "train"), config_digest({}, "w", "train.other")]
+    digests += [config_digest({}, "", "wtrain"), config_digest({}, "wtrain", "")]
+    assert len(set(digests)) == len(digests)
+    ordered, other = {"a": 1, "b": 2}, {"b": 2, "a": 1}
+    assert config_digest(ordered, "w", "train") == config_digest(other, "w", "train")
+    with pytest.raises(ParameterError, match="holds a NoneType"):
+        config_digest({"a": None}, "w", "train")  # type: ignore[dict-item]

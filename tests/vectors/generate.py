@@ -1,0 +1,276 @@
+"""Writes the vectors in this folder: `python -m tests.vectors.generate`. See README.md.
+
+Every random byte is counted (SHAKE-128 of a seed and a number), so a second run writes the same
+files; `tests/crypto/test_vectors.py` holds them to that.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tacit.crypto.codec import Codec
+from tacit.crypto.errors import TacitError
+from tacit.crypto.identity import Roster, RunKey
+from tacit.crypto.secagg import client
+from tacit.crypto.secagg.messages import AttestRequest, RevealRequest
+from tacit.crypto.secagg.server import Attesting, Collecting, Revealing
+from tacit.crypto.secagg.session import Session
+from tacit.crypto.wire import Reader, Writer
+from tests.crypto.federation import Counted, Federation
+
+HERE = Path(__file__).parent
+FILES = ("sessions.json", "refused.json")
+
+Json = dict[str, Any]
+
+
+class Case:
+    """One sum, run to its end, every message of it kept."""
+
+    def __init__(self, name: str, codec: Codec, silent: tuple[int, ...], **changed: Any) -> None:
+        self.name = name
+        self.crew = Federation(codec.clients, Counted(name.encode()))
+        self.session = self.crew.session(codec, **changed)
+        self.survivors = tuple(d for d in self.crew.devices if d not in silent)
+        self.members = tuple(m for m in self.session.committee if m in self.survivors)
+        self.rands: dict[int, bytes] = {}
+        self.inputs: dict[int, tuple[list[float], list[float], float]] = {}
+        self.states: dict[int, client.Reported] = {}
+        self.reports: dict[int, bytes] = {}
+        for device in self.survivors:
+            self._report(device)
+        attesting = self.attesting()
+        self.requests = {m: attesting.request(m).encode() for m in self.members}
+        self.attested: dict[int, client.Attested] = {}
+        self.attestations: dict[int, bytes] = {}
+        for member, data in self.requests.items():
+            request = AttestRequest.decode(data, self.session)
+            self.attested[member], said = client.attest(
+                self.states[member], self.crew.identities[member], request
+            )
+            self.attestations[member] = said.encode()
+        revealing = self.revealing()
+        self.reveal = revealing.request().encode()
+        asked = RevealRequest.decode(self.reveal, self.session)
+        self.shares = {
+            member: client.reveal(state, self.crew.roster, asked).encode()
+            for member, state in self.attested.items()
+        }
+        for member, data in self.shares.items():
+            revealing.add(data, sender=member)
+        self.opened = revealing.open()
+        self.total = revealing.closed.total
+
+    def _report(self, device: int) -> None:
+        session, codec = self.session, self.session.codec
+        update = [device + k / 4 for k in range(codec.length)]
+        metrics, weight = [0.5 * device], 10.0 * device
+        self.inputs[device] = (update, metrics, weight)
+        self.rands[device] = self.crew.rand(client.report_rand_size(session))
+        self.states[device], report = client.report(
+            self.crew.enrolled[device],
+            self.crew.identities[device],
+            session,
+            codec.encode(np.array(update), np.array(metrics), weight),
+            ("loss",),
+            self.rands[device],
+        )
+        self.reports[device] = report.encode(codec.bits)
+
+    def collecting(self, without: int = 0) -> Collecting:
+        collecting = Collecting(self.session, self.crew.roster)
+        for device, data in self.reports.items():
+            if device != without:
+                collecting.add(data, sender=device)
+        return collecting
+
+    def attesting(self) -> Attesting:
+        return self.collecting().close()
+
+    def revealing(self) -> Revealing:
+        attesting = self.attesting()
+        for member, data in self.attestations.items():
+            attesting.add(data, sender=member)
+        return attesting.close()
+
+    def messages(self) -> dict[str, bytes]:
+        """One message of each kind: the first device's."""
+        first = self.members[0]
+        key = Writer()
+        self.crew.keys[first].write(key)
+        return {
+            "roster": self.crew.roster.encode(),
+            "run key": key.data(),
+            "session": self.session.encode(),
+            "report": self.reports[first],
+            "attest request": self.requests[first],
+            "attestation": self.attestations[first],
+            "reveal request": self.reveal,
+            "shares": self.shares[first],
+        }
+
+    def outcome(self, kind: str, data: bytes) -> str:
+        """What becomes of the bytes `data` in the place of a message: the name of an error,
+        "another session", "bad [dealers]", or "accepted"."""
+        try:
+            return self._taken(kind, data)
+        except TacitError as refused:
+            return type(refused).__name__
+
+    def _taken(self, kind: str, data: bytes) -> str:
+        crew, session, first = self.crew, self.session, self.members[0]
+        match kind:
+            case "roster":
+                Roster.decode(data).verify(crew.authority.public)
+            case "run key":
+                reader = Reader(data, sender=first, stage="enrol")
+                key = RunKey.read(reader)
+                reader.end()
+                key.verify(session.run, crew.identities[first].public)
+            case "session":
+                return "accepted" if Session.decode(data).id == session.id else "another session"
+            case "report":
+                self.collecting(without=first).add(data, sender=first)
+            case "attest request":
+                request = AttestRequest.decode(data, session)
+                said = client.attest(self.states[first], crew.identities[first], request)[1]
+                if said.bad:
+                    return f"bad {list(said.bad)}"
+                if said.encode() != self.attestations[first]:
+                    return "another set"
+            case "attestation":
+                self.attesting().add(data, sender=first)
+            case "reveal request":
+                asked = RevealRequest.decode(data, session)
+                client.reveal(self.attested[first], crew.roster, asked)
+            case "shares":
+                self.revealing().add(data, sender=first)
+        return "accepted"
+
+
+def cases() -> list[Case]:
+    return [
+        Case("one of four is silent", Codec(3, 4, 1, max_weight=100.0, bits=26), (2,)),
+        Case("nobody is silent", Codec(5, 3, 2, bits=40), ()),
+        Case(
+            "two of five on the committee are silent",
+            Codec(1, 5, 1, bits=32),
+            (1, 4),
+            committee=(1, 2, 3, 5),
+            threshold=3,
+        ),
+    ]
+
+
+def session_vector(case: Case) -> Json:
+    """Everything another implementation needs to make the same bytes."""
+    crew, session, codec = case.crew, case.session, case.session.codec
+    devices = []
+    for device in crew.devices:
+        key = Writer()
+        crew.keys[device].write(key)
+        devices.append(
+            {
+                "device": device,
+                "identity secret": crew.identities[device].secret.hex(),
+                "identity public": crew.identities[device].public.hex(),
+                "run secret": crew.enrolled[device].secret.hex(),
+                "run key": key.data().hex(),
+            }
+        )
+    reports = []
+    for device, data in case.reports.items():
+        update, metrics, weight = case.inputs[device]
+        encoded = codec.encode(np.array(update), np.array(metrics), weight)
+        reports.append(
+            {
+                "device": device,
+                "update": update,
+                "metrics": metrics,
+                "weight": weight,
+                "encoded": [int(value) % (1 << codec.bits) for value in encoded],
+                "rand": case.rands[device].hex(),
+                "bytes": data.hex(),
+            }
+        )
+    mean = case.opened.mean
+    return {
+        "name": case.name,
+        "authority public": crew.authority.public.hex(),
+        "roster": crew.roster.encode().hex(),
+        "roster digest": crew.roster.digest().hex(),
+        "devices": devices,
+        "session": session.encode().hex(),
+        "session id": session.id.hex(),
+        "cohort digest": session.cohort_digest.hex(),
+        "metrics": list(case.opened.metrics),
+        "scale": codec.scale,
+        "metric scale": codec.metric_scale,
+        "limb": codec.limb,
+        "weight scale": codec.weight_scale,
+        "reports": reports,
+        "attest": [
+            {
+                "member": member,
+                "request": case.requests[member].hex(),
+                "attestation": case.attestations[member].hex(),
+            }
+            for member in case.members
+        ],
+        "reveal request": case.reveal.hex(),
+        "shares": [{"member": m, "bytes": data.hex()} for m, data in case.shares.items()],
+        "survivors": list(case.opened.survivors),
+        "total": [int(value) % (1 << codec.bits) for value in case.total],
+        "mean update": mean.update.tolist(),
+        "mean metrics": mean.metrics.tolist(),
+        "total weight": mean.weight,
+    }
+
+
+def edits(data: bytes) -> Iterator[Json]:
+    """A bit flipped at 24 places spread over the message, its end cut off, a byte too many."""
+    for k in range(24):
+        at = k * (len(data) - 1) // 23
+        yield {"flip": [at, 1 << (k % 8)]}
+    yield {"keep": len(data) - 1}
+    yield {"keep": 0}
+    yield {"append": "00"}
+
+
+def edited(data: bytes, edit: Json) -> bytes:
+    """`data` after one of the edits of refused.json."""
+    if "flip" in edit:
+        at, bit = edit["flip"]
+        return data[:at] + bytes([data[at] ^ bit]) + data[at + 1 :]
+    return data[: edit["keep"]] if "keep" in edit else data + bytes.fromhex(edit["append"])
+
+
+def refused_vector(case: Case) -> Iterator[Json]:
+    """What must not be accepted; raises AssertionError if anything is."""
+    for kind, data in case.messages().items():
+        for edit in edits(data):
+            outcome = case.outcome(kind, edited(data, edit))
+            # Who else is called bad by an attestation is not signed: see README.md.
+            assert outcome != "accepted", (case.name, kind, edit)
+            yield {"session": case.name, "message": kind, **edit, "outcome": outcome}
+
+
+def rendered(what: Callable[[], Any]) -> str:
+    return json.dumps(what(), indent=1) + "\n"
+
+
+def generated() -> dict[str, str]:
+    """The content of each file."""
+    every = cases()
+    return {
+        FILES[0]: rendered(lambda: [session_vector(case) for case in every]),
+        FILES[1]: rendered(lambda: list(refused_vector(every[0]))),
+    }
+
+
+if __name__ == "__main__":
+    for name, content in generated().items():
+        (HERE / name).write_text(content, "utf-8")
