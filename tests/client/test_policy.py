@@ -1,0 +1,132 @@
+"""The owner's last word: what a device agrees to, and that it is enough."""
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from tacit.client.policy import Policy
+from tacit.crypto.codec import Codec
+from tacit.crypto.errors import ParameterError, PolicyRefusal
+from tacit.crypto.identity import RunKey
+from tacit.crypto.secagg.session import Purpose, Session, threshold_for
+from tacit.server.pairwise import Binding, Pairwise
+
+DIGEST = bytes(32)
+
+
+def keys(devices: int) -> tuple[RunKey, ...]:
+    return tuple(RunKey(d, d.to_bytes(32, "little"), bytes(64)) for d in range(1, devices + 1))
+
+
+def session(devices: int = 10, bits: int = 32, **changes: Any) -> Session:
+    """What an honest server asks for, but for `changes`."""
+    binding = Binding(DIGEST, DIGEST, DIGEST)
+    honest = Pairwise(bits=bits).session(1, 1, Purpose.TRAIN, keys(devices), 4, binding)
+    return replace(honest, **changes)
+
+
+@pytest.mark.parametrize("devices", range(3, 60))
+def test_the_default_policy_takes_what_the_default_server_asks_for(devices: int) -> None:
+    Policy().check(session(devices))
+
+
+@pytest.mark.parametrize(
+    ("policy", "asked", "reason"),
+    [
+        (Policy(), session(2), "a cohort of 2"),
+        (Policy(min_cohort=11), session(10), "a cohort of 10, this device asks for 11"),
+        (Policy(), session(10, min_survivors=2), "a sum over 2"),
+        (Policy(min_survivors=8), session(10), "a sum over 7, this device asks for 8"),
+        # Three of ten may be the server's own: a sum over four of them holds one input.
+        (Policy(), session(10, min_survivors=4), "asks for 5"),
+        (Policy(corrupt=0.5), session(10, min_survivors=6), "asks for 7"),
+        (Policy(), session(10, threshold=6), "threshold 6 of 10"),
+        (Policy(corrupt=0.5), session(10), "threshold 7 of 10"),
+        # A committee of the server's choice: its own devices and no others.
+        (Policy(), session(10, committee=(4,), threshold=1), "threshold 1 of 1"),
+        (Policy(), session(10, committee=(4, 5), threshold=2), "threshold 2 of 2"),
+        (Policy(), session(10, committee=(4, 5, 6), threshold=3), "threshold 3 of 3"),
+        (Policy(min_bits=33), session(10), "a ring of 32 bits"),
+        (Policy(), session(10, codec=Codec(4, 10, 0, 1.0, 1.0, 1.0, bits=12)), "a ring of 12"),
+    ],
+)
+def test_what_is_refused(policy: Policy, asked: Session, reason: str) -> None:
+    with pytest.raises(PolicyRefusal, match=reason):
+        policy.check(asked)
+
+
+@given(data=st.data(), devices=st.integers(3, 40), corrupt=st.floats(0, 0.9))
+def test_whatever_passes_holds_against_the_worst_cohort(
+    data: st.DataObject, devices: int, corrupt: float
+) -> None:
+    """All corrupt devices on the committee, all of them survivors, the rest as the server likes."""
+    committee = data.draw(st.integers(1, devices))
+    threshold = data.draw(st.integers(committee // 2 + 1, committee))
+    least = data.draw(st.integers(2, devices))
+    asked = session(
+        devices,
+        committee=tuple(range(1, committee + 1)),
+        threshold=threshold,
+        min_survivors=least,
+    )
+    policy = Policy(min_cohort=2, min_survivors=2, corrupt=corrupt)
+    try:
+        policy.check(asked)
+    except PolicyRefusal:
+        assume(False)
+    traitors = int(corrupt * devices)
+    on_committee = min(traitors, committee)
+    assert on_committee < threshold, "the corrupt can open everything by themselves"
+    # Two sets of survivors need 2t signatures; honest members sign one each, the corrupt both.
+    assert 2 * threshold > (committee - on_committee) + 2 * on_committee
+    assert least - traitors >= 2, "an honest survivor may stand alone"
+
+
+def test_the_check_is_no_stricter_than_it_has_to_be() -> None:
+    """One less is refused, so the smallest session that passes is the smallest that is safe."""
+    for devices in range(3, 40):
+        corrupt = devices // 3
+        least = max(3, corrupt + 2)
+        threshold = threshold_for(devices, corrupt)
+        Policy().check(session(devices, min_survivors=least, threshold=threshold))
+        # For a few devices it is not even a session: half of the committee is no threshold.
+        with pytest.raises((PolicyRefusal, ParameterError)):
+            Policy().check(session(devices, min_survivors=least, threshold=threshold - 1))
+
+
+def test_of_two_policies_the_stricter_decides_in_every_field() -> None:
+    ours = Policy(5, 4, 0.2, 20, 2.0, plain=True)
+    owners = Policy(3, 6, 0.5, 16, None, plain=False)
+    assert ours.stricter(owners) == owners.stricter(ours) == Policy(5, 6, 0.5, 20, 2.0, plain=False)
+    assert ours.stricter(ours) == ours
+    norms = [None, 3.0, 1.0]
+    for loose, tight in pairwise(norms):
+        both = Policy(max_norm=loose).stricter(Policy(max_norm=tight))
+        assert both.max_norm == tight
+
+
+def test_plain_requests_are_refused_unless_the_owner_allows_them() -> None:
+    with pytest.raises(PolicyRefusal, match=r"train outside a secure sum.*policy\.plain"):
+        Policy().check_plain("train")
+    Policy(plain=True).check_plain("train")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"min_cohort": 1},
+        {"min_survivors": 1},
+        {"corrupt": 1.0},
+        {"corrupt": -0.1},
+        {"corrupt": float("nan")},
+        {"max_norm": 0.0},
+        {"max_norm": float("nan")},
+    ],
+)
+def test_a_policy_that_protects_nobody_cannot_be_written(bad: dict[str, Any]) -> None:
+    with pytest.raises(ParameterError):
+        Policy(**bad)

@@ -1,0 +1,1 @@
+"""Tacit on Flower's own runtimes, and the small federation that runs there and elsewhere."""

@@ -1,0 +1,504 @@
+"""`SecureGrid`: exact over whoever is left, nothing below the threshold, and on it goes."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp.strategy import FedAvg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tacit.client.app import SecureClientApp
+from tacit.client.device import simulated_device
+from tacit.client.policy import Policy
+from tacit.crypto.errors import ParameterError
+from tacit.crypto.identity import Member, Roster
+from tacit.crypto.secagg import stages
+from tacit.crypto.secagg.session import threshold_for
+from tacit.crypto.simulated import simulated_identity
+from tacit.crypto.wire import Writer
+from tacit.server.events import Event, LeftOut, RoundFinished, SumFailed, SumOpened
+from tacit.server.flower import envelope, identity
+from tacit.server.grid import SecureGrid
+from tacit.server.inbox import Seen
+from tacit.server.loop import Plan, run_rounds
+from tacit.server.pairwise import Pairwise
+from tacit.server.wrapped import WrappedGrid
+from tacit.simulations.engine import InProcessGrid
+from tacit.simulations.faults import Corrupt, Crash, Delay, Drop, Fault
+from tacit.strategies.secure import Secure
+from tests.runtime import linear
+
+DEVICES = 7
+THRESHOLD = threshold_for(DEVICES, DEVICES // 3)  # 5: two may be lost
+EVERYONE: dict[str, Any] = {"min_train_nodes": DEVICES, "min_available_nodes": DEVICES}
+
+
+def load(reply: linear.TrainReply = linear.train_reply) -> Callable[[], ClientApp]:
+    return lambda: linear.register(SecureClientApp(Policy(), device_of=simulated_device), reply)
+
+
+@dataclass
+class Ran:
+    events: list[Event] = field(default_factory=list)
+    models: list[dict[str, np.ndarray]] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)
+
+    def left_out(self, round: int = 1) -> set[tuple[str, int]]:
+        """(stage, partition) of everyone left out in `round`, at enrolment (stage, node)."""
+        told = (e for e in self.events if isinstance(e, LeftOut) and e.round == round)
+        return {(e.stage, e.device - (e.stage != "enrol")) for e in told}
+
+    def of(self, kind: type[Any], round: int) -> list[Any]:
+        return [e for e in self.events if isinstance(e, kind) and e.round == round]
+
+
+def run(
+    faults: Sequence[Fault] = (),
+    *,
+    rounds: int = 2,
+    reply: linear.TrainReply = linear.train_reply,
+    protocol: Pairwise | None = None,
+    wrap: Callable[[InProcessGrid], Any] = lambda grid: grid,
+    devices: int = DEVICES,
+    fraction_evaluate: float = 0.0,
+    seed: int = 1,
+) -> Ran:
+    """Train over `devices` devices; the models are those before the first round and after each."""
+    ran = Ran()
+    every: dict[str, Any] = {"min_train_nodes": devices, "min_available_nodes": devices}
+    strategy = FedAvg(**every, fraction_evaluate=fraction_evaluate)
+    secure = Secure(strategy, protocol)
+
+    def keep(number: int, arrays: Any) -> None:
+        ran.models.append(linear.arrays_of(arrays))
+
+    app = load(reply)
+    with InProcessGrid(app, devices=devices, faults=faults) as inner, identity(inner.run.run_id):
+        grid = secure.grid(wrap(inner), on_event=ran.events.append, tap=ran.seen.append)
+        plan, tell = Plan(rounds, seed=seed), ran.events.append
+        run_rounds(grid, strategy, linear.initial(), plan, evaluate_fn=keep, on_event=tell)
+    return ran
+
+
+def on_the_grid(
+    model: dict[str, np.ndarray], survivors: Iterable[int], cohort: int = DEVICES
+) -> np.ndarray:
+    """The mean over `survivors` by numpy alone, rounded where a device rounds: exact, not close.
+
+    A coordinate travels as rint(update * scale * w/W), the scale being the largest power of two
+    with cohort * (bound * scale + 0.5) < 2**31; opening divides by scale * (sum of w)/W.
+    """
+    weights = {p: 20 + 7 * p for p in survivors}
+    scale = 2.0 ** np.floor(np.log2(((2**31 - 1) / cohort - 0.5) / 8.0))
+    total = np.zeros(30, np.int64)
+    for partition, weight in weights.items():
+        update = linear.fit(model, partition)["w"] - model["w"]
+        total += np.rint(update * (scale * (weight / 10_000))).astype(np.int64)
+    mean: np.ndarray = model["w"] + total / (scale * (sum(weights.values()) / 10_000))
+    return mean
+
+
+def opened(ran: Ran, survivors: set[int], round: int = 1, cohort: int = DEVICES) -> None:
+    """`round` was opened over exactly `survivors`."""
+    (event,) = ran.of(SumOpened, round)
+    assert (event.survivors, event.cohort) == (len(survivors), cohort)
+    before, after = ran.models[round - 1], ran.models[round]
+    np.testing.assert_array_equal(after["w"], on_the_grid(before, survivors, cohort))
+    np.testing.assert_array_equal(after["seen"], before["seen"] + 1)
+
+
+def failed(ran: Ran, reason: str, round: int = 1) -> None:
+    """`round` brought no sum, said why, and the model is as it was, bit for bit."""
+    (event,) = ran.of(SumFailed, round)
+    assert event.purpose == "train"
+    assert reason in event.reason
+    for name, array in ran.models[round - 1].items():
+        assert array.tobytes() == ran.models[round][name].tobytes()
+
+
+ALL = set(range(DEVICES))
+
+
+# Drop-outs
+
+
+def test_nobody_drops() -> None:
+    ran = run()
+    assert ran.left_out(1) == ran.left_out(2) == set()
+    opened(ran, ALL, 1)
+    opened(ran, ALL, 2)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("stage", ["enrol", "report", "attest", "reveal"])
+def test_as_many_as_the_threshold_allows_may_drop_at_any_stage(stage: str, after: bool) -> None:
+    ran = run([Drop(stage, {1, 4}, {1}, after=after)])
+    # Before a device has enrolled, the server knows no more than its node.
+    numbers = {1001, 1004} if stage == "enrol" else {1, 4}
+    assert ran.left_out(1) == {(stage, number) for number in numbers}
+    if stage == "enrol":
+        opened(ran, ALL - {1, 4}, 1, cohort=DEVICES - 2)
+    elif stage == "report":
+        opened(ran, ALL - {1, 4}, 1)
+    else:  # the contribution was in before the device fell silent
+        opened(ran, ALL, 1)
+    opened(ran, ALL, 2)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(
+    ("stage", "reason"),
+    [
+        ("report", "4 of 7 devices reported, at least 5 needed"),
+        ("attest", "4 of 7 committee members attested, 5 needed"),
+        ("reveal", "4 good shares of device 1, 5 needed"),
+    ],
+)
+def test_one_more_and_nothing_is_opened(stage: str, reason: str, after: bool) -> None:
+    ran = run([Drop(stage, {1, 4, 6}, {1}, after=after)])
+    failed(ran, reason)
+    opened(ran, ALL, 2)
+
+
+def test_too_few_enrol() -> None:
+    """The policy of every device asks for three: what is left refuses, and the round is lost."""
+    ran = run([Drop("enrol", {0, 1, 2, 3, 4}, {1})])
+    failed(ran, "0 of 2 devices reported")
+    opened(ran, ALL, 2)
+    ran = run([Drop("enrol", {0, 1, 2, 3, 4, 5}, {1})])
+    failed(ran, "a cohort of 1, at least 2 needed")
+    opened(ran, ALL, 2)
+
+
+def test_dropping_at_every_stage_in_one_round() -> None:
+    protocol = Pairwise(corrupt=0.34, min_survivors=5)
+    faults = [Drop("report", {2}, {1}), Drop("attest", {5}, {1}, after=True)]
+    ran = run(faults, protocol=protocol)
+    assert ran.left_out(1) == {("report", 2), ("attest", 5)}
+    opened(ran, ALL - {2}, 1)
+
+
+def test_the_same_device_may_drop_again_and_again() -> None:
+    faults = [Drop("report", {3}, {1, 2, 3}), Drop("enrol", {5}, {1, 2})]
+    ran = run(faults, rounds=4)
+    for round in (1, 2):
+        opened(ran, ALL - {3, 5}, round, cohort=6)
+    opened(ran, ALL - {3}, 3)
+    opened(ran, ALL, 4)
+
+
+def test_a_device_that_crashes_or_is_late_has_dropped() -> None:
+    protocol = Pairwise(stage_deadline=5.0)
+    ran = run([Crash("report", {0}, {1}), Delay(10.0, "attest", {6}, {1})], protocol=protocol)
+    assert ran.left_out(1) == {("report", 0), ("attest", 6)}
+    opened(ran, ALL - {0}, 1)
+    opened(ran, ALL, 2)
+
+
+STAGES = ("enrol", "report", "attest", "reveal")
+FATES = st.lists(
+    st.tuples(st.sampled_from([None, None, None, *STAGES]), st.booleans()),
+    min_size=DEVICES,
+    max_size=DEVICES,
+)
+
+
+@settings(max_examples=20)
+@given(fates=FATES)
+def test_any_drop_outs(fates: list[tuple[str | None, bool]]) -> None:
+    """Each device falls silent at one stage or none, before or after it has handled the message."""
+    faults = [
+        Drop(stage, {device}, {1}, after=after)
+        for device, (stage, after) in enumerate(fates)
+        if stage is not None
+    ]
+    gone = {name: {d for d, (stage, _) in enumerate(fates) if stage == name} for name in STAGES}
+    ran = run(faults)
+    cohort = ALL - gone["enrol"]
+    reported = cohort - gone["report"]
+    attested = reported - gone["attest"]
+    revealed = attested - gone["reveal"]
+    threshold = threshold_for(len(cohort), len(cohort) // 3)
+    # With two devices or fewer left to enrol, the others' policy refuses.
+    if len(cohort) < 3 or len(revealed) < threshold:
+        failed(ran, "")
+    else:
+        opened(ran, reported, 1, cohort=len(cohort))
+    opened(ran, ALL, 2)  # whatever happened, the next round is whole
+
+
+def test_evaluations_go_through_a_sum_of_their_own() -> None:
+    faults = [Drop("evaluate", {2}, {1}), Drop("evaluate", {0, 1, 2}, {2})]
+    ran = run(faults, fraction_evaluate=1.0)
+    first, second = ran.of(RoundFinished, 1)[0], ran.of(RoundFinished, 2)[0]
+    want, weights = [], []
+    for partition in ALL - {2}:
+        x, y = linear.part(partition)
+        model = ran.models[1]
+        score = x[:, :-1] @ model["w"] + x[:, -1] * model["b"]
+        want.append(float((y * score > 0).mean()))
+        weights.append(len(y))
+    assert first.evaluate["accuracy"] == pytest.approx(np.average(want, weights=weights), rel=1e-6)
+    assert second.evaluate == {}
+    assert [e.purpose for e in ran.of(SumFailed, 2)] == ["evaluate"]
+    assert len(ran.of(SumOpened, 2)) == 1  # the training of the same round
+    # Nothing of the evaluation is in what the server saw of the training.
+    assert len(ran.seen) == 2
+
+
+def test_the_tap_sees_one_update_for_the_cohort() -> None:
+    ran = run([Drop("report", {3}, {1})])
+    first, second = ran.seen
+    assert (first.clients, first.protocol, first.round) == (6, "pairwise", 1)
+    assert first.weight == sum(20 + 7 * p for p in ALL - {3})
+    np.testing.assert_array_equal(first.model["w"], 0.0)
+    np.testing.assert_array_equal(first.update["w"], ran.models[1]["w"])
+    assert second.clients == 7
+
+
+# Devices that break the protocol
+
+
+def spoil_field(name: str, change: Callable[[bytes], bytes]) -> Callable[[Message], Message]:
+    def spoil(reply: Message) -> Message:
+        spoilt = envelope(reply)
+        record = spoilt.content.config_records[stages.RECORD]
+        value = record[name]
+        assert isinstance(value, bytes)
+        record[name] = change(value)
+        return spoilt
+
+    return spoil
+
+
+def garbage_content(reply: Message) -> Message:
+    spoilt = envelope(reply)
+    spoilt.content[stages.RECORD] = ConfigRecord({"something": "else"})
+    return spoilt
+
+
+SPOILT: dict[str, Callable[[Message], Message]] = {
+    "a flipped bit": spoil_field(stages.MESSAGE, lambda b: bytes([b[0] ^ 1]) + b[1:]),
+    "a flipped last bit": spoil_field(stages.MESSAGE, lambda b: b[:-1] + bytes([b[-1] ^ 1])),
+    "cut short": spoil_field(stages.MESSAGE, lambda b: b[:-7]),
+    "a tail": spoil_field(stages.MESSAGE, lambda b: b + b"x"),
+    "nothing": spoil_field(stages.MESSAGE, lambda b: b""),
+    "other fields": garbage_content,
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+@pytest.mark.parametrize("stage", ["report", "attest", "reveal"])
+def test_a_reply_that_does_not_hold_is_named_and_left_out(
+    stage: str, spoil: Callable[[Message], Message]
+) -> None:
+    ran = run([Corrupt(stage, {2}, {1}, how=spoil)])
+    assert ran.left_out(1) == {(stage, 2)}
+    opened(ran, ALL - {2} if stage == "report" else ALL, 1)
+    opened(ran, ALL, 2)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        spoil_field(stages.RUN_KEY, lambda b: b[:-1] + bytes([b[-1] ^ 1])),
+        spoil_field(stages.RUN_KEY, lambda b: b[:8] + bytes(32) + b[40:]),
+        spoil_field(stages.RUN_KEY, lambda b: b[:-1]),
+        spoil_field(stages.RUN_KEY, lambda b: (99).to_bytes(8, "little") + b[8:]),
+        garbage_content,
+    ],
+    ids=["signature", "key", "short", "a stranger's number", "other fields"],
+)
+def test_a_run_key_that_does_not_hold_keeps_its_device_out(
+    spoil: Callable[[Message], Message],
+) -> None:
+    ran = run([Corrupt("enrol", {2}, {1}, how=spoil)])
+    (event,) = ran.of(LeftOut, 1)
+    assert event.stage == "enrol"
+    opened(ran, ALL - {2}, 1, cohort=6)
+    opened(ran, ALL, 2)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_strangers_claim_does_not_keep_a_device_out(seed: int) -> None:
+    """Node 1000 says it is device 5, whose signature it does not have; whoever is heard first."""
+    writer = Writer().u64(5).fixed(bytes(32), 32).fixed(bytes(64), 64)
+    claim = spoil_field(stages.RUN_KEY, lambda _: writer.data())
+    ran = run([Corrupt("enrol", {0}, how=claim)], rounds=1, seed=seed)
+    opened(ran, ALL - {0}, 1, cohort=6)
+
+
+def test_a_replayed_run_key_of_another_device_is_refused() -> None:
+    """Run keys are public: a device can show another's, and must not get its place."""
+    shown: dict[str, bytes] = {}
+
+    class Replaying(WrappedGrid):
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+            for reply in self.inner.pull_messages(message_ids):
+                if reply.has_content() and stages.RECORD in reply.content.config_records:
+                    record = reply.content.config_records[stages.RECORD]
+                    key = record.get(stages.RUN_KEY)
+                    if isinstance(key, bytes):
+                        record[stages.RUN_KEY] = shown.setdefault("first", key)
+                yield reply
+
+    ran = run(wrap=Replaying, rounds=1)
+    failed(ran, "a cohort of 1")
+    assert {e.stage for e in ran.of(LeftOut, 1)} == {"enrol"}
+    assert all("enrolled twice" in e.reason for e in ran.of(LeftOut, 1))
+
+
+def test_what_a_device_says_cannot_disturb_a_terminal() -> None:
+    class Shouting(WrappedGrid):
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+            for reply in self.inner.pull_messages(message_ids):
+                if reply.metadata.src_node_id != 1002:
+                    yield reply
+                    continue
+                error = Message(Error(2, "\x1b[2J\n" * 5000), reply_to=reply)
+                asked = reply.metadata.reply_to_message_id
+                error.metadata.__dict__["_reply_to_message_id"] = asked
+                yield error
+
+    ran = run(wrap=Shouting, rounds=1)
+    (event,) = ran.of(LeftOut, 1)
+    assert event.reason.isprintable()
+    assert len(event.reason) < 600
+    opened(ran, ALL - {2}, 1, cohort=6)
+
+
+# Misuse, and what passes through
+
+
+def asked(grid: SecureGrid, contents: Sequence[RecordDict], kind: str = "train") -> list[Message]:
+    nodes = list(grid.get_node_ids())
+    return [Message(c, n, kind) for c, n in zip(contents, nodes, strict=False)]
+
+
+def content(**more: Any) -> RecordDict:
+    return RecordDict(
+        {"arrays": linear.initial(), "config": ConfigRecord({"server-round": 1}), **more}
+    )
+
+
+def test_messages_that_cannot_be_summed_are_an_error_of_the_strategy() -> None:
+    with InProcessGrid(load(), devices=3) as inner, identity(inner.run.run_id):
+        grid = SecureGrid(inner, Pairwise())
+        with pytest.raises(ParameterError, match="different content to different devices"):
+            grid.send_and_receive(asked(grid, [content(), content(), content()]))
+        one = content()
+        twice = [Message(one, 1000, "train"), Message(one, 1000, "train")]
+        with pytest.raises(ParameterError, match="one device twice"):
+            grid.send_and_receive(twice)
+        two = content(more=linear.initial())
+        with pytest.raises(ParameterError, match="2 array records"):
+            grid.send_and_receive(asked(grid, [two] * 3))
+        settings_ = content(more=ConfigRecord({"a": 1}))
+        with pytest.raises(ParameterError, match="2 config records"):
+            grid.send_and_receive(asked(grid, [settings_] * 3))
+        nameless = RecordDict({"arrays": linear.initial(), "config": ConfigRecord()})
+        with pytest.raises(ParameterError, match="names no round"):
+            grid.send_and_receive(asked(grid, [nameless] * 3))
+        flags = RecordDict({**content(), "arrays": linear.record({"w": np.array([True])})})
+        with pytest.raises(ParameterError, match="'w' is bool"):
+            grid.send_and_receive(asked(grid, [flags] * 3))
+
+
+def test_queries_pass_through_to_the_device_which_refuses_them() -> None:
+    with InProcessGrid(load(), devices=3) as inner, identity(inner.run.run_id):
+        grid = SecureGrid(inner, Pairwise())
+        replies = list(grid.send_and_receive(asked(grid, [RecordDict()] * 3, "query")))
+        assert len(replies) == 3
+        assert all("outside a secure sum" in (reply.error.reason or "") for reply in replies)
+        assert list(grid.send_and_receive([])) == []
+
+
+def test_the_reply_looks_like_a_devices() -> None:
+    with InProcessGrid(load(), devices=3) as inner, identity(inner.run.run_id):
+        grid = SecureGrid(inner, Pairwise())
+        messages = asked(grid, [content()] * 3)
+        messages = [Message(messages[0].content, m.metadata.dst_node_id, "train") for m in messages]
+        (reply,) = grid.send_and_receive(messages)
+    assert reply.metadata.src_node_id == messages[0].metadata.dst_node_id
+    assert sorted(reply.content) == ["arrays", "metrics"]
+    assert set(reply.content.metric_records["metrics"]) == {"loss", linear.WEIGHT}
+    assert reply.content.metric_records["metrics"][linear.WEIGHT] == 20 + 27 + 34
+    assert messages[0].content.config_records.keys() == {"config"}  # ours is not left in it
+
+
+def test_an_action_of_the_devices_is_a_secure_sum_too() -> None:
+    """`train.slow` and the like: the action travels, bound to the session."""
+
+    def app() -> ClientApp:
+        secure = SecureClientApp(device_of=simulated_device)
+
+        @secure.train("slow")
+        def slow(message: Message, context: Context) -> Message:
+            return Message(linear.train_reply(message, context), reply_to=message)
+
+        return secure
+
+    with InProcessGrid(app, devices=3) as inner, identity(inner.run.run_id):
+        grid = SecureGrid(inner, Pairwise())
+        one = content()
+        messages = [Message(one, node, "train.slow") for node in grid.get_node_ids()]
+        assert len(list(grid.send_and_receive(messages))) == 1
+
+
+def test_devices_of_another_authority_take_no_part() -> None:
+    """A server without the authority's key can sign what roster it likes."""
+    members = [Member(d, simulated_identity(d).public, 1 << 60) for d in range(1, DEVICES + 1)]
+    roster = Roster.signed(simulated_identity(99), 1, members)
+    events: list[Event] = []
+    strategy = FedAvg(**EVERYONE, fraction_evaluate=0.0)
+    with InProcessGrid(load(), devices=DEVICES) as inner, identity(inner.run.run_id):
+        grid = Secure(strategy, roster=roster).grid(inner, on_event=events.append)
+        result = run_rounds(grid, strategy, linear.initial(), Plan(1))
+    assert not result.train_metrics_clientapp
+    told = [e for e in events if isinstance(e, LeftOut)]
+    assert len(told) == DEVICES
+    assert all("not signed by the authority" in e.reason for e in told)
+
+
+def test_what_is_not_ours_to_answer_goes_to_the_grid_within() -> None:
+    with InProcessGrid(load(), devices=3) as inner, identity(inner.run.run_id):
+        grid = SecureGrid(inner, Pairwise())
+        assert list(grid.get_node_ids()) == [1000, 1001, 1002]
+        assert [node.node_id for node in grid.get_nodes()] == [1000, 1001, 1002]
+        assert grid.run.run_id == inner.run.run_id
+        message = grid.create_message(RecordDict(), "query", 1000, "1")
+        (id_,) = grid.push_messages([message])
+        assert len(list(grid.pull_messages([id_]))) == 1
+        grid.set_run(grid.run)
+
+
+def test_integers_and_numbers_come_through() -> None:
+    """0-d arrays, and unsigned integers that go down: 3 - 250 of a byte is not 9."""
+
+    def reply(message: Message, context: Context) -> RecordDict:
+        trained = {"byte": np.array([3, 250], np.uint8), "count": np.array(-7), "x": np.array(0.5)}
+        metrics = MetricRecord({linear.WEIGHT: 27})
+        return RecordDict({"arrays": linear.record(trained), "metrics": metrics})
+
+    start = {"byte": np.array([250, 3], np.uint8), "count": np.array(7), "x": np.array(0.25)}
+    protocol = Pairwise(bound=512.0)
+    with InProcessGrid(load(reply), devices=3) as inner, identity(inner.run.run_id):
+        grid = SecureGrid(inner, protocol)
+        record = RecordDict(
+            {"arrays": linear.record(start), "config": ConfigRecord({"server-round": 1})}
+        )
+        messages = [Message(record, node, "train") for node in grid.get_node_ids()]
+        (answer,) = grid.send_and_receive(messages)
+    arrays = linear.arrays_of(answer.content.array_records["arrays"])
+    np.testing.assert_array_equal(arrays["byte"], np.array([3, 250], np.uint8))
+    assert arrays["byte"].dtype == np.uint8
+    np.testing.assert_array_equal(arrays["count"], np.array(-7))
+    assert arrays["count"].shape == ()
+    # bound 512 leaves room for 2**20 steps per unit: 3 * (512 * 2**20 + 0.5) < 2**31.
+    step = 3 / 2 / 2.0**20 * 10_000 / 81
+    assert abs(float(arrays["x"]) - 0.5) <= step
