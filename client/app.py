@@ -140,6 +140,7 @@ class SecureClientApp(ClientApp):
             session,
             encoded,
             given.names,
+            stages.setup_digest(context.run_config),
             os.urandom(secagg.report_rand_size(session)),
         )
         rounds.begin(device.vault, reported)

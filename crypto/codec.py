@@ -156,7 +156,8 @@ class Codec:
         """The means of a sum over `survivors` contributions.
 
         Raises ProtocolError if the count does not come out: then the masks did not cancel, or a
-        device sent something that no encoder makes, and the rest of the sum is noise.
+        device sent something that no encoder makes, and the rest of the sum is noise. Raises it
+        too for a sum larger than honest encoders can make together; who made it, nobody can tell.
         """
         signed = self._signed(total)
         if int(signed[-1]) != survivors:
@@ -167,12 +168,26 @@ class Codec:
         if not weight > 0:
             raise ProtocolError(f"total weight {weight:g}", sender=0, stage="open")
         share = weight / self.max_weight
+        if self._is_too_large(signed, share, survivors):
+            raise ProtocolError(
+                "the sum is larger than honest devices can make it", sender=0, stage="open"
+            )
         update = signed[: self.length] / (self.scale * share)
         high, low = signed[self.length : -TAIL].reshape(2, self.metrics)
         # In floats: an int64 would overflow from 2**12 devices on. Only the sum is rounded.
         above = (high - (survivors << (self.limb - 1))).astype(np.float64)
         steps = above * 2.0**self.limb + low
         return Mean(update, steps / (self.metric_scale * share), weight)
+
+    def _is_too_large(self, signed: NDArray[np.int64], share: float, survivors: int) -> bool:
+        """Whether a sum of so much weight is beyond what `survivors` honest encoders reach."""
+        if signed[-2] > survivors * (self.max_weight * self.weight_scale + 0.5):
+            return True
+        # Each device rounds its coordinate, and its weight, by up to half a step; and a float64
+        # rounds this bound itself, which matters from 50 bits on.
+        of_weight = survivors / (2 * self.weight_scale * self.max_weight)
+        reach = self.bound * self.scale * (share + of_weight) + survivors / 2
+        return bool(np.abs(signed[: self.length]).max(initial=0) > reach * (1 + 2.0**-48))
 
     def _digits(self, metrics: Floats) -> NDArray[np.int64]:
         """High and low digit of each metric, both 0 <= digit < 2**limb; shape (2, metrics)."""

@@ -123,13 +123,18 @@ class SecureGrid(WrappedGrid):
         if fresh:
             run, taken = self.run.run_id, {key.device: node for node, key in self._keys.items()}
             identities = {member.device: member.public for member in roster.members}
+            online = set(self.inner.get_node_ids())
 
             def add(content: RecordDict, *, node: int) -> None:
                 key = _run_key(content)
                 # First who signed it: a stranger's claim must not keep the device itself out.
                 key.verify(run, identities.get(key.device, b""))
-                if taken.setdefault(key.device, node) != node:
+                held = taken.get(key.device)
+                if held in online:
                     raise ProtocolError("enrolled twice", sender=key.device, stage="enrol")
+                if held is not None:  # the device is back, under another node
+                    del self._keys[held]
+                taken[key.device] = node
                 self._keys[node] = key
 
             self._run_leg(broadcast.round, "enrol", stages.ENROL, fresh, add)
@@ -199,6 +204,9 @@ class SecureGrid(WrappedGrid):
                 except TacitError as refused:
                     reason = str(refused)
             self._on_event(LeftOut(round, stage, self._number(answer.node), reason))
+            if answer.refused and stage == "report":
+                # It may have lost its run key (a restart, another run): let it enrol again.
+                del self._keys[answer.node]
 
     def _ban(self, round: int, stage: str, device: int, reason: str) -> None:
         if device:  # 0 is this server: nobody to leave out

@@ -24,11 +24,12 @@ _LONGEST_WAIT = 0.25  # Flower's own grid polls every 3 s, which is most of a st
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one node said: `content`, or None and the reason."""
+    """What one node said: `content`, or None and the reason; `refused` if it said no."""
 
     node: int
     content: RecordDict | None
     reason: str = ""
+    refused: bool = False
 
 
 def leg(
@@ -77,7 +78,7 @@ def _answer(node: int, reply: Message) -> Answer:
     if reply.has_error() and reply.error.code in SILENCE:
         return Answer(node, None, "no answer")
     if reply.has_error():
-        return Answer(node, None, reason_of(reply))
+        return Answer(node, None, reason_of(reply), refused=True)
     return Answer(node, reply.content)
 
 

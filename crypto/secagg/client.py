@@ -43,7 +43,7 @@ from tacit.crypto.secagg.messages import (
     signed_part,
     survivors_digest,
 )
-from tacit.crypto.secagg.session import Session
+from tacit.crypto.secagg.session import DIGEST_BYTES, Session
 from tacit.crypto.shamir import Octets
 
 # A sealing key is derived for one dealer, one member, one session and, through their hashes, one
@@ -98,6 +98,7 @@ def report(
     session: Session,
     encoded: Ring,
     metrics: Sequence[str],
+    setup: bytes,
     rand: bytes,
 ) -> tuple[Reported, Report]:
     """Mask the encoded contribution and deal the shares of every mask's key.
@@ -105,12 +106,15 @@ def report(
     y = encoded + PRG(self) + sum_{j > i} PRG(pair_ij) - sum_{j < i} PRG(pair_ij)   mod 2**bits.
 
     The caller has checked the session: its members and keys, its policy, its digests. `metrics`
-    names the filled slots, sorted. Raises ProtocolError if the session is of another run or does
+    names the filled slots, sorted; `setup` is 32 bytes that stand for all else the device trains
+    under (see `pair_context`). Raises ProtocolError if the session is of another run or does
     not hold our key, or holds a low-order point, and ParameterError for a vector of another codec.
     """
     me = state.device
     if session.run != state.run or me not in session.devices:
         raise ProtocolError(f"session is not for device {me} in this run", sender=0, stage="report")
+    if len(setup) != DIGEST_BYTES:
+        raise ParameterError(f"setup is a digest of {DIGEST_BYTES} bytes")
     if len(rand) != report_rand_size(session):
         raise ParameterError(f"report takes {report_rand_size(session)} random bytes")
     if encoded.shape != (session.codec.size,) or encoded.dtype != session.codec.dtype:
@@ -120,7 +124,7 @@ def report(
     session_id = session.id
     agreed = agree(state.secret, session.cohort)
     pairs = {
-        peer: derive(agreed[peer], labels.PAIR_MASK, pair_context(session_id, me, peer))
+        peer: derive(agreed[peer], labels.PAIR_MASK, pair_context(session_id, setup, me, peer))
         for peer in session.neighbours(me)
     }
     self_key = derive(rand[:SECRET_BYTES], labels.SELF_MASK, session_id)

@@ -8,7 +8,7 @@ from tacit.crypto.identity import Identity, Member, Roster
 from tacit.crypto.secagg import client
 from tacit.crypto.secagg.messages import AttestRequest, RevealRequest
 from tacit.crypto.secagg.server import Collecting, Opened
-from tacit.crypto.secagg.session import Purpose, Session, threshold_for
+from tacit.crypto.secagg.session import DIGEST_BYTES, Purpose, Session, threshold_for
 from tacit.crypto.vector import Floats
 
 Rand = Callable[[int], bytes]
@@ -75,6 +75,7 @@ def secure_sum(
             session,
             encoded,
             metrics,
+            bytes(DIGEST_BYTES),
             rand(client.report_rand_size(session)),
         )
         collecting.add(message.encode(codec.bits), sender=device)

@@ -37,15 +37,19 @@ def hash_rows(label: bytes, context: bytes, rows: Octets) -> bytes:
     return b"".join(hash_row(label, context, i, row.tobytes()) for i, row in enumerate(rows))
 
 
-def pair_context(session: bytes, one: int, other: int) -> bytes:
-    """Binds a pair key to its session and to the two devices, the same for both of them.
+def pair_context(session: bytes, setup: bytes, one: int, other: int) -> bytes:
+    """Binds a pair key to its session, to the two devices, and to what both train under.
+
+    `setup` is a digest of what the session does not name. Devices that were set up differently
+    share no mask, so the server gets noise instead of a sum in which one of them stands out.
 
     The numbers are needed although the key already comes from a secret of the two. X25519 ignores
     the top bit of a public key, so a corrupt device could sign, as its own, a twin of another's
     run key; every third device would then share one and the same secret with both, and the keys
     opened when the twin drops out would take the masks off the other's report.
     """
-    return session + b"".join(device.to_bytes(8, "little") for device in sorted((one, other)))
+    ids = b"".join(device.to_bytes(8, "little") for device in sorted((one, other)))
+    return session + setup + ids
 
 
 def share_context(session: bytes, dealer: int, member: int) -> bytes:

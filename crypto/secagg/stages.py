@@ -34,11 +34,22 @@ def config_digest(config: Mapping[str, Value], weight_key: str, kind: str) -> by
     Every value carries its type and its length, so no two configurations encode alike. Raises
     ParameterError for a value of another type.
     """
-    writer = Writer().text(kind).text(weight_key).u32(len(config))
-    for key in sorted(config):
-        writer.text(key)
-        _write(writer, config[key])
-    return hashlib.sha256(labels.CONFIG_DIGEST + writer.data()).digest()
+    return _digest(labels.CONFIG_DIGEST, {"kind": kind, "weight key": weight_key}, config)
+
+
+def setup_digest(run_config: Mapping[str, Value]) -> bytes:
+    """32 bytes that stand for a run's configuration, which reaches each device past the session."""
+    return _digest(labels.SETUP_DIGEST, run_config)
+
+
+def _digest(label: bytes, *parts: Mapping[str, Value]) -> bytes:
+    writer = Writer()
+    for part in parts:
+        writer.u32(len(part))
+        for key in sorted(part):
+            writer.text(key)
+            _write(writer, part[key])
+    return hashlib.sha256(label + writer.data()).digest()
 
 
 def _write(writer: Writer, value: Value) -> None:

@@ -77,13 +77,16 @@ class Federation:
         update = np.full(codec.length, float(device))
         return codec.encode(update, np.array([2.0 * device]), codec.max_weight)
 
-    def report(self, session: Session, device: int) -> tuple[client.Reported, Report]:
+    def report(
+        self, session: Session, device: int, setup: bytes = bytes(32)
+    ) -> tuple[client.Reported, Report]:
         return client.report(
             self.enrolled[device],
             self.identities[device],
             session,
             self.encoded(session, device),
             METRICS,
+            setup,
             self.rand(client.report_rand_size(session)),
         )
 

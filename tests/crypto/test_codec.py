@@ -259,3 +259,18 @@ def assert_equal(one: Mean, other: Mean) -> None:
     assert np.array_equal(one.update, other.update)
     assert np.array_equal(one.metrics, other.metrics)
     assert one.weight == other.weight
+
+
+@pytest.mark.parametrize(
+    ("coordinate", "part", "extra"),
+    [(0, 0.01, 1 << 20), (-2, 1.0, 1 << 27)],
+    ids=["update", "weight"],
+)
+def test_a_sum_beyond_honest_reach_is_refused(coordinate: int, part: float, extra: int) -> None:
+    codec = Codec(4, 3, 1)
+    one = codec.encode(np.full(4, codec.bound), np.zeros(1), part * codec.max_weight)
+    everyone = one * codec.dtype.type(3)
+    codec.decode(everyone, 3)
+    everyone[coordinate] += codec.dtype.type(extra)
+    with pytest.raises(ProtocolError, match="larger than honest devices"):
+        codec.decode(everyone, 3)

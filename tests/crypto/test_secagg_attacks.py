@@ -56,6 +56,7 @@ def self_masks_off(total: Ring, keys: list[bytes]) -> Ring:
         {"roster": bytes([1]) * 32},
         {"codec": Codec(200, 4, 2, bound=7.0)},
         {"committee": (1, 2, 3), "threshold": 2},
+        {"setup": bytes([1]) * 32},
     ],
 )
 def test_a_device_shown_something_else_turns_the_sum_to_noise(shown: dict[str, Any]) -> None:
@@ -64,7 +65,8 @@ def test_a_device_shown_something_else_turns_the_sum_to_noise(shown: dict[str, A
     crew = Federation(4)
     codec = Codec(200, 4, 2)
     session = crew.session(codec)
-    odd = replace(session, **shown)
+    setups = {3: shown.get("setup", bytes(32))}
+    odd = replace(session, **{k: v for k, v in shown.items() if k != "setup"})
     total = np.zeros(codec.size, codec.dtype)
     keys = []
     for device in crew.devices:
@@ -76,6 +78,7 @@ def test_a_device_shown_something_else_turns_the_sum_to_noise(shown: dict[str, A
             told,
             crew.encoded(session, device),
             ("loss",),
+            setups.get(device, bytes(32)),
             rand,
         )
         keys.append(derive(rand[:32], labels.SELF_MASK, told.id))

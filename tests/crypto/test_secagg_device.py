@@ -108,6 +108,7 @@ def test_a_report_takes_what_fits(vector: Any, rand: int, says: str) -> None:
             session,
             vector,
             (),
+            bytes(32),
             bytes(client.report_rand_size(session) + rand),
         )
 
@@ -118,7 +119,9 @@ def test_masking_leaves_the_callers_vector_alone() -> None:
     encoded = crew.encoded(session, 1)
     before = encoded.copy()
     rand = crew.rand(client.report_rand_size(session))
-    _, report = client.report(crew.enrolled[1], crew.identities[1], session, encoded, (), rand)
+    _, report = client.report(
+        crew.enrolled[1], crew.identities[1], session, encoded, (), bytes(32), rand
+    )
     assert np.array_equal(encoded, before)
     assert not np.any(report.vector == before)
 
@@ -170,7 +173,13 @@ def test_no_two_messages_are_sealed_under_one_key(monkeypatch: pytest.MonkeyPatc
     rands = [crew.rand(client.report_rand_size(session)) for _ in range(2)]
     first, second = (
         client.report(
-            crew.enrolled[1], crew.identities[1], session, crew.encoded(session, 1), (), rand
+            crew.enrolled[1],
+            crew.identities[1],
+            session,
+            crew.encoded(session, 1),
+            (),
+            bytes(32),
+            rand,
         )[1]
         for rand in rands
     )

@@ -109,7 +109,7 @@ class Told:
 
     def pair(self, one: int, other: int) -> bytes:
         ids = u64(min(one, other), max(one, other))
-        return derive(self.agreed(one, other), label("pair mask") + self.id + ids)
+        return derive(self.agreed(one, other), label("pair mask") + self.id + bytes(32) + ids)
 
     def mask(self, key: bytes, count: int) -> list[int]:
         stream = Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()

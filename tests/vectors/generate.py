@@ -76,6 +76,7 @@ class Case:
             session,
             codec.encode(np.array(update), np.array(metrics), weight),
             ("loss",),
+            bytes(32),
             self.rands[device],
         )
         self.reports[device] = report.encode(codec.bits)
