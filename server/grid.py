@@ -107,6 +107,8 @@ class SecureGrid(WrappedGrid):
         )
         collecting = Collecting(session, roster)
         self._report(broadcast, session, nodes, collecting, timeout)
+        for device, reason in collecting.strays().items():
+            self._on_event(LeftOut(broadcast.round, "report", device, reason))
         attesting = collecting.close()
         self._attest(broadcast.round, nodes, attesting)
         revealing = attesting.close()

@@ -33,6 +33,8 @@ from tacit.crypto.secagg.messages import (
 )
 from tacit.crypto.secagg.session import Session
 
+MAX_GROUPS = 3  # sets of metric names, each with a running sum
+
 
 @dataclass(frozen=True, slots=True)
 class Dealt:
@@ -57,55 +59,59 @@ class Opened:
     bad: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The reports that name the same metrics, and so add up with each other."""
+
+    total: Ring
+    dealt: dict[int, Dealt]
+
+
 class Collecting:
-    """Stage report: verifies reports and folds them into the running sum."""
+    """Stage report: verifies reports and folds them into a running sum.
+
+    Reports that name other metrics do not add up. So that no single device decides for the others
+    by being first, each set of names has a running sum of its own, and the largest is closed.
+    """
 
     def __init__(self, session: Session, roster: Roster) -> None:
         self.session = session
         self._id = session.id
         self._identities = {member.device: member.public for member in roster.members}
-        self._total: Ring = np.zeros(session.codec.size, session.codec.dtype)
-        self._metrics: tuple[str, ...] | None = None
-        self._dealt: dict[int, Dealt] = {}
+        self._groups: dict[tuple[str, ...], Group] = {}
         self._closed = False
 
     def add(self, data: bytes, *, sender: int) -> None:
-        """Fold in one report. Raises ProtocolError, the sum unchanged, if it does not hold.
-
-        The first report names the metrics; one with other names does not add up with it.
-        """
+        """Fold in one report. Raises ProtocolError, the sums unchanged, if it does not hold."""
         session = self.session
         if self._closed:
             raise ProtocolError("report comes too late", sender=sender, stage="report")
         message = Report.decode(data, session, sender=sender)
         if message.session != self._id or message.device != sender:
             raise ProtocolError("report is for another session", sender=sender, stage="report")
-        if sender not in session.devices or sender in self._dealt:
+        known = any(sender in group.dealt for group in self._groups.values())
+        if sender not in session.devices or known:
             raise ProtocolError("not in the cohort, or sent twice", sender=sender, stage="report")
         # The signature is the last field and everything before it is what it covers.
         body = signed_part(memoryview(data)[: -len(message.signature)])
         public = self._identities.get(sender, b"")
         if not verified(public, labels.REPORT, body, message.signature):
             raise ProtocolError("report is not signed by its device", sender=sender, stage="report")
-        if self._metrics not in (None, message.metrics):
-            raise ProtocolError(
-                f"metrics {list(message.metrics)}, others sent {list(self._metrics or ())}",
-                sender=sender,
-                stage="report",
-            )
-        self._metrics = message.metrics
-        np.add(self._total, message.vector, out=self._total)
+        group = self._group(message.metrics, sender)
+        np.add(group.total, message.vector, out=group.total)
         committee = session.committee
-        self._dealt[sender] = Dealt(
+        group.dealt[sender] = Dealt(
             dict(zip(committee, message.sealed, strict=True)),
             dict(zip(committee, message.hashes, strict=True)),
             message.commitments,
         )
 
     def close(self) -> "Attesting":
-        """The survivors are those who reported. Raises TooFewClients below min_survivors."""
-        survivors = tuple(sorted(self._dealt))
-        if len(survivors) < self.session.min_survivors:
+        """The survivors are the largest group. Raises TooFewClients below min_survivors."""
+        metrics = self._usual()
+        group = self._groups.get(metrics)
+        survivors = tuple(sorted(group.dealt)) if group else ()
+        if group is None or len(survivors) < self.session.min_survivors:
             raise TooFewClients(
                 f"{len(survivors)} of {len(self.session.cohort)} devices reported, "
                 f"at least {self.session.min_survivors} needed (min_survivors)"
@@ -117,11 +123,37 @@ class Collecting:
                 self._id,
                 self._identities,
                 survivors,
-                self._dealt,
-                self._total,
-                self._metrics or (),
+                group.dealt,
+                group.total,
+                metrics,
             )
         )
+
+    def strays(self) -> dict[int, str]:
+        """Devices that reported, but not what most did, and what sets them apart."""
+        usual = self._usual()
+        return {
+            device: f"metrics {list(names)}, most sent {list(usual)}"
+            for names, group in self._groups.items()
+            if names != usual
+            for device in group.dealt
+        }
+
+    def _usual(self) -> tuple[str, ...]:
+        """The names that most reports have; of equally many, the first in order."""
+        return min(self._groups, key=lambda n: (-len(self._groups[n].dealt), n), default=())
+
+    def _group(self, names: tuple[str, ...], sender: int) -> Group:
+        if names not in self._groups:
+            if len(self._groups) == MAX_GROUPS:  # or hostile names would cost a vector each
+                raise ProtocolError(
+                    f"metrics {list(names)} are the names of nobody else",
+                    sender=sender,
+                    stage="report",
+                )
+            codec = self.session.codec
+            self._groups[names] = Group(np.zeros(codec.size, codec.dtype), {})
+        return self._groups[names]
 
 
 @dataclass(frozen=True, slots=True)
