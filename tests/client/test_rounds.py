@@ -18,7 +18,7 @@ from tacit.client.device import Device, simulated_device
 from tacit.client.vault import ContextVault, FileVault, Vault
 from tacit.crypto import labels
 from tacit.crypto.errors import MalformedMessage, ProtocolError, TacitError
-from tacit.crypto.secagg import stages
+from tacit.crypto.secagg import messages, stages
 from tacit.crypto.secagg.client import Attested, Enrolled, Reported
 from tacit.crypto.secagg.messages import (
     HASH_BYTES,
@@ -29,7 +29,6 @@ from tacit.crypto.secagg.messages import (
     Shares,
     survivors_digest,
 )
-from tacit.crypto.secagg.server import Collecting
 from tacit.crypto.secagg.session import Purpose, Session
 from tacit.crypto.simulated import simulated_identity
 from tacit.server.flower import copy_records, identity
@@ -211,21 +210,21 @@ def prepared() -> Stage:
 
 def others(desk: Desk, session: Session):
     """What the other devices deal to us in `session`; what we deal ourselves is left as zeros."""
-    collecting = Collecting(session, desk.roster)
+    place, dealt = session.committee.index(ME), {}
     for device in session.devices:
         if device != ME:
             before = desk.contexts[device]
             state = copy_records(before.state)
             desk.contexts[device] = Context(RUN, before.node_id, before.node_config, state, {})
-            collecting.add(desk.report(device, session), sender=device)
+            sent = desk.report(device, session)
+            report = messages.Report.decode(sent, session, sender=device)
+            dealt[device] = (report.sealed[place], report.hashes[place])
             desk.contexts[device] = before
-    dealt, size = collecting._dealt, len(session.cohort)
+    size = len(session.cohort)
     nothing = (bytes(size * SECRET_BYTES + TAG_BYTES), bytes(size * HASH_BYTES))
 
     def request(survivors: tuple[int, ...]) -> AttestRequest:
-        rows = [
-            (dealt[d].sealed[ME], dealt[d].hashes[ME]) if d in dealt else nothing for d in survivors
-        ]
+        rows = [dealt.get(d, nothing) for d in survivors]
         sealed, hashes = zip(*rows, strict=True)
         return AttestRequest(session.id, survivors, sealed, hashes)
 

@@ -362,7 +362,10 @@ def flowers_own(run: Run) -> "tuple[LinkState, Grid, int]":
     # Here, since worker processes load this module and none of this.
     from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
     from flwr.server.superlink.linkstate import LinkStateFactory
-    from flwr.server.superlink.linkstate.in_memory_linkstate import RunRecord, Task
+    from flwr.server.superlink.linkstate.in_memory_linkstate import (  # type: ignore[attr-defined]
+        RunRecord,
+        Task,
+    )
     from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME
     from flwr.supercore.object_store import ObjectStoreFactory
     from flwr.superlink.federation import NoOpFederationManager
@@ -516,7 +519,7 @@ def test_a_worker_process_that_dies_costs_one_reply() -> None:
     kind, text = KINDS[Stage.ENROL], os.urandom(3 * SHARE_FROM)
     faults = [Crash("enrol", {0}, {1})]
     with InProcessGrid(load, devices=4, mode=Mode.PROCESSES, workers=2, faults=faults) as grid:
-        folder = Path(grid._engine._spool.inner() or "")
+        folder = Path(grid._engine._spool.inner() or "")  # type: ignore[attr-defined]
 
         first = list(grid.send_and_receive(ask(grid, kind, group="1", exit=3, large=text)))
         assert [reply.has_error() for reply in first] == [True, False, False, True]
