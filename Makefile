@@ -45,7 +45,7 @@ tests: $(READY)
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 bench: $(READY)
-	@for file in benchmarks/[!_]*.py; do \
+	@for file in benchmarks/*.py; do \
 	  [ -e "$$file" ] || continue; \
 	  echo "== $$file"; \
 	  $(BIN)/python "$$file" --quick || exit 1; \

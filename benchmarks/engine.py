@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that the script runs from any folder, installed or not
 
-from benchmarks.table import Row, at_least, at_most, print_table, write_json  # noqa: E402
+from benchmarks.shared.table import Row, at_least, at_most, print_table, write_json  # noqa: E402
 
 OURS, FLOWERS = "in-process", "Flower's runtime"
 QUIET = {
