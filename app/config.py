@@ -9,10 +9,11 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 
 from tacit.client.policy import Policy
 from tacit.client.trainer import LocalPlan
@@ -23,9 +24,11 @@ from tacit.simulations.partition import Partition, parse
 
 Scalar = bool | int | float | str
 
+_BOUNDS = {"ge": "{} or more", "gt": "more than {}", "le": "at most {}", "lt": "less than {}"}
+
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Run(_Section):
@@ -51,7 +54,9 @@ class Data(_Section):
     root: str = Field(
         "", description="folder of data sets by name; empty is the variable TACIT_DATA"
     )
-    devices: int = Field(10, ge=2, le=100_000, description="a sum over one device would be no sum")
+    devices: int = Field(
+        10, ge=2, le=100_000, description="how many take part; one alone would be no sum"
+    )
     partition: str = Field("dirichlet:0.5", description="iid, dirichlet:A, shards:N or sites")
     hold_out: float = Field(
         0.1, ge=0, lt=1, description="share of a device's examples kept for its evaluation"
@@ -202,7 +207,7 @@ class Settings(_Section):
         tree = self.model_dump()
         for assignment in assignments:
             key, equals, text = assignment.partition("=")
-            if not equals:
+            if not equals or not key.strip():
                 raise ParameterError(f"--set {assignment}: expected section.key=value")
             _assign(tree, key.strip(), _value(text.strip()))
         return Settings.of(tree, "--set")
@@ -231,8 +236,10 @@ def load(path: Path) -> Settings:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParameterError(f"no configuration at {path}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as bad:
-        raise ParameterError(f"{path}: {bad}") from None
+    except OSError as bad:
+        raise ParameterError(f"{path}: {bad.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as bad:
+        raise ParameterError(f"{path} is no TOML: {bad}") from None
     return Settings.of(tree, str(path))
 
 
@@ -244,6 +251,20 @@ def keys() -> dict[str, tuple[Scalar, str]]:
             for key, inner in field.annotation.model_fields.items():
                 out[f"{section}.{key}"] = (inner.default, inner.description or "")
     return out
+
+
+def describe_range(dotted: str) -> str:
+    """What values a setting takes, such as "1 or more, at most 1024" or "sync, threads"; empty if
+    it is any text."""
+    field = _field(dotted)
+    if choices := get_args(field.annotation):
+        return ", ".join(map(str, choices))
+    words = []
+    for bound in field.metadata:
+        for name, word in _BOUNDS.items():
+            if (value := getattr(bound, name, None)) is not None:
+                words.append(word.format(value))
+    return ", ".join(words)
 
 
 def _assign(tree: dict[str, Any], dotted: str, value: object) -> None:
@@ -273,6 +294,39 @@ def _explain(wrong: ValidationError) -> str:
         near = difflib.get_close_matches(dotted, known, 1, 0.5)
         return f"unknown key {dotted}" + (f", did you mean {near[0]}?" if near else "")
     purpose = keys().get(dotted, ("", ""))[1]
-    reason = problem["msg"].removeprefix("Value error, ")
-    text = f"{dotted} = {problem['input']!r}: {reason}"
+    text = f"{dotted} = {problem['input']!r}: {_reason(dotted, problem)}"
     return text + (f" ({purpose})" if purpose else "")
+
+
+def _reason(dotted: str, problem: Mapping[str, object]) -> str:
+    """What is wrong with one value, and what is expected in its place."""
+    match str(problem["type"]).partition("_"):
+        case "greater" | "less", _, _:
+            return f"expected {describe_range(dotted)}"
+        case "literal", _, _:
+            known = [str(value) for value in get_args(_field(dotted).annotation)]
+            near = difflib.get_close_matches(str(problem["input"]), known, 1, 0.5)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            return f"expected {describe_range(dotted)}{hint}"
+        case "int" | "float" | "string" | "bool" | "finite" as kind, _, _:
+            names = {
+                "int": "a whole number",
+                "float": "a number",
+                "finite": "a finite number",
+                "string": "a text",
+            }
+            return f"expected {names.get(kind, 'true or false')}"
+        case "model", _, _:
+            return f"{dotted} is a section, with keys such as {_first_key(dotted)}"
+    return str(problem["msg"]).removeprefix("Value error, ")
+
+
+def _first_key(section: str) -> str:
+    return next(key for key in keys() if key.startswith(f"{section}."))
+
+
+def _field(dotted: str) -> FieldInfo:
+    section, _, key = dotted.partition(".")
+    kind: Any = Settings.model_fields[section].annotation
+    fields: dict[str, FieldInfo] = kind.model_fields
+    return fields[key]

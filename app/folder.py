@@ -2,6 +2,7 @@
 
 config.toml         the settings, resolved
 metrics.jsonl       what happened, an event a line
+devices.log         what devices would log and tell nobody: why one failed
 checkpoint.npz      the state after the last finished round
 model.safetensors   the model; for a finished run
 seen/               updates as the server saw them
@@ -13,7 +14,7 @@ report.html
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +22,7 @@ from typing import Any, Self
 import numpy as np
 from flwr.app import ArrayRecord
 
+from tacit.app import lines
 from tacit.app.config import Settings, load
 from tacit.crypto.errors import ParameterError
 from tacit.server.checkpoint import Checkpoint
@@ -28,9 +30,11 @@ from tacit.server.events import Event, RoundFinished
 from tacit.server.inbox import Seen
 
 STATUS = "status.json"
+DEVICE_LOG = "devices.log"
 FILES = (
     "config.toml",
     "metrics.jsonl",
+    DEVICE_LOG,
     "checkpoint.npz",
     "model.safetensors",
     "facts.json",
@@ -49,21 +53,32 @@ class RunFolder:
     @classmethod
     def create(cls, path: Path, settings: Settings, *, replace: bool = False) -> "RunFolder":
         """A new folder. Raises ParameterError if there is a run in it, unless it is to be
-        replaced; a folder that holds anything but a run is never touched."""
-        if path.exists() and any(path.iterdir()):
-            if not (path / STATUS).exists():
-                raise ParameterError(f"{path} is not a run's folder and not empty: choose another")
-            if not replace:
-                raise ParameterError(
-                    f"{path} holds a run ({cls.open(path).status()}): --resume continues it, "
-                    "--replace starts it anew, --out names another folder"
-                )
-            _clear(path)
-        path.mkdir(parents=True, exist_ok=True)
+        replaced, or if nothing can be written there; a folder that holds anything but a run is
+        never touched."""
         folder = cls(path, settings)
-        folder._set_status("running")
-        _write(path / "config.toml", settings.toml().encode())
+        try:
+            if path.exists() and any(path.iterdir()):
+                folder._vacate(replace)
+            path.mkdir(parents=True, exist_ok=True)
+            folder._set_status("running")
+            _write(path / "config.toml", settings.toml().encode())
+        except OSError as bad:
+            raise ParameterError(f"no run's folder can be made at {path}: {bad.strerror}") from None
         return folder
+
+    def _vacate(self, replace: bool) -> None:
+        """Remove the run that is there. Raises ParameterError if it is none, or is to stay."""
+        path = self.path
+        if not (path / STATUS).exists():
+            raise ParameterError(f"{path} is not a run's folder and not empty: choose another")
+        if not replace:
+            status = self.status()
+            on = "" if status == "finished" else "--resume continues it, "
+            raise ParameterError(
+                f"{path} holds a run ({status}): {on}"
+                "--replace starts it anew, --out names another folder"
+            )
+        _clear(path)
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
@@ -83,21 +98,20 @@ class RunFolder:
         checkpoint = Checkpoint.load(self.path / "checkpoint.npz") if there else None
         last = checkpoint.round if checkpoint else 0
         kept = [line for line in self.events() if 0 < line.get("round", 0) <= last]
-        _write(self.path / "metrics.jsonl", "".join(_line(line) for line in kept).encode())
+        _write(self.path / "metrics.jsonl", "".join(map(lines.of, kept)).encode())
         self._set_status("running")
         return checkpoint
 
     def record(self, event: Event) -> None:
         """Append one event to metrics.jsonl."""
-        line = {"event": type(event).__name__, **asdict(event)}
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(_line(line))
+            file.write(lines.of_event(event))
 
     def events(self) -> list[dict[str, Any]]:
         """The recorded events. A line that a crash cut off is left out."""
         path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return [event for line in lines if (event := _parsed(line)) is not None]
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        return [event for line in text.splitlines() if (event := _parsed(line)) is not None]
 
     def keep(self, checkpoint: Checkpoint) -> None:
         """Keep a checkpoint in place of the one before."""
@@ -121,7 +135,7 @@ class RunFolder:
         """Keep the model; the run is finished."""
         from safetensors.numpy import save
 
-        model = {name: np.ascontiguousarray(array.numpy()) for name, array in arrays.items()}
+        model = {name: np.asarray(array.numpy(), order="C") for name, array in arrays.items()}
         _write(self.path / "model.safetensors", save(model))
         self._set_status("finished")
 
@@ -139,8 +153,12 @@ class RunFolder:
         return [e for e in self.events() if e["event"] == RoundFinished.__name__]
 
     def status(self) -> str:
-        """running, interrupted, failed or finished."""
-        return str(json.loads((self.path / STATUS).read_text(encoding="utf-8"))["status"])
+        """running, interrupted, failed or finished. Raises ParameterError for a damaged file."""
+        path = self.path / STATUS
+        try:
+            return str(json.loads(path.read_text(encoding="utf-8"))["status"])
+        except (ValueError, TypeError, KeyError):
+            raise ParameterError(f"{path} is damaged: it does not say a run's status") from None
 
     def __enter__(self) -> Self:
         return self
@@ -203,10 +221,6 @@ def _clear(path: Path) -> None:
     for part in ("seen", "attacks"):
         for file in (path / part).glob("*"):
             file.unlink()
-
-
-def _line(event: dict[str, Any]) -> str:
-    return json.dumps(event) + "\n"
 
 
 def _parsed(line: str) -> dict[str, Any] | None:

@@ -6,12 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tacit.app.config import Data, Model, Settings
+from tacit.app.config import Data, Model
 from tacit.client.trainer import Examples, Trainer
 from tacit.crypto.errors import ParameterError
-from tacit.server.pairwise import MAX_COHORT
 from tacit.simulations.data import Dataset, hold_out, take
-from tacit.simulations.faults import check_devices
 from tacit.simulations.models import trainer
 from tacit.simulations.partition import partition
 from tacit.simulations.sources import load
@@ -56,28 +54,3 @@ def trainer_for(model: Model, data: Data, seed: int) -> Trainer:
 def device_data(data: Data, seed: int, device: int) -> tuple[Examples, Examples]:
     """One device's examples: (to train on, held out)."""
     return hold_out(material(data, seed).examples(device), data.hold_out, seed + device)
-
-
-def check(settings: Settings) -> None:
-    """Load everything a run needs. Raises ParameterError before any folder is made."""
-    check_devices(settings.fault_plan, settings.data.devices)
-    if settings.secure.protocol != "plain":
-        _check_cohort(settings)
-    trainer_for(settings.model, settings.data, settings.run.seed)
-
-
-def _check_cohort(settings: Settings) -> None:
-    """A cohort that no device would join, or that is too large for one sum, is no use to start."""
-    settings.secure.pairwise()
-    policy = settings.policy.policy(plain=False)
-    cohort = max(2, int(settings.data.devices * settings.strategy.fraction_train))
-    if cohort > MAX_COHORT:
-        raise ParameterError(
-            f"{cohort} devices in a round, a secure sum is over at most {MAX_COHORT}: "
-            f"set strategy.fraction_train to {MAX_COHORT / settings.data.devices:.2g} or less"
-        )
-    if cohort < policy.min_cohort:
-        raise ParameterError(
-            f"{cohort} devices in a round, each asks for {policy.min_cohort} (policy.min_cohort): "
-            "use more devices, or lower it"
-        )

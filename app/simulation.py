@@ -1,8 +1,11 @@
 """A whole federation on this machine: from settings to a finished run folder."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from flwr.app import Context
 from flwr.clientapp import ClientApp
@@ -11,15 +14,18 @@ from flwr.serverapp.strategy import Result
 
 from tacit.app.client import make_app, register
 from tacit.app.config import Settings
-from tacit.app.folder import RunFolder
+from tacit.app.folder import DEVICE_LOG, RunFolder
 from tacit.app.server import coordinate
 from tacit.client.device import simulated_device
+from tacit.client.policy import Policy
 from tacit.server.checkpoint import Checkpoint
 from tacit.server.events import Event, LeftOut, OnEvent, unheard
 from tacit.server.inbox import Seen, Tap
 from tacit.simulations.device import FIRST_NODE_ID
 from tacit.simulations.engine import Mode, run_in_process
 from tacit.simulations.oracle import ObservedClientApp, Oracle
+
+_DEVICE_LOGGER = logging.getLogger("tacit.client")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +47,21 @@ def simulate(
     """Run the federation that `settings` describe in this process.
 
     Every event goes to `on_event`, every update the server could read to `tap`, and both, with a
-    checkpoint per round and the model at the end, into `folder`. With secure sums and without
-    worker processes an oracle checks each opened sum.
+    checkpoint per round, the devices' log and the model at the end, into `folder`. Events name
+    devices 0, 1, ... as faults and partitions do. With secure sums and without worker processes
+    an oracle checks each opened sum.
     """
     mode = Mode[settings.run.mode.upper()]
     watched = settings.secure.protocol != "plain" and mode is not Mode.PROCESSES
     oracle = Oracle() if watched else None
     taps: list[Tap] = [t for t in (tap, folder and folder.saw, oracle and oracle.saw) if t]
-    ears: list[OnEvent] = [
-        e for e in (oracle and oracle.heard, folder and folder.record, on_event) if e
-    ]
+    ears: list[OnEvent] = [e for e in (folder and folder.record, on_event) if e]
 
     def tell(event: Event) -> None:
-        if isinstance(event, LeftOut) and event.device >= FIRST_NODE_ID:
-            # Not enrolled, or in the clear, a device goes by its node's number: name it as the
-            # roster does, so that both kinds of run tell of the same devices.
-            event = replace(event, device=event.device - FIRST_NODE_ID + 1)
+        if oracle is not None:
+            oracle.heard(event)  # it knows devices by the roster's numbers
+        if isinstance(event, LeftOut):
+            event = _by_partition(event, settings)
         for ear in ears:
             ear(event)
 
@@ -74,23 +79,71 @@ def simulate(
             coordinate(grid, settings, on_event=tell, tap=show, keep=keep, resume=resume)
         )
 
-    run_in_process(
-        server,
-        _loader(settings, oracle),
-        devices=settings.data.devices,
-        run_config=settings.flat(),
-        mode=mode,
-        workers=settings.run.workers or None,
-        faults=settings.fault_plan,
-    )
+    log_path = folder.path / DEVICE_LOG if folder else None
+    with _logged(log_path):
+        run_in_process(
+            server,
+            _loader(settings, oracle, log_path),
+            devices=settings.data.devices,
+            run_config=settings.flat(),
+            mode=mode,
+            workers=settings.run.workers or None,
+            faults=settings.fault_plan,
+        )
     result = results[0]
     if folder is not None:
         folder.finish(result.arrays)
     return Finished(result, oracle)
 
 
-def _loader(settings: Settings, oracle: Oracle | None) -> Callable[[], ClientApp]:
+def _by_partition(event: LeftOut, settings: Settings) -> LeftOut:
+    """The event with its device as faults and partitions name it: from 0.
+
+    A secure sum numbers the enrolled as the roster does, from 1; a device that has not enrolled,
+    or answers in the clear, goes by its node's number.
+    """
+    by_node = settings.secure.protocol == "plain" or event.stage == "enrol"
+    first = FIRST_NODE_ID if by_node else 1
+    reason = event.reason.removeprefix(f"{event.stage}: device {event.device}: ")
+    return replace(event, device=event.device - first, reason=reason)
+
+
+@contextmanager
+def _logged(path: Path | None) -> Iterator[None]:
+    """Inside the block the devices' log goes to this file, which is made when there is something
+    to tell; without one, wherever logging is set up to go."""
+    if path is None:
+        yield
+        return
+    handler = _log_to(path)
+    try:
+        yield
+    finally:
+        _DEVICE_LOGGER.removeHandler(handler)
+        _DEVICE_LOGGER.propagate = True
+        handler.close()
+
+
+def _log_to(path: Path) -> logging.Handler:
+    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    _DEVICE_LOGGER.addHandler(handler)
+    _DEVICE_LOGGER.propagate = False
+    return handler
+
+
+def _loader(
+    settings: Settings, oracle: Oracle | None, log_path: Path | None
+) -> Callable[[], ClientApp]:
     policy = settings.policy.policy(plain=settings.secure.protocol == "plain")
     if oracle is not None:
         return lambda: register(ObservedClientApp(oracle, policy))
-    return partial(make_app, policy, simulated_device)
+    in_worker = log_path if settings.run.mode == "processes" else None
+    return partial(_load, policy, in_worker)
+
+
+def _load(policy: Policy, log_path: Path | None) -> ClientApp:
+    """Also called in worker processes, which live as long as the run: there the log stays."""
+    if log_path is not None:
+        _log_to(log_path)
+    return make_app(policy, simulated_device)

@@ -4,12 +4,10 @@ Three voices, chosen once: `normal` has progress bars with the time left, `quiet
 errors, `json` prints one object a line on standard output, events first, the result last.
 """
 
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from enum import StrEnum
 from typing import Any
 
@@ -21,7 +19,9 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
+from tacit.app import lines
 from tacit.server.events import (
     Event,
     LeftOut,
@@ -46,18 +46,18 @@ class Screen:
         self.voice = voice
         self.console = Console(quiet=voice is not Voice.NORMAL, highlight=False)
         self._progress: Progress | None = None
-        # Flower logs each call of a strategy; what happens is told here, in fewer words.
-        logging.getLogger("flwr").setLevel(logging.ERROR)
-        logging.getLogger("tacit.client").setLevel(logging.CRITICAL)
+        # Flower logs each call of a strategy; what happens is told here, in fewer words. A filter,
+        # because Flower sets the level of its logger when it is imported, which may be later.
+        logging.getLogger("flwr").addFilter(_is_error)
 
-    def say(self, text: str) -> None:
-        """One line for a person."""
-        self.console.print(text)
+    def say(self, text: str, style: str = "") -> None:
+        """One line for a person, never wrapped and never read as markup: it may hold a path."""
+        self.console.print(text, style=style, markup=False, soft_wrap=True)
 
     def result(self, **fields: Any) -> None:
         """What the command found, for a program: the last line in JSON mode."""
         if self.voice is Voice.JSON:
-            _print_json({"event": "Result", **fields})
+            _print(lines.of({"event": "Result", **fields}))
 
     @contextmanager
     def progress(self) -> Iterator[None]:
@@ -83,7 +83,7 @@ class Screen:
 
         def listen(event: Event) -> None:
             if self.voice is Voice.JSON:
-                _print_json({"event": type(event).__name__, "run": title, **asdict(event)})
+                _print(lines.of_event(event, run=title))
             match event:
                 case RunStarted(rounds, resumed_from):
                     bar(resumed_from, rounds)
@@ -112,13 +112,14 @@ class Screen:
 
 def complain(text: str) -> None:
     """An error, on standard error, in every voice."""
-    Console(stderr=True, highlight=False).print(f"[bold red]error[/]: {_escape(text)}")
+    line = Text.assemble(("error", "bold red"), f": {text}")
+    Console(stderr=True, highlight=False).print(line, soft_wrap=True)
 
 
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
-def _print_json(fields: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(fields) + "\n")
+def _print(line: str) -> None:
+    sys.stdout.write(line)
     sys.stdout.flush()

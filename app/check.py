@@ -1,0 +1,86 @@
+"""What can be known of a run before it starts: a mistake is told before any folder is made."""
+
+from importlib.util import find_spec
+
+import numpy as np
+
+from tacit.app.config import Settings
+from tacit.app.material import material, trainer_for
+from tacit.crypto.errors import ParameterError, PolicyRefusal, TacitError, TooFewClients
+from tacit.crypto.identity import KEY_BYTES, SIGNATURE_BYTES, RunKey
+from tacit.crypto.secagg.session import DIGEST_BYTES, Purpose
+from tacit.server.pairwise import MAX_COHORT, Binding
+from tacit.simulations.data import take
+from tacit.simulations.faults import check_devices
+
+
+def check(settings: Settings) -> None:
+    """Load everything a run needs and try what it will do. Raises ParameterError that says what
+    to change."""
+    if find_spec("safetensors") is None:  # what the model is written with, once all is done
+        raise ParameterError("a run needs safetensors: pip install 'tacit[sim]'")
+    check_devices(settings.fault_plan, settings.data.devices)
+    strategy = settings.strategy
+    if settings.secure.protocol != "plain":
+        _check_cohort(settings, "strategy.fraction_train", strategy.fraction_train)
+        if strategy.fraction_evaluate:
+            _check_cohort(settings, "strategy.fraction_evaluate", strategy.fraction_evaluate)
+    if strategy.fraction_evaluate and (not settings.data.hold_out or settings.data.limit == 1):
+        which = "data.limit = 1" if settings.data.limit == 1 else "data.hold_out = 0"
+        raise ParameterError(
+            f"{which} leaves devices nothing to evaluate on: "
+            "raise it, or set strategy.fraction_evaluate to 0"
+        )
+    _check_model(settings)
+
+
+def _check_cohort(settings: Settings, key: str, share: float) -> None:
+    """A cohort that no device would join, or that is too large for one sum, is no use to start."""
+    policy = settings.policy.policy(plain=False)
+    cohort = max(2, int(settings.data.devices * share))  # as Flower's strategies round
+    if cohort > MAX_COHORT:
+        raise ParameterError(
+            f"{cohort} devices in a round, a secure sum is over at most {MAX_COHORT}: "
+            f"set {key} to {MAX_COHORT / settings.data.devices:.2g} or less"
+        )
+    if cohort < policy.min_cohort:
+        raise ParameterError(
+            f"{cohort} devices in a round, each asks for {policy.min_cohort} (policy.min_cohort): "
+            f"use more devices, raise {key}, or lower it"
+        )
+    digest = bytes(DIGEST_BYTES)
+    keys = [
+        RunKey(device, device.to_bytes(KEY_BYTES, "little"), bytes(SIGNATURE_BYTES))
+        for device in range(1, cohort + 1)
+    ]
+    binding = Binding(digest, digest, digest)
+    try:
+        session = settings.secure.pairwise().session(1, 1, Purpose.TRAIN, keys, 1, binding)
+        policy.check(session)
+    except TooFewClients as few:
+        raise ParameterError(
+            f"{few} (secure.min_survivors): use more devices, or lower it"
+        ) from few
+    except PolicyRefusal as refusal:
+        raise ParameterError(
+            f"every device would refuse: {refusal}; see the settings under secure and policy"
+        ) from refusal
+
+
+def _check_model(settings: Settings) -> None:
+    """The model is built, is finite, and can be evaluated on one example."""
+    seed, name = settings.run.seed, settings.model.name
+    trainer = trainer_for(settings.model, settings.data, seed)
+    test = material(settings.data, seed).dataset.test
+    try:
+        model = trainer.initial(seed)
+        broken = [key for key, array in model.items() if not np.isfinite(array).all()]
+        trainer.evaluate(model, take(test, np.arange(1)))
+    except TacitError:
+        raise
+    except Exception as error:  # a user's own model may raise anything at all
+        raise ParameterError(
+            f"model {name} cannot be evaluated: {type(error).__name__}: {error}"
+        ) from error
+    if broken:
+        raise ParameterError(f"model {name}: array {broken[0]!r} is not finite when it is built")

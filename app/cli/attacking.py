@@ -1,0 +1,118 @@
+"""The commands that attack: apart from the others, for they alone cannot do without torch."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace as with_
+from pathlib import Path
+
+from rich.table import Table
+
+from tacit.app import leakage, reporting
+from tacit.app.check import check
+from tacit.app.cli.commands import interruptible, run, title_of
+from tacit.app.cli.screen import Screen
+from tacit.app.demo import DEMO, QUICK_DEMO
+from tacit.app.folder import RunFolder
+from tacit.crypto.errors import ParameterError
+from tacit.simulations.evaluate import Outcome, save_outcomes
+from tacit.simulations.score import RECOVERED_DB, at_floor
+
+LEGEND = (
+    "SSIM: likeness to the original, 1 is the same. Floor: what guessing without an update gets.\n"
+    f"Recovered: share of pictures with a PSNR of {RECOVERED_DB:g} dB or more."
+)
+
+
+def demo(screen: Screen, out: Path, *, quick: bool) -> None:
+    """The same federation in the clear and under masks, the same attacks on both, one report."""
+    began = time.monotonic()
+    base = QUICK_DEMO if quick else DEMO
+    screen.say("Ten devices learn digits they never show.", style="bold")
+    plans = {
+        "plain": base.changed(['secure.protocol="plain"']),
+        "secure": base,
+    }
+    for settings in plans.values():
+        check(settings)
+    folders = {
+        name: RunFolder.create(out / name, settings, replace=True)
+        for name, settings in plans.items()
+    }
+    with interruptible("tacit demo starts over"), screen.progress():
+        for name, folder in folders.items():
+            run(screen, folder, title_of(plans[name]))
+        exposure = leakage.QUICK if quick else leakage.Exposure()
+        _expose(screen, out / reporting.ATTACKS, exposure)
+    page = reporting.write_comparison(out)
+    numbers = reporting.headline_numbers(out)
+    _show_demo(screen, numbers)
+    seconds = time.monotonic() - began
+    screen.say(f"done in {seconds:.0f} s; open {page} in a browser", style="bold")
+    screen.result(report=str(page), seconds=seconds, **numbers)
+
+
+def _show_demo(screen: Screen, numbers: dict[str, float]) -> None:
+    screen.say(
+        f"accuracy {numbers['accuracy_secure']:.3f} under masks, "
+        f"{numbers['accuracy_plain']:.3f} in the clear; "
+        f"{numbers['exact_sums']:.0f} of {numbers['checked_sums']:.0f} sums exact; "
+        f"masks cost {100 * numbers['overhead']:.0f} % of a round"
+    )
+
+
+def attack(
+    screen: Screen, out: Path, devices: int, seed: int, *, quick: bool, replace: bool
+) -> None:
+    """Faces out of updates: one device in the clear, and a secure sum."""
+    target = out / reporting.ATTACKS
+    if target.exists() and not replace:
+        raise ParameterError(f"{target} holds attacks already: --replace makes them anew")
+    plan = with_(leakage.QUICK if quick else leakage.Exposure(), devices=devices, seed=seed)
+    with interruptible("tacit attack starts over"), screen.progress():
+        outcomes = _expose(screen, target, plan)
+    screen.console.print(_table(outcomes))
+    screen.say(LEGEND)
+    page = reporting.write_attacks(out)
+    screen.say(f"report: {page}")
+    screen.result(report=str(page), outcomes=[_summary(outcome) for outcome in outcomes])
+
+
+def _expose(screen: Screen, target: Path, plan: leakage.Exposure) -> list[Outcome]:
+    bars: dict[str, Callable[..., None]] = {}
+
+    def step(what: str, done: int, total: int) -> None:
+        if what not in bars:
+            bars[what] = screen.bar(what)
+        bars[what](done, total)
+
+    outcomes = list(leakage.expose(plan, step))
+    save_outcomes(target, outcomes)
+    save_outcomes(target / reporting.CURVE, list(leakage.curve(plan, step)))
+    return outcomes
+
+
+def _table(outcomes: list[Outcome]) -> Table:
+    table = Table("attack", "what the server saw", "SSIM", "floor", "recovered", "")
+    for outcome in outcomes:
+        saw = "one device" if outcome.clients == 1 else f"a sum of {outcome.clients}"
+        table.add_row(
+            outcome.attack,
+            saw,
+            f"{outcome.score.mean_ssim:.2f}",
+            f"{outcome.floor.mean_ssim:.2f}",
+            f"{100 * outcome.score.recovered:.0f} %",
+            "at the floor" if at_floor(outcome.score, outcome.floor) else "leaks",
+        )
+    return table
+
+
+def _summary(outcome: Outcome) -> dict[str, str | float | bool]:
+    return {
+        "attack": outcome.attack,
+        "protocol": outcome.protocol,
+        "clients": outcome.clients,
+        "ssim": outcome.score.mean_ssim,
+        "floor": outcome.floor.mean_ssim,
+        "recovered": outcome.score.recovered,
+        "at_floor": bool(at_floor(outcome.score, outcome.floor)),
+    }
