@@ -1,6 +1,7 @@
 """What can be known of a run before it starts: a mistake is told before any folder is made."""
 
 from importlib.util import find_spec
+from math import floor
 
 import numpy as np
 
@@ -10,8 +11,8 @@ from tacit.crypto.errors import ParameterError, PolicyRefusal, TacitError, TooFe
 from tacit.crypto.identity import KEY_BYTES, SIGNATURE_BYTES, RunKey
 from tacit.crypto.secagg.session import DIGEST_BYTES, Purpose
 from tacit.server.pairwise import MAX_COHORT, Binding
-from tacit.simulations.data import take
-from tacit.simulations.faults import check_devices
+from tacit.simulations.data.dataset import take
+from tacit.simulations.engine.faults import check_devices
 
 
 def check(settings: Settings) -> None:
@@ -41,7 +42,7 @@ def _check_cohort(settings: Settings, key: str, share: float) -> None:
     if cohort > MAX_COHORT:
         raise ParameterError(
             f"{cohort} devices in a round, a secure sum is over at most {MAX_COHORT}: "
-            f"set {key} to {MAX_COHORT / settings.data.devices:.2g} or less"
+            f"set {key} to {floor(1000 * MAX_COHORT / settings.data.devices) / 1000:g} or less"
         )
     if cohort < policy.min_cohort:
         raise ParameterError(

@@ -19,8 +19,8 @@ from tacit.client.policy import Policy
 from tacit.client.trainer import LocalPlan
 from tacit.crypto.errors import ParameterError
 from tacit.server.pairwise import Pairwise
-from tacit.simulations.faults import Fault, parse_fault
-from tacit.simulations.partition import Partition, parse
+from tacit.simulations.data.partition import Partition, parse
+from tacit.simulations.engine.faults import Fault, parse_fault
 
 Scalar = bool | int | float | str
 
@@ -89,10 +89,10 @@ class Model(_Section):
 class Train(_Section):
     """How a device trains in one round."""
 
-    epochs: int = Field(1, ge=1, le=10_000, description="passes over the device's examples")
-    batch_size: int = Field(32, ge=0, description="examples per step; 0 is all at once")
+    epochs: int = Field(2, ge=1, le=10_000, description="passes over the device's examples")
+    batch_size: int = Field(16, ge=0, description="examples per step; 0 is all at once")
     learning_rate: float = Field(0.1, gt=0, le=100, description="step size of SGD")
-    momentum: float = Field(0.0, ge=0, lt=1, description="momentum of SGD")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
     weight_decay: float = Field(0.0, ge=0, le=1, description="L2 penalty")
 
     def plan(self, *, seed: int, proximal_mu: float) -> LocalPlan:

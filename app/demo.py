@@ -9,11 +9,11 @@ DEMO = Settings().changed(
         'data.partition="dirichlet:0.5"',
         "data.devices=10",
         'model.name="cnn"',
-        "train.epochs=5",
+        "train.epochs=8",
         "train.batch_size=16",
         "train.learning_rate=0.05",
         "train.momentum=0.9",
-        "run.rounds=12",
+        "run.rounds=10",
         "secure.max_weight=1000.0",
         # Two devices fall silent in mid-round, at different stages.
         'faults=["drop report 3 @4", "drop reveal 7 @4", "drop report 3,7 @8 after"]',

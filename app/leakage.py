@@ -20,9 +20,9 @@ from tacit.server.inbox import Seen
 from tacit.simulations.attacks.base import Attack, Knows, view_of
 from tacit.simulations.attacks.inverting import InvertingGradients
 from tacit.simulations.attacks.linear import LinearReadout
-from tacit.simulations.data import Dataset
-from tacit.simulations.device import FIRST_NODE_ID
-from tacit.simulations.embedded import faces
+from tacit.simulations.data.dataset import Dataset
+from tacit.simulations.data.embedded import faces
+from tacit.simulations.engine.device import FIRST_NODE_ID
 from tacit.simulations.evaluate import Outcome, evaluate
 from tacit.simulations.models import smooth_cnn
 
@@ -79,6 +79,7 @@ def settings_for(model: str, devices: int, protocol: str, seed: int) -> Settings
             "data.min_examples=1",
             "data.hold_out=0.0",
             f'model.name="{model}"',
+            "train.epochs=1",
             "train.batch_size=0",
             "run.rounds=1",
             f"run.seed={seed}",

@@ -9,10 +9,10 @@ import numpy as np
 from tacit.app.config import Data, Model
 from tacit.client.trainer import Examples, Trainer
 from tacit.crypto.errors import ParameterError
-from tacit.simulations.data import Dataset, hold_out, take
+from tacit.simulations.data.dataset import Dataset, hold_out, take
+from tacit.simulations.data.partition import partition
+from tacit.simulations.data.sources import load
 from tacit.simulations.models import trainer
-from tacit.simulations.partition import partition
-from tacit.simulations.sources import load
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,6 +169,8 @@ def _accuracy(name: str, events: Events) -> Curve:
 def _attacks(path: Path) -> tuple[tuple[Outcome, ...], tuple[LeakCurve, ...]]:
     outcomes = load_outcomes(path / ATTACKS)
     growing = load_outcomes(path / ATTACKS / CURVE)
+    if not growing:
+        return outcomes, ()
     alone = [o for o in outcomes if o.attack == growing[0].attack and o.clients == 1]
     points = [_point(1, alone), *(_point(outcome.clients, [outcome]) for outcome in growing)]
     return outcomes, (LeakCurve(growing[0].attack, tuple(points)),)

@@ -21,8 +21,8 @@ from tacit.client.policy import Policy
 from tacit.server.checkpoint import Checkpoint
 from tacit.server.events import Event, LeftOut, OnEvent, unheard
 from tacit.server.inbox import Seen, Tap
-from tacit.simulations.device import FIRST_NODE_ID
-from tacit.simulations.engine import Mode, run_in_process
+from tacit.simulations.engine.device import FIRST_NODE_ID
+from tacit.simulations.engine.grid import Mode, run_in_process
 from tacit.simulations.oracle import ObservedClientApp, Oracle
 
 _DEVICE_LOGGER = logging.getLogger("tacit.client")

@@ -104,7 +104,7 @@ def run_app(engine: str, clients: int, rounds: int) -> None:
             ends.append(time.time())
 
     if engine == OURS:
-        from tacit.simulations.engine import run_in_process
+        from tacit.simulations.engine.grid import run_in_process
 
         run_in_process(server_app, trivial_client, devices=clients)
     else:

@@ -70,7 +70,7 @@ class SecureClientApp(ClientApp):
             stages.REVEAL: self._reveal,
         }.get(kind)
         try:
-            if stage is None and stages.RECORD not in message.content.config_records:
+            if stage is None and stages.RECORD not in message.content:
                 self._agreed(self._device_of(context)).check_plain(kind)
                 return self._run_app(message, context)
             return (stage or self._report)(message, context)
@@ -260,8 +260,8 @@ def _roster(device: Device) -> Roster:
 
 
 def _field(message: Message, name: str, kind: type[T]) -> T:
-    record = message.content.config_records.get(stages.RECORD, ConfigRecord())
-    value = record.get(name)
+    record = message.content.get(stages.RECORD)
+    value = record.get(name) if isinstance(record, ConfigRecord) else None
     if not isinstance(value, kind):
         raise MalformedMessage(
             f"no {name!r} in the message", sender=0, stage=message.metadata.message_type

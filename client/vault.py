@@ -9,7 +9,7 @@ import os
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -62,8 +62,8 @@ class ContextVault:
     def _slots(self) -> MutableMapping[str, object]:
         if self.RECORD not in self.state:
             self.state[self.RECORD] = ConfigRecord()
-        record: MutableMapping[str, object] = self.state.config_records[self.RECORD]  # type: ignore[assignment]
-        return record
+        # Not through `config_records`: that builds a copy of the whole state at each look.
+        return cast(MutableMapping[str, object], self.state[self.RECORD])
 
 
 @dataclass(frozen=True, slots=True)

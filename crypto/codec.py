@@ -11,6 +11,7 @@ cancelled from noise, which would get past it one time in 2**bits.
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -212,6 +213,7 @@ def _check(x: Floats, bound: float, what: str, setting: str) -> None:
         raise ParameterError(f"{what} holds a value {found}; {setting} is {bound:g}")
 
 
+@lru_cache(maxsize=64)
 def _power_below(room: Fraction, bound: float) -> float:
     """The largest power of two p with bound * p < room; 0.0 if there is none from 1 on.
 

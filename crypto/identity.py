@@ -8,6 +8,7 @@ X25519 key and signs it with its identity, so a key stolen later opens no earlie
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 
 from cryptography.exceptions import InvalidSignature
@@ -112,6 +113,7 @@ class Roster:
         return _roster_body(self.serial, self.members) + self.signature
 
     @classmethod
+    @lru_cache(maxsize=4)  # read at every stage; a roster is public
     def decode(cls, data: bytes) -> "Roster":
         """Raises MalformedMessage. Says nothing about the signature: see `verify`."""
         reader = Reader(data, sender=0, stage="enrol")

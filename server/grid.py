@@ -247,7 +247,8 @@ def _run_key(content: RecordDict) -> RunKey:
 
 
 def _bytes(content: RecordDict, name: str, *, sender: int, stage: str) -> bytes:
-    value = content.config_records.get(stages.RECORD, ConfigRecord()).get(name)
+    record = content.get(stages.RECORD)
+    value = record.get(name) if isinstance(record, ConfigRecord) else None
     if not isinstance(value, bytes):
         raise ProtocolError(f"no {name!r} in the reply", sender=sender, stage=stage)
     return value

@@ -9,7 +9,9 @@ from tacit.crypto.errors import ParameterError, TooFewClients
 from tacit.crypto.identity import RunKey
 from tacit.crypto.secagg.session import Purpose, Session, threshold_for
 
-MAX_COHORT = 255
+# Everyone deals shares to everyone: 48 bytes for each pair of others in every report, 0.8 MB each
+# at this size. A sparser graph is what larger cohorts want.
+MAX_COHORT = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Pairwise:
         """One sum over `cohort` of updates of `length` coordinates.
 
         Raises TooFewClients for a cohort smaller than min_survivors or than 2, and ParameterError
-        for one of more than 255, or one the codec has no room for.
+        for one of more than MAX_COHORT, or one the codec has no room for.
         """
         size = len(cohort)
         if size > MAX_COHORT:

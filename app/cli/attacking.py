@@ -15,7 +15,7 @@ from tacit.app.demo import DEMO, QUICK_DEMO
 from tacit.app.folder import RunFolder
 from tacit.crypto.errors import ParameterError
 from tacit.simulations.evaluate import Outcome, save_outcomes
-from tacit.simulations.score import RECOVERED_DB, at_floor
+from tacit.simulations.score import RECOVERED_DB, at_floor, pooled
 
 LEGEND = (
     "SSIM: likeness to the original, 1 is the same. Floor: what guessing without an update gets.\n"
@@ -42,10 +42,12 @@ def demo(screen: Screen, out: Path, *, quick: bool) -> None:
         for name, folder in folders.items():
             run(screen, folder, title_of(plans[name]))
         exposure = leakage.QUICK if quick else leakage.Exposure()
-        _expose(screen, out / reporting.ATTACKS, exposure)
+        outcomes = _expose(screen, out / reporting.ATTACKS, exposure)
     page = reporting.write_comparison(out)
     numbers = reporting.headline_numbers(out)
     _show_demo(screen, numbers)
+    screen.console.print(_table(outcomes))
+    screen.say(LEGEND)
     seconds = time.monotonic() - began
     screen.say(f"done in {seconds:.0f} s; open {page} in a browser", style="bold")
     screen.result(report=str(page), seconds=seconds, **numbers)
@@ -92,16 +94,21 @@ def _expose(screen: Screen, target: Path, plan: leakage.Exposure) -> list[Outcom
 
 
 def _table(outcomes: list[Outcome]) -> Table:
-    table = Table("attack", "what the server saw", "SSIM", "floor", "recovered", "")
+    """A row for each attack on each kind of view; several single devices are one row."""
+    views: dict[tuple[str, int], list[Outcome]] = {}
     for outcome in outcomes:
-        saw = "one device" if outcome.clients == 1 else f"a sum of {outcome.clients}"
+        views.setdefault((outcome.attack, outcome.clients), []).append(outcome)
+    table = Table("attack", "what the server saw", "SSIM", "floor", "recovered", "")
+    for (attack, clients), several in views.items():
+        found = pooled([outcome.score for outcome in several])
+        floor = pooled([outcome.floor for outcome in several])
         table.add_row(
-            outcome.attack,
-            saw,
-            f"{outcome.score.mean_ssim:.2f}",
-            f"{outcome.floor.mean_ssim:.2f}",
-            f"{100 * outcome.score.recovered:.0f} %",
-            "at the floor" if at_floor(outcome.score, outcome.floor) else "leaks",
+            attack,
+            "one device" if clients == 1 else f"a sum of {clients}",
+            f"{found.mean_ssim:.2f}",
+            f"{floor.mean_ssim:.2f}",
+            f"{100 * found.recovered:.0f} %",
+            "at the floor" if at_floor(found, floor) else "leaks",
         )
     return table
 

@@ -16,10 +16,10 @@ from tacit.app.folder import DEVICE_LOG, RunFolder
 from tacit.app.simulation import Finished
 from tacit.app.simulation import simulate as run_simulation
 from tacit.server.checkpoint import Checkpoint
-from tacit.simulations.partition import parse
-from tacit.simulations.partition import partition as divide
-from tacit.simulations.sources import EMBEDDED, FORMS, IN_FOLDER
-from tacit.simulations.sources import load as load_data
+from tacit.simulations.data.partition import parse
+from tacit.simulations.data.partition import partition as divide
+from tacit.simulations.data.sources import EMBEDDED, FORMS, IN_FOLDER
+from tacit.simulations.data.sources import load as load_data
 
 FAILED, INTERRUPTED = 1, 130
 SHOWN_DEVICES, SHOWN_CLASSES = 50, 12

@@ -9,7 +9,7 @@ doi:10.1145/3548606.3560557).
 import hashlib
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from tacit.crypto import labels
 from tacit.crypto.codec import Codec
@@ -128,6 +128,10 @@ class Session:
             key.verify(self.run, identities.get(key.device, b""))
 
     def encode(self) -> bytes:
+        return self._encoded
+
+    @cached_property
+    def _encoded(self) -> bytes:
         codec = self.codec
         writer = Writer().u8(VERSION).u64(self.run).u32(self.round).u8(self.purpose)
         writer.u64(codec.length).u32(codec.clients).u8(codec.metrics).u8(codec.bits)
@@ -144,6 +148,7 @@ class Session:
         return writer.data()
 
     @classmethod
+    @lru_cache(maxsize=16)  # a device reads its session at every stage, and it is nobody's secret
     def decode(cls, data: bytes) -> "Session":
         """Raises MalformedMessage, also for parameters no session may have."""
         reader = Reader(data, sender=0, stage="report")

@@ -34,7 +34,7 @@ from tacit.crypto.secagg.session import Purpose, Session
 from tacit.crypto.simulated import simulated_identity
 from tacit.crypto.vector import model_digest
 from tacit.server.flower import copy_records, identity
-from tacit.simulations.device import handle
+from tacit.simulations.engine.device import handle
 from tests.runtime import linear
 from tests.runtime.desk import RUN, Desk, answer, context, field, message, stage, trained
 

@@ -33,7 +33,7 @@ from tacit.crypto.vector import Layout, model_digest
 from tacit.crypto.wire import Reader
 from tacit.server.flower import assign_message_id
 from tacit.server.pairwise import Binding, Pairwise
-from tacit.simulations.device import handle
+from tacit.simulations.engine.device import handle
 from tests.runtime import linear
 from tests.runtime.linear import TrainReply
 

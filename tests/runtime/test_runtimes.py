@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tacit.client.device import SIMULATION, save_device
 from tacit.client.vault import FileVault
 from tacit.crypto.identity import Identity, Member, Roster
-from tacit.simulations.engine import run_in_process
+from tacit.simulations.engine.grid import run_in_process
 from tests.runtime import linear
 from tests.runtime.processes import Processes, answers, free_port
 

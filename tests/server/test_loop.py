@@ -21,7 +21,7 @@ from tacit.server.flower import identity
 from tacit.server.loop import Plan, run_rounds
 from tacit.server.plain import PlainGrid
 from tacit.server.wrapped import WrappedGrid
-from tacit.simulations.engine import InProcessGrid
+from tacit.simulations.engine.grid import InProcessGrid
 from tacit.strategies.secure import Secure
 from tests.runtime import linear
 

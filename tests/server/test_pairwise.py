@@ -54,7 +54,7 @@ def test_too_few(devices: int, least: int | None) -> None:
 
 def test_too_many_says_what_to_do() -> None:
     assert len(session(MAX_COHORT).cohort) == MAX_COHORT
-    with pytest.raises(ParameterError, match=r"at most 255: sample fewer per round"):
+    with pytest.raises(ParameterError, match=r"at most 128: sample fewer per round"):
         session(MAX_COHORT + 1)
 
 

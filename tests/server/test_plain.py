@@ -23,8 +23,8 @@ from tacit.server.inbox import Seen
 from tacit.server.loop import Plan, run_rounds
 from tacit.server.plain import PlainGrid
 from tacit.server.wrapped import WrappedGrid
-from tacit.simulations.engine import InProcessGrid
-from tacit.simulations.faults import Corrupt, Corruption, Drop, Fault
+from tacit.simulations.engine.faults import Corrupt, Corruption, Drop, Fault
+from tacit.simulations.engine.grid import InProcessGrid
 from tacit.strategies.secure import Secure
 from tests.runtime import linear
 

@@ -35,7 +35,7 @@ from tacit.crypto.codec import Codec
 from tacit.crypto.errors import ParameterError
 from tacit.server.flower import identity
 from tacit.server.pairwise import Pairwise
-from tacit.simulations.engine import InProcessGrid
+from tacit.simulations.engine.grid import InProcessGrid
 from tacit.strategies.secure import MEAN_ONLY, Secure
 from tests.runtime import linear
 

@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from tacit.client.trainer import Examples, LocalPlan
 from tacit.crypto.errors import ParameterError
-from tacit.simulations import hub
-from tacit.simulations.data import Dataset, hold_out, images, split
-from tacit.simulations.models import trainer
-from tacit.simulations.partition import (
+from tacit.simulations.data import hub
+from tacit.simulations.data.dataset import Dataset, hold_out, images, split
+from tacit.simulations.data.partition import (
     Dirichlet,
     Iid,
     Partition,
@@ -30,7 +29,8 @@ from tacit.simulations.partition import (
     parse,
     partition,
 )
-from tacit.simulations.sources import EMBEDDED, IN_FOLDER, load
+from tacit.simulations.data.sources import EMBEDDED, IN_FOLDER, load
+from tacit.simulations.models import trainer
 
 OWN = Path(__file__).parent / "own"
 GUIDE = Path(__file__).parents[2] / "docs" / "data-and-models.md"
@@ -518,8 +518,8 @@ def refuse(*_): raise AssertionError("a connection was tried")
 socket.socket.connect = socket.getaddrinfo = refuse
 import numpy as np
 from tacit.client.trainer import Examples
-from tacit.simulations.data import Dataset
-from tacit.simulations.partition import parse, partition
+from tacit.simulations.data.dataset import Dataset
+from tacit.simulations.data.partition import parse, partition
 e = Examples(np.zeros((90, 1), np.float32), np.arange(90) % 3)
 for how in ("iid", "dirichlet:0.5", "shards:2", "sites"):
     partition(Dataset("toy", e, e, 3, (1,), np.arange(90) % 5), 5, parse(how), 0)

@@ -28,9 +28,9 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from tacit.crypto.errors import ParameterError, PolicyRefusal
 from tacit.server.flower import ErrorCode, Run, identity
-from tacit.simulations.engine import InProcessGrid, Mode, run_in_process
-from tacit.simulations.faults import Corrupt, Corruption, Crash, Delay, Drop, Fault, Stage
-from tacit.simulations.spool import SHARE_FROM, Parcel, Spool, Unpacker
+from tacit.simulations.engine.faults import Corrupt, Corruption, Crash, Delay, Drop, Fault, Stage
+from tacit.simulations.engine.grid import InProcessGrid, Mode, run_in_process
+from tacit.simulations.engine.spool import SHARE_FROM, Parcel, Spool, Unpacker
 
 if TYPE_CHECKING:
     from flwr.server.superlink.linkstate import LinkState

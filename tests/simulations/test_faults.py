@@ -6,7 +6,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 
 from tacit.crypto.errors import ParameterError
 from tacit.server.flower import error_reply, identity
-from tacit.simulations.faults import (
+from tacit.simulations.engine.faults import (
     CALM,
     Corrupt,
     Corruption,

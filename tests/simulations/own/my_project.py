@@ -2,7 +2,7 @@ import numpy as np
 from torch import nn
 
 from tacit.client.trainer import Examples
-from tacit.simulations.data import Dataset
+from tacit.simulations.data.dataset import Dataset
 
 
 def model(shape: tuple[int, ...], classes: int) -> nn.Module:

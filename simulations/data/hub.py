@@ -6,9 +6,9 @@ import numpy as np
 
 from tacit.client.trainer import Examples
 from tacit.crypto.errors import ParameterError
-from tacit.simulations.data import Dataset, divided, scaled
-from tacit.simulations.flower_data import federated_dataset
-from tacit.simulations.pictures import plain, stack
+from tacit.simulations.data.dataset import Dataset, divided, scaled
+from tacit.simulations.data.flower_data import federated_dataset
+from tacit.simulations.data.pictures import plain, stack
 
 TEST_SPLITS = ("test", "validation", "valid")
 

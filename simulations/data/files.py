@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from tacit.client.trainer import Examples
 from tacit.crypto.errors import ParameterError
-from tacit.simulations.data import Dataset, divided, images, labels, scaled, split, take
-from tacit.simulations.pictures import read, stack
+from tacit.simulations.data.dataset import Dataset, divided, images, labels, scaled, split, take
+from tacit.simulations.data.pictures import read, stack
 
 VARIABLE = "TACIT_DATA"
 PICTURES = frozenset({".png", ".jpg", ".jpeg"})

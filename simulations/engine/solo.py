@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from flwr.app import Message
 from flwr.clientapp import ClientApp
 
-from tacit.simulations.device import Fleet, Job, handle
+from tacit.simulations.engine.device import Fleet, Job, handle
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.crypto.errors import ParameterError
-from tacit.simulations.data import Dataset
-from tacit.simulations.flower_data import partitioners
+from tacit.simulations.data.dataset import Dataset
+from tacit.simulations.data.flower_data import partitioners
 from tacit.simulations.named import nearest
 
 

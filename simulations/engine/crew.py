@@ -14,8 +14,8 @@ from typing import Protocol
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from tacit.simulations.device import Answer, Fleet, Job, handle
-from tacit.simulations.spool import Parcel, Spool
+from tacit.simulations.engine.device import Answer, Fleet, Job, handle
+from tacit.simulations.engine.spool import Parcel, Spool
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from flwr.clientapp import ClientApp
 
 from tacit.crypto.errors import ParameterError
 from tacit.server.flower import ErrorCode, error_reply
-from tacit.simulations.device import Answer, Job, die, handle
-from tacit.simulations.spool import Parcel, Spool, Unpacker
+from tacit.simulations.engine.device import Answer, Job, die, handle
+from tacit.simulations.engine.spool import Parcel, Spool, Unpacker
 
 Loader = Callable[[], ClientApp]
 

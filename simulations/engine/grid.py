@@ -6,7 +6,7 @@ Three modes:
 
 - SYNC: one thread, the same run every time. A message is handled when its reply is asked for, so
   a server that pulls replies in small batches never holds those of all devices. Time is virtual:
-  a delay that was asked for (`tacit.simulations.faults`) counts, computing does not, and nobody
+  a delay that was asked for (see `faults`, beside this) counts, computing does not, and nobody
   sleeps.
 - THREADS: devices in parallel threads, for work that releases the interpreter lock.
 - PROCESSES: devices in parallel processes; the model that all of them get is shared once.
@@ -42,12 +42,12 @@ from tacit.server.flower import (
     new_run,
     node_info,
 )
-from tacit.simulations.crew import Crew, WorkerThread
-from tacit.simulations.device import Fleet, Job
-from tacit.simulations.faults import Fault, check_devices, plan_for
-from tacit.simulations.solo import Solo
-from tacit.simulations.spool import Spool
-from tacit.simulations.workers import WorkerProcess, pickled_loader
+from tacit.simulations.engine.crew import Crew, WorkerThread
+from tacit.simulations.engine.device import Fleet, Job
+from tacit.simulations.engine.faults import Fault, check_devices, plan_for
+from tacit.simulations.engine.solo import Solo
+from tacit.simulations.engine.spool import Spool
+from tacit.simulations.engine.workers import WorkerProcess, pickled_loader
 
 
 class Mode(Enum):

@@ -9,7 +9,7 @@ from flwr.app import Context, Message, RecordDict, UserConfigValue
 from flwr.clientapp import ClientApp
 
 from tacit.server.flower import ErrorCode, envelope, error_reply
-from tacit.simulations.faults import Plan
+from tacit.simulations.engine.faults import Plan
 
 FIRST_NODE_ID = 1000
 CRASH_EXIT_CODE = 70

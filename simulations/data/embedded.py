@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.client.trainer import Examples
-from tacit.simulations.data import Dataset, divided, images, split
+from tacit.simulations.data.dataset import Dataset, divided, images, split
 
 CROP = 32
 PHOTOS = ("astronaut", "chelsea", "coffee", "motorcycle")

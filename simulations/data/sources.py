@@ -5,8 +5,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from tacit.crypto.errors import ParameterError
-from tacit.simulations import embedded, files, hub
-from tacit.simulations.data import Dataset
+from tacit.simulations.data import embedded, files, hub
+from tacit.simulations.data.dataset import Dataset
 from tacit.simulations.named import call, is_dotted, nearest
 
 EMBEDDED: Mapping[str, Callable[[], Dataset]] = MappingProxyType(
