@@ -14,6 +14,7 @@ DEMO = Settings().changed(
         "train.learning_rate=0.05",
         "train.momentum=0.9",
         "run.rounds=10",
+        "strategy.fraction_evaluate=0.5",
         "secure.max_weight=1000.0",
         # Two devices fall silent in mid-round, at different stages.
         'faults=["drop report 3 @4", "drop reveal 7 @4", "drop report 3,7 @8 after"]',
