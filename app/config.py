@@ -157,12 +157,19 @@ class PolicySettings(_Section):
 
     min_cohort: int = Field(3, ge=2, description="fewest devices to be summed with")
     min_survivors: int = Field(3, ge=2, description="fewest reports a sum may be opened over")
+    corrupt: float = Field(
+        1 / 3, ge=0, lt=1, description="share of the cohort that a device takes for colluders"
+    )
     max_norm: float = Field(0.0, ge=0, description="largest L2 norm of an update; 0 is any")
 
     def policy(self, *, plain: bool) -> Policy:
         """The devices' policy. `plain` devices answer outside secure sums too."""
         return Policy(
-            self.min_cohort, self.min_survivors, max_norm=self.max_norm or None, plain=plain
+            self.min_cohort,
+            self.min_survivors,
+            self.corrupt,
+            max_norm=self.max_norm or None,
+            plain=plain,
         )
 
 

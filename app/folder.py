@@ -1,4 +1,4 @@
-"""A run's folder: everything that is left of a run, each file whole or not there.
+"""A run's folder: everything that is left of a run, its own files whole or not there.
 
 config.toml         the settings, resolved
 metrics.jsonl       what happened, an event a line
@@ -7,12 +7,15 @@ checkpoint.npz      the state after the last finished round
 model.safetensors   the model; for a finished run
 seen/               updates as the server saw them
 attacks/            what attacks made of them
+facts.json          what was found about the run as a whole
 status.json         running, interrupted, failed or finished
 report.html
 """
 
+import io
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +102,9 @@ class RunFolder:
         last = checkpoint.round if checkpoint else 0
         kept = [line for line in self.events() if 0 < line.get("round", 0) <= last]
         _write(self.path / "metrics.jsonl", "".join(map(lines.of, kept)).encode())
+        for later in (self.path / "seen").glob("round-*.npz"):
+            if int(later.name.split("-")[1]) > last:  # that round will be run again
+                later.unlink()
         self._set_status("running")
         return checkpoint
 
@@ -146,7 +152,12 @@ class RunFolder:
     def facts(self) -> dict[str, float]:
         """What `note` kept."""
         path = self.path / "facts.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if not path.exists():
+            return {}
+        try:
+            return {name: float(value) for name, value in json.loads(path.read_bytes()).items()}
+        except (ValueError, TypeError, AttributeError):
+            raise ParameterError(f"{path} is damaged: delete it, it only adds to reports") from None
 
     def rounds(self) -> list[dict[str, Any]]:
         """The RoundFinished events, in order."""
@@ -188,7 +199,9 @@ def save_seen(path: Path, seen: Seen) -> None:
         "node": seen.node,
         "names": list(seen.model),
     }
-    np.savez(path, about=np.array(json.dumps(about)), **arrays)  # type: ignore[arg-type]
+    buffer = io.BytesIO()
+    np.savez(buffer, about=np.array(json.dumps(about)), **arrays)  # type: ignore[arg-type]
+    _write(path, buffer.getvalue())
 
 
 def load_seen(path: Path) -> Seen:
@@ -215,12 +228,12 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _clear(path: Path) -> None:
-    """Remove what a run leaves, and nothing else."""
+    """Remove what a run leaves, and nothing else; last of all what says that it is a run."""
+    for part in ("seen", "attacks"):
+        if (path / part).is_dir():
+            shutil.rmtree(path / part)
     for name in FILES:
         (path / name).unlink(missing_ok=True)
-    for part in ("seen", "attacks"):
-        for file in (path / part).glob("*"):
-            file.unlink()
 
 
 def _parsed(line: str) -> dict[str, Any] | None:

@@ -100,14 +100,16 @@ def write_attacks(path: Path) -> Path:
 def headline_numbers(path: Path) -> dict[str, float]:
     """What a demo is summed up in. `overhead` compares the medians of the rounds' seconds."""
     plain, secure = RunFolder.open(path / PLAIN), RunFolder.open(path / SECURE)
+    if not (plain.rounds() and secure.rounds()):
+        raise ParameterError(f"the demo in {path} did not finish: tacit demo --out {path} runs it")
     seconds = {f: median([r["seconds"] for r in f.rounds()]) for f in (plain, secure)}
     facts = secure.facts()
     return {
         "accuracy_plain": plain.rounds()[-1]["server"]["accuracy"],
         "accuracy_secure": secure.rounds()[-1]["server"]["accuracy"],
         "overhead": seconds[secure] / seconds[plain] - 1,
-        "exact_sums": facts["exact_sums"],
-        "checked_sums": facts["checked_sums"],
+        "exact_sums": facts.get("exact_sums", 0),
+        "checked_sums": facts.get("checked_sums", 0),
     }
 
 

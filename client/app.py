@@ -46,7 +46,8 @@ _COHORT_SLOT = "cohort"
 class SecureClientApp(ClientApp):
     """A ClientApp whose updates are seen only as part of a sum.
 
-    `policy` is the owner's; `device_of` says who the device is (see `tacit.client.device`). A
+    `policy` holds beside the one in the device's vault, the stricter of the two in every field;
+    None leaves it to the vault. `device_of` says who the device is (see `tacit.client.device`). A
     message outside a secure sum is answered only if the policy allows plain training. Whatever is
     refused is in the device's log with the reason, and the server is told the reason.
     """
@@ -58,7 +59,7 @@ class SecureClientApp(ClientApp):
         mods: list[Mod] | None = None,
     ) -> None:
         super().__init__(mods=mods)
-        self._policy = policy or Policy()
+        self._policy = policy
         self._device_of = device_of
 
     def __call__(self, message: Message, context: Context) -> Message:
@@ -70,7 +71,7 @@ class SecureClientApp(ClientApp):
             stages.REVEAL: self._reveal,
         }.get(kind)
         try:
-            if stage is None and stages.RECORD not in message.content:
+            if stage is None and not _is_secure(message):
                 self._agreed(self._device_of(context)).check_plain(kind)
                 return self._run_app(message, context)
             return (stage or self._report)(message, context)
@@ -111,7 +112,7 @@ class SecureClientApp(ClientApp):
         device = self._device_of(context)
         state = rounds.run_state(device.vault, context.run_id)
         if state is None:
-            raise ProtocolError("this device is not enrolled in the run", sender=0, stage="report")
+            raise ProtocolError(stages.NOT_ENROLLED, sender=0, stage="report")
         session = Session.decode(_field(message, stages.SESSION, bytes))
         weight_key = _field(message, stages.WEIGHT_KEY, str)
         del message.content[stages.RECORD]  # the app sees the message as its strategy made it
@@ -172,8 +173,10 @@ class SecureClientApp(ClientApp):
         return _answer(message, {stages.MESSAGE: answer})
 
     def _agreed(self, device: Device) -> Policy:
-        """What the app's policy and the owner's both allow."""
-        return self._policy if device.policy is None else self._policy.stricter(device.policy)
+        """What the app's policy and the owner's both allow; where neither says, the default."""
+        if self._policy is None or device.policy is None:
+            return self._policy or device.policy or Policy()
+        return self._policy.stricter(device.policy)
 
     def _encode(self, session: Session, device: Device, given: Contribution) -> Ring:
         """The contribution on the session's grid: the last plain values of the sum."""
@@ -257,6 +260,10 @@ def _roster(device: Device) -> Roster:
     if data is None:
         raise ProtocolError("this device holds no roster", sender=0, stage="report")
     return Roster.decode(data)
+
+
+def _is_secure(message: Message) -> bool:
+    return isinstance(message.content.get(stages.RECORD), ConfigRecord)
 
 
 def _field(message: Message, name: str, kind: type[T]) -> T:

@@ -24,9 +24,6 @@ class Writer:
     def u8(self, value: int) -> "Writer":
         return self._put("<B", value)
 
-    def u16(self, value: int) -> "Writer":
-        return self._put("<H", value)
-
     def u32(self, value: int) -> "Writer":
         return self._put("<I", value)
 
@@ -74,9 +71,6 @@ class Reader:
 
     def u8(self) -> int:
         return int(self._get("<B"))
-
-    def u16(self) -> int:
-        return int(self._get("<H"))
 
     def u32(self) -> int:
         return int(self._get("<I"))

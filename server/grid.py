@@ -54,6 +54,7 @@ class SecureGrid(WrappedGrid):
         self._on_event = on_event or unheard
         self._tap = tap
         self._keys: dict[int, RunKey] = {}  # by node
+        self._most_online = 0
         self._banned: set[int] = set()  # devices whose shares did not hold
 
     def send_and_receive(
@@ -89,7 +90,7 @@ class SecureGrid(WrappedGrid):
         self, broadcast: Broadcast, purpose: Purpose, timeout: float
     ) -> tuple[Session, Opened]:
         """All stages of one sum. Raises TooFewClients or ProtocolError if it is not opened."""
-        roster = self._roster or simulated_roster(len(list(self.inner.get_node_ids())))
+        roster = self._roster or self._simulated()
         nodes = self._enrolled(broadcast, roster)
         model = broadcast.model
         binding = Binding(
@@ -117,6 +118,17 @@ class SecureGrid(WrappedGrid):
         for device in opened.bad:
             self._ban(broadcast.round, "reveal", device, "dealt shares that do not hold")
         return session, opened
+
+    def _simulated(self) -> Roster:
+        """The roster of a simulation: as many devices as were ever online together.
+
+        Devices refuse an older roster, so it never shrinks; when it grows, all enrol again.
+        """
+        online = len(list(self.inner.get_node_ids()))
+        if online > self._most_online:
+            self._most_online = online
+            self._keys.clear()
+        return simulated_roster(self._most_online)
 
     def _enrolled(self, broadcast: Broadcast, roster: Roster) -> dict[int, int]:
         """Nodes of the cohort by device, enrolled in this run if they were not before."""
@@ -206,9 +218,9 @@ class SecureGrid(WrappedGrid):
                 except TacitError as refused:
                     reason = str(refused)
             self._on_event(LeftOut(round, stage, self._number(answer.node), reason))
-            if answer.refused and stage == "report":
-                # It may have lost its run key (a restart, another run): let it enrol again.
-                del self._keys[answer.node]
+            if answer.refused and stages.NOT_ENROLLED in answer.reason:
+                # It lost its run key (a restart, another run): let it enrol again.
+                self._keys.pop(answer.node, None)
 
     def _ban(self, round: int, stage: str, device: int, reason: str) -> None:
         if device:  # 0 is this server: nobody to leave out

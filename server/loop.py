@@ -81,6 +81,7 @@ def run_rounds(
     tell(RunStarted(plan.rounds, first - 1))
     if evaluate_fn is not None and first == 1:
         _record(result.evaluate_metrics_serverapp, 0, evaluate_fn(0, arrays))
+    number = first - 1
     for number in range(first, plan.rounds + 1):
         started = time.monotonic()
         tell(RoundStarted(number, plan.rounds))
@@ -115,7 +116,7 @@ def run_rounds(
         tell(finished)
         if stop is not None and stop(finished):
             break
-    tell(RunFinished(plan.rounds, time.monotonic() - began))
+    tell(RunFinished(number, time.monotonic() - began))
     return result
 
 

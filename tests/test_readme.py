@@ -1,4 +1,4 @@
-"""The README's Python runs as it is printed."""
+"""The Python of the README and of the first steps runs as it is printed."""
 
 import re
 import subprocess
@@ -8,17 +8,23 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+BLOCKS = {
+    f"{page} {number}": code
+    for page in ("README.md", "docs/getting-started.md")
+    for number, code in enumerate(
+        re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL), 1
+    )
+}
 
 
 def test_there_are_examples():
-    assert len(BLOCKS) == 2
+    assert len(BLOCKS) == 4
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_example_runs(number, tmp_path):
+@pytest.mark.parametrize("example", BLOCKS)
+def test_example_runs(example, tmp_path):
     ran = subprocess.run(
-        [sys.executable, "-c", BLOCKS[number]],
+        [sys.executable, "-c", BLOCKS[example]],
         cwd=tmp_path,
         env={"PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
         capture_output=True,

@@ -34,13 +34,9 @@ def demo(screen: Screen, out: Path, *, quick: bool) -> None:
     }
     for settings in plans.values():
         check(settings)
-    folders = {
-        name: RunFolder.create(out / name, settings, replace=True)
-        for name, settings in plans.items()
-    }
     with interruptible("tacit demo starts over"), screen.progress():
-        for name, folder in folders.items():
-            run(screen, folder, title_of(plans[name]))
+        for name, settings in plans.items():
+            run(screen, RunFolder.create(out / name, settings, replace=True), title_of(settings))
         exposure = leakage.QUICK if quick else leakage.Exposure()
         outcomes = _expose(screen, out / reporting.ATTACKS, exposure)
     page = reporting.write_comparison(out)

@@ -30,7 +30,8 @@ def simulate(
 ) -> None:
     """A fresh run. Everything that can be wrong with it is found before its folder is made."""
     settings = (load(config) if config else Settings()).changed(assign)
-    check(settings)
+    with interruptible("nothing was started"):
+        check(settings)
     _simulate(screen, RunFolder.create(out, settings, replace=replace), None)
 
 

@@ -49,7 +49,7 @@ def demo(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Train ten devices on real digits, plain and under a secure sum; attack both; write a report.
+    """Train ten devices on digits, in the clear and under masks; attack faces both ways; report.
 
     Two devices fall silent in mid-round. Takes about a minute.
     """

@@ -25,6 +25,8 @@ SESSION = "session"
 WEIGHT_KEY = "weight-key"  # which of a reply's metrics is its weight
 MESSAGE = "message"
 
+NOT_ENROLLED = "this device is not enrolled in the run"  # a refusal the server can mend
+
 
 def config_digest(config: Mapping[str, Value], weight_key: str, kind: str) -> bytes:
     """32 bytes that two parties share only if they hold the same training configuration.

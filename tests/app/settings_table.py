@@ -28,6 +28,12 @@ def between_marks(text: str) -> str:
     return text.partition(BEGIN)[2].partition(END)[0]
 
 
+def with_table(text: str) -> str:
+    """The document with the table between its marks, and nothing else changed."""
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+
+
 if __name__ == "__main__":
-    text = DOC.read_text(encoding="utf-8")
-    DOC.write_text(text.replace(between_marks(text), f"\n{table()}\n"), encoding="utf-8")
+    DOC.write_text(with_table(DOC.read_text(encoding="utf-8")), encoding="utf-8")

@@ -131,3 +131,11 @@ def test_the_document_lists_every_setting() -> None:
     held = settings_table.between_marks(settings_table.DOC.read_text(encoding="utf-8"))
     again = "docs/configuration.md is out of date: python -m tests.app.settings_table"
     assert held.strip() == settings_table.table().strip(), again
+
+
+def test_writing_the_table_again_changes_nothing_else() -> None:
+    text = settings_table.DOC.read_text(encoding="utf-8")
+    assert text.count("### [run]") == 1
+    assert settings_table.with_table(text) == text
+    emptied = text.replace(settings_table.between_marks(text), "\n")
+    assert settings_table.with_table(emptied) == text

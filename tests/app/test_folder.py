@@ -171,3 +171,31 @@ def test_facts_add_up(tmp_path: Path) -> None:
     folder.note(a=1)
     folder.note(b=2)
     assert folder.facts() == {"a": 1, "b": 2}
+
+
+def test_a_new_start_takes_attacks_away_too(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path, SMALL).saw(seen())
+    (tmp_path / "attacks" / "curve").mkdir(parents=True)
+    (tmp_path / "attacks" / "curve" / "outcomes.json").write_text("{}")
+    folder = RunFolder.create(tmp_path, SMALL, replace=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.toml", "status.json"]
+    assert folder.status() == "running"
+
+
+def test_going_on_forgets_what_was_seen_of_unfinished_rounds(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, small("run.keep_seen=9"))
+    for round in (1, 2, 2):
+        folder.saw(seen(round))
+    folder.keep(Checkpoint(1, MODEL))
+    folder.resume()
+    assert [each.round for each in folder.seen()] == [1]
+
+
+@pytest.mark.parametrize("damage", ["", "[1]", '{"exact_sums": "many"}', "{"])
+def test_damaged_facts_are_named(tmp_path: Path, damage: str) -> None:
+    folder = RunFolder.create(tmp_path, SMALL)
+    folder.note(exact_sums=3)
+    assert folder.facts() == {"exact_sums": 3.0}
+    (tmp_path / "facts.json").write_text(damage)
+    with pytest.raises(ParameterError, match=r"facts\.json is damaged"):
+        folder.facts()

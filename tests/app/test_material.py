@@ -102,7 +102,7 @@ def own(name: str) -> str:
         (['data.partition="sites"'], "does not say which site"),
         (["data.min_examples=115"], "use fewer devices"),
         (["data.devices=5000"], "at most 128: set strategy.fraction_train to 0.025 or less"),
-        (["data.devices=200"], "200 devices with at least 4 examples each need 800"),
+        (["data.devices=120"], "120 devices with at least 4 examples each need 480"),
         (['data.partition="dirichlet:0.001"', "data.min_examples=50"], "an alpha above 0.001"),
         (["data.devices=2"], "each asks for 3 (policy.min_cohort)"),
         (["strategy.fraction_train=0.5"], "raise strategy.fraction_train"),

@@ -86,6 +86,13 @@ def test_a_demo_without_its_attacks_says_what_is_missing(tmp_path: Path) -> None
         reporting.rewrite(tmp_path)
 
 
+def test_a_demo_that_was_stopped_early_says_so(tmp_path: Path) -> None:
+    for name in ("plain", "secure"):
+        RunFolder.create(tmp_path / name, small())
+    with pytest.raises(ParameterError, match="did not finish: tacit demo"):
+        reporting.rewrite(tmp_path)
+
+
 def test_nothing_to_report(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none"):
         with pytest.raises(ParameterError, match="no run in"):

@@ -87,6 +87,15 @@ def test_the_owners_vault_forbids_what_the_app_allows() -> None:
     refused(lambda: desk.ask(1, "train", content), "policy.plain", PolicyRefusal)
 
 
+def test_an_app_without_a_policy_leaves_it_to_the_vault() -> None:
+    def loose(context: Context) -> Device:
+        return replace(simulated_device(context), policy=Policy(plain=True))
+
+    desk = Desk(policy=None, device_of=loose)
+    content = RecordDict({"arrays": desk.model, "config": ConfigRecord({"server-round": 1})})
+    assert desk.ask(1, "train", content).metric_records["metrics"][linear.WEIGHT] == 20
+
+
 def test_a_record_of_our_name_and_another_kind_is_no_secure_sum(desk: Desk) -> None:
     content = RecordDict({stages.RECORD: desk.model, "config": ConfigRecord({"server-round": 1})})
     refused(lambda: desk.ask(1, "train", content), "outside a secure sum", PolicyRefusal)

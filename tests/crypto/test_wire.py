@@ -83,7 +83,6 @@ def reader(data: bytes) -> Reader:
     ("data", "read", "says"),
     [
         (b"", Reader.u8, "ends 1 bytes early"),
-        (b"\1", Reader.u16, "ends 1 bytes early"),
         (b"\1\2\3", Reader.u32, "ends 1 bytes early"),
         (b"\1", Reader.u64, "ends 7 bytes early"),
         (b"ab", lambda r: r.fixed(3), "ends 1 bytes early"),
@@ -126,7 +125,6 @@ def test_what_is_written_is_read(a: int, b: int, c: float, d: bytes, e: str) -> 
     "write",
     [
         lambda w: w.u8(256),
-        lambda w: w.u16(-1),
         lambda w: w.u32(1 << 32),
         lambda w: w.u64(1 << 64),
         lambda w: w.fixed(b"abc", 4),

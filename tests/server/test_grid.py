@@ -502,3 +502,30 @@ def test_integers_and_numbers_come_through() -> None:
     # bound 512 leaves room for 2**20 steps per unit: 3 * (512 * 2**20 + 0.5) < 2**31.
     step = 3 / 2 / 2.0**20 * 10_000 / 81
     assert abs(float(arrays["x"]) - 0.5) <= step
+
+
+class Leaving(WrappedGrid):
+    """A grid that its last node leaves when told so."""
+
+    gone = False
+
+    def get_node_ids(self) -> list[int]:
+        nodes = list(self.inner.get_node_ids())
+        return nodes[:-1] if self.gone else nodes
+
+
+def test_a_simulated_federation_goes_on_without_a_node_that_left() -> None:
+    """The roster of a simulation does not shrink: devices refuse one that is older."""
+    ran = Ran()
+    strategy = FedAvg(min_train_nodes=2, min_available_nodes=2, fraction_evaluate=0.0)
+    with InProcessGrid(load(), devices=DEVICES) as inner, identity(inner.run.run_id):
+        leaving = Leaving(inner)
+
+        def tell(event: Event) -> None:
+            ran.events.append(event)
+            leaving.gone = leaving.gone or isinstance(event, RoundFinished)
+
+        grid = Secure(strategy).grid(leaving, on_event=tell)
+        run_rounds(grid, strategy, linear.initial(), Plan(3, seed=1), on_event=tell)
+    opened = [e for e in ran.events if isinstance(e, SumOpened)]
+    assert [e.cohort for e in opened] == [DEVICES, DEVICES - 1, DEVICES - 1]

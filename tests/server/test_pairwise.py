@@ -60,7 +60,7 @@ def test_too_many_says_what_to_do() -> None:
 
 def test_no_room_in_the_ring_says_what_to_do() -> None:
     with pytest.raises(ParameterError, match="no room in 16 bits: raise bits or lower"):
-        session(200, Pairwise(bits=16, max_weight=1000.0))
+        session(120, Pairwise(bits=16, max_weight=1000.0))
 
 
 @pytest.mark.parametrize(
