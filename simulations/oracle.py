@@ -7,8 +7,10 @@ the protocol is wrong.
 
 import threading
 from dataclasses import dataclass, field
+from time import perf_counter
 
 import numpy as np
+from flwr.app import Context, Message
 
 from tacit.client.app import SecureClientApp
 from tacit.client.device import Device, DeviceOf, simulated_device
@@ -22,13 +24,15 @@ from tacit.server.inbox import Seen
 
 @dataclass(slots=True)
 class Oracle:
-    """Notes of one run. `exact` and `checked` count the training sums of it.
+    """Notes of one run. `exact` and `checked` count the training sums of it; `working` are the
+    seconds that devices spent in their own train and evaluate functions.
 
     Only for devices in this process: with worker processes there is nothing to note down.
     """
 
     exact: int = 0
     checked: int = 0
+    working: float = 0.0
     _notes: dict[int, dict[int, tuple[Codec, Ring]]] = field(default_factory=dict)
     _gone: dict[int, set[int]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -38,6 +42,11 @@ class Oracle:
         if session.purpose is Purpose.TRAIN:
             with self._lock:
                 self._notes.setdefault(session.round, {})[device] = (session.codec, encoded.copy())
+
+    def worked(self, seconds: float) -> None:
+        """A device's own function has returned after so long."""
+        with self._lock:
+            self.working += seconds
 
     def heard(self, event: Event) -> None:
         """A device whose report did not arrive is not part of the sum."""
@@ -70,6 +79,12 @@ class ObservedClientApp(SecureClientApp):
     ) -> None:
         super().__init__(policy, device_of)
         self._oracle = oracle
+
+    def _run_app(self, message: Message, context: Context) -> Message:
+        began = perf_counter()
+        reply = super()._run_app(message, context)
+        self._oracle.worked(perf_counter() - began)
+        return reply
 
     def _encode(self, session: Session, device: Device, given: Contribution) -> Ring:
         encoded = super()._encode(session, device, given)

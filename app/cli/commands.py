@@ -73,7 +73,9 @@ def run(
         )
     oracle = finished.oracle
     if oracle is not None and oracle.checked:
-        folder.note(exact_sums=oracle.exact, checked_sums=oracle.checked)
+        folder.note(
+            exact_sums=oracle.exact, checked_sums=oracle.checked, working_seconds=oracle.working
+        )
     return finished
 
 

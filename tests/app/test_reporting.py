@@ -8,6 +8,7 @@ from tacit.app import reporting
 from tacit.app.folder import RunFolder
 from tacit.app.simulation import simulate
 from tacit.crypto.errors import ParameterError
+from tacit.server.events import RoundFinished, SumOpened
 from tacit.simulations.report.data import Dropped, ReportData
 from tacit.simulations.report.page import render
 from tests.app.small import small
@@ -91,6 +92,17 @@ def test_a_demo_that_was_stopped_early_says_so(tmp_path: Path) -> None:
         RunFolder.create(tmp_path / name, small())
     with pytest.raises(ParameterError, match="did not finish: tacit demo"):
         reporting.rewrite(tmp_path)
+
+
+def test_what_masks_cost(tmp_path: Path) -> None:
+    """Two rounds of 10 s; 6 s of each in sums, 9 s of all devices' work: masks took 3 of 17."""
+    for name in ("plain", "secure"):
+        with RunFolder.create(tmp_path / name, small()) as folder:
+            for number in (1, 2):
+                folder.record(SumOpened(number, "train", 4, 4, 6.0))
+                folder.record(RoundFinished(number, 2, 10.0, server={"accuracy": 0.5}))
+            folder.note(exact_sums=2, checked_sums=2, working_seconds=9.0)
+    assert reporting.headline_numbers(tmp_path)["overhead"] == 3 / 17
 
 
 def test_nothing_to_report(tmp_path: Path) -> None:
