@@ -202,7 +202,9 @@ def test_a_run_from_start_to_report(tacit: Tacit, here: Path) -> None:
     assert "report: runs/latest/report.html" in ended.out
     folder = RunFolder.open(here / "runs" / "latest")
     assert folder.status() == "finished"
-    assert folder.facts() == {"exact_sums": 3, "checked_sums": 3}
+    facts = folder.facts()
+    assert 0 < facts.pop("working_seconds") < sum(each["seconds"] for each in folder.rounds())
+    assert facts == {"exact_sums": 3, "checked_sums": 3}
     names = {path.name for path in folder.path.iterdir()}
     assert names == {
         *("config.toml", "metrics.jsonl", "checkpoint.npz", "model.safetensors"),
