@@ -49,7 +49,8 @@ class SecureClientApp(ClientApp):
     `policy` holds beside the one in the device's vault, the stricter of the two in every field;
     None leaves it to the vault. `device_of` says who the device is (see `tacit.client.device`). A
     message outside a secure sum is answered only if the policy allows plain training. Whatever is
-    refused is in the device's log with the reason, and the server is told the reason.
+    refused is in the device's log with the reason, and the server is told the reason, but nothing
+    that was computed from the device's data.
     """
 
     def __init__(

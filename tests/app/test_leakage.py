@@ -68,3 +68,20 @@ def test_another_seed_is_another_experiment(outcomes: list[Outcome]) -> None:
     assert not np.array_equal(other.truth, outcomes[0].truth)
     again = next(iter(expose(TINY)))
     assert np.array_equal(again.guess, outcomes[0].guess)
+
+
+def test_a_sum_is_attacked_as_hard_as_a_single_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer restarts or steps against the sum would make it look better than it is."""
+    tried = []
+
+    class Noting(leakage.InvertingGradients):
+        def reconstruct(self, view, rng):
+            tried.append((view.protocol, self.restarts, self.steps, self.tv, self.lr))
+            return np.full((1, *self.shape), 0.5)
+
+    monkeypatch.setattr(leakage, "InvertingGradients", Noting)
+    list(expose(Exposure(devices=4, victims=1, steps=7, restarts=3, curve=())))
+    plain, secure = tried
+    assert (plain[0], secure[0]) == ("plain", "pairwise")
+    assert plain[1:] == secure[1:]
+    assert plain[1:3] == (3, 7)
