@@ -7,6 +7,7 @@ from tacit.app import leakage
 from tacit.app.leakage import Exposure, curve, expose, portraits, settings_for
 from tacit.app.material import material
 from tacit.simulations.attacks.base import Knows
+from tacit.simulations.attacks.inverting import InvertingGradients
 from tacit.simulations.evaluate import Outcome
 
 TINY = Exposure(devices=4, victims=2, steps=2, restarts=1, curve=(3, 5))
@@ -72,9 +73,9 @@ def test_another_seed_is_another_experiment(outcomes: list[Outcome]) -> None:
 
 def test_a_sum_is_attacked_as_hard_as_a_single_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer restarts or steps against the sum would make it look better than it is."""
-    tried = []
+    tried: list[tuple[object, ...]] = []
 
-    class Noting(leakage.InvertingGradients):
+    class Noting(InvertingGradients):
         def reconstruct(self, view, rng):
             tried.append((view.protocol, self.restarts, self.steps, self.tv, self.lr))
             return np.full((1, *self.shape), 0.5)
