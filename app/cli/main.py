@@ -1,4 +1,4 @@
-"""`tacit`: simulate a federation, attack it, read the report.
+"""`tacit`: simulate a federation, attack it, read the report, ask what protection costs.
 
 Exit codes: 0 done; 1 the run failed; 2 a mistake in what was asked, nothing was done; 130 Ctrl-C.
 """
@@ -26,6 +26,14 @@ cli = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+
+explain = typer.Typer(
+    name="explain",
+    help="Say what protection of a given size uses, promises and costs. Runs nothing.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+cli.add_typer(explain)
 
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="A TOML file of settings.", metavar="FILE")
@@ -136,13 +144,46 @@ def data(
     _load("commands").data(_screen(quiet, json), name, devices, partition, seed)
 
 
+@explain.command("secagg")
+def explain_secagg(
+    devices: Annotated[
+        int, typer.Option("--devices", "-n", help="Devices in a cohort.", min=1, max=100_000)
+    ],
+    gamma: Annotated[
+        float, typer.Option(help="Fraction that may collude with the server.", show_default="1/3")
+    ] = 1 / 3,
+    drop: Annotated[float, typer.Option(help="Fraction that may be missing.")] = 0.1,
+    roster: Annotated[
+        int | None,
+        typer.Option(help="Devices enrolled in all.", min=1, max=10_000_000, show_default="-n"),
+    ] = None,
+    length: Annotated[
+        float,
+        typer.Option("--length", "-d", help="Parameters of the model.", show_default="1e6"),
+    ] = 1e6,
+    precision: Annotated[
+        int, typer.Option(help="Bits of one device's parameter.", min=1, max=48)
+    ] = 16,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Neighbours, committee and threshold for a cohort; what may fail; what a sum costs.
+
+    [bold]Example[/]
+
+      tacit explain secagg -n 1000 --gamma 0.1 --drop 0.2
+    """
+    screen = _screen(quiet, json)
+    _load("explaining").secagg(screen, devices, gamma, drop, roster, length, precision)
+
+
 @cli.command()
 def version(json: Json = False) -> None:
     """Print the versions that a report of a problem should name."""
     _load("about").version(_screen(False, json), __version__)
 
 
-def _load(module: Literal["about", "attacking", "commands"]) -> ModuleType:
+def _load(module: Literal["about", "attacking", "commands", "explaining"]) -> ModuleType:
     """The work itself, loaded when there is some: help and typing errors need not wait for it."""
     return import_module(f"tacit.app.cli.{module}")
 
