@@ -1,16 +1,16 @@
 """What can be known of a run before it starts: a mistake is told before any folder is made."""
 
 from importlib.util import find_spec
-from math import floor
 
 import numpy as np
 
 from tacit.app.config import Settings
 from tacit.app.material import material, trainer_for
 from tacit.crypto.errors import ParameterError, PolicyRefusal, TacitError, TooFewClients
-from tacit.crypto.identity import KEY_BYTES, SIGNATURE_BYTES, RunKey
+from tacit.crypto.identity import SIGNATURE_BYTES, RunKey
 from tacit.crypto.secagg.session import DIGEST_BYTES, Purpose
-from tacit.server.pairwise import MAX_COHORT, Binding
+from tacit.crypto.simulated import simulated_roster
+from tacit.server.pairwise import Binding
 from tacit.simulations.data.dataset import take
 from tacit.simulations.engine.faults import check_devices
 
@@ -36,28 +36,24 @@ def check(settings: Settings) -> None:
 
 
 def _check_cohort(settings: Settings, key: str, share: float) -> None:
-    """A cohort that no device would join, or that is too large for one sum, is no use to start."""
+    """A cohort that no device would join, or that nothing protects, is no use to start."""
     policy = settings.policy.policy(plain=False)
     cohort = max(2, int(settings.data.devices * share))  # as Flower's strategies round
-    if cohort > MAX_COHORT:
-        raise ParameterError(
-            f"{cohort} devices in a round, a secure sum is over at most {MAX_COHORT}: "
-            f"set {key} to {floor(1000 * MAX_COHORT / settings.data.devices) / 1000:g} or less"
-        )
     if cohort < policy.min_cohort:
         raise ParameterError(
             f"{cohort} devices in a round, each asks for {policy.min_cohort} (policy.min_cohort): "
             f"use more devices, raise {key}, or lower it"
         )
-    digest = bytes(DIGEST_BYTES)
-    keys = [
-        RunKey(device, device.to_bytes(KEY_BYTES, "little"), bytes(SIGNATURE_BYTES))
-        for device in range(1, cohort + 1)
-    ]
-    binding = Binding(digest, digest, digest)
+    roster = simulated_roster(settings.data.devices)
+    keys = {
+        member.device: RunKey(member.device, member.public, bytes(SIGNATURE_BYTES))
+        for member in roster.members
+    }
+    asked = [keys.pop(device) for device in range(1, cohort + 1)]
+    protocol, binding = settings.secure.pairwise(), Binding(*2 * [bytes(DIGEST_BYTES)])
     try:
-        session = settings.secure.pairwise().session(1, 1, Purpose.TRAIN, keys, 1, binding)
-        policy.check(session)
+        session = protocol.session(1, 1, Purpose.TRAIN, asked, roster, keys, 1, binding)
+        policy.check(session, roster)
     except TooFewClients as few:
         raise ParameterError(
             f"{few} (secure.min_survivors): use more devices, or lower it"
@@ -66,6 +62,11 @@ def _check_cohort(settings: Settings, key: str, share: float) -> None:
         raise ParameterError(
             f"every device would refuse: {refusal}; see the settings under secure and policy"
         ) from refusal
+    except ParameterError as unsafe:
+        raise ParameterError(
+            f"{cohort} devices in a round ({key}): {unsafe}; gamma is secure.corrupt and "
+            "policy.corrupt, drop is secure.drop"
+        ) from unsafe
 
 
 def _check_model(settings: Settings) -> None:

@@ -129,25 +129,39 @@ class Secure(_Section):
     protocol: Literal["pairwise", "plain"] = Field(
         "pairwise", description="plain shows the server every single update"
     )
-    bits: int = Field(32, ge=16, le=62, description="width of a coordinate on the wire")
+    precision: int = Field(
+        25, ge=8, le=52, description="bits of one device's coordinate; a sum takes a few more"
+    )
     bound: float = Field(8.0, gt=0, description="largest size of a coordinate of an update")
     max_weight: float = Field(10_000.0, gt=0, description="most examples a device may count for")
     min_survivors: int = Field(
         0, ge=0, description="fewest reports a sum is opened over; 0 is the threshold"
     )
     corrupt: float = Field(
-        1 / 3, ge=0, lt=1, description="share of the committee that may collude with the server"
+        1 / 3, ge=0, lt=1, description="share of the devices that may collude with the server"
+    )
+    drop: float = Field(
+        0.3, ge=0, lt=1, description="share that may fall silent in a cohort of more than 32"
+    )
+    degree: int = Field(
+        0, ge=0, description="neighbours that a device masks against; 0 is as many as it takes"
+    )
+    seats: int = Field(
+        0, ge=0, le=255, description="committee drawn from the roster; 0 is what it takes"
     )
     stage_deadline: float = Field(60.0, gt=0, description="seconds for each stage but training")
 
     def pairwise(self) -> Pairwise:
         """The protocol's parameters."""
         return Pairwise(
-            bits=self.bits,
+            precision=self.precision,
             bound=self.bound,
             max_weight=self.max_weight,
             corrupt=self.corrupt,
+            drop=self.drop,
             min_survivors=self.min_survivors or None,
+            degree=self.degree or None,
+            seats=self.seats or None,
             stage_deadline=self.stage_deadline,
         )
 
@@ -160,6 +174,9 @@ class PolicySettings(_Section):
     corrupt: float = Field(
         1 / 3, ge=0, lt=1, description="share of the cohort that a device takes for colluders"
     )
+    security: int = Field(
+        40, ge=0, description="drop-outs may cut the graph of masks with chance 2**-security"
+    )
     max_norm: float = Field(0.0, ge=0, description="largest L2 norm of an update; 0 is any")
 
     def policy(self, *, plain: bool) -> Policy:
@@ -168,6 +185,7 @@ class PolicySettings(_Section):
             self.min_cohort,
             self.min_survivors,
             self.corrupt,
+            self.security,
             max_norm=self.max_norm or None,
             plain=plain,
         )

@@ -4,8 +4,10 @@ The decorators are Flower's own, and the train and evaluate functions stay as th
 return is turned into a masked contribution before anything leaves the device.
 """
 
+import contextlib
 import logging
 import os
+import struct
 import time
 from typing import TypeVar
 
@@ -18,6 +20,7 @@ from tacit.client.device import Device, DeviceOf, enrolled_device
 from tacit.client.pipeline import Contribution, contribution, received_arrays
 from tacit.client.policy import Policy
 from tacit.client.trainer import Arrays
+from tacit.crypto import labels
 from tacit.crypto.codec import Ring
 from tacit.crypto.errors import (
     BudgetExceeded,
@@ -71,18 +74,28 @@ class SecureClientApp(ClientApp):
             stages.ATTEST: self._attest,
             stages.REVEAL: self._reveal,
         }.get(kind)
+        secure = _is_secure(message)
         try:
-            if stage is None and not _is_secure(message):
+            if stage is None and not secure:
                 self._agreed(self._device_of(context)).check_plain(kind)
                 return self._run_app(message, context)
             return (stage or self._report)(message, context)
         except TacitError as refused:
             log.warning("refused %s: %s", kind, refused)
+            if secure:
+                self._end(context)
             raise
         except Exception as failed:  # a full disk, bytes numpy cannot read, a defect of ours: the
             # text of such an error is nobody's business but the owner's
             log.exception("%s failed", kind)
+            if secure:
+                self._end(context)
             raise _failure(f"{type(failed).__name__} while it answered {kind}") from None
+
+    def _end(self, context: Context) -> None:
+        """Whatever was unexpected in a sum ends it for this device: nothing of it is opened."""
+        with contextlib.suppress(TacitError, OSError):  # without a vault nothing is kept either
+            rounds.forget(self._device_of(context).vault)
 
     def _enrol(self, message: Message, context: Context) -> Message:
         """Check the roster; publish this run's key. Asked again, it publishes the same key."""
@@ -120,7 +133,7 @@ class SecureClientApp(ClientApp):
         _check_ours(session, state)
         _verify_cohort(device, session)
         policy = self._agreed(device)
-        policy.check(session)
+        policy.check(session, _roster(device))
         received = received_arrays(message.content)
         _check_binding(session, message, received, weight_key)
         rounds.forget(device.vault)
@@ -140,22 +153,43 @@ class SecureClientApp(ClientApp):
             state,
             device.identity,
             session,
+            rounds.agreed(device.vault, session),
             encoded,
             given.names,
             stages.setup_digest(context.run_config),
-            os.urandom(secagg.report_rand_size(session)),
+            os.urandom(secagg.REPORT_RAND_BYTES),
         )
-        rounds.begin(device.vault, reported)
-        return _answer(message, {stages.MESSAGE: report.encode(session.codec.bits)})
+        if device.number in session.committee:
+            rounds.begin(device.vault, reported)
+        return _answer(message, {stages.MESSAGE: report.encode(session)})
+
+    def _witness(self, device: Device, context: Context, session: Session) -> None:
+        """Take our seat on the committee of a sum that we do not contribute to."""
+        state = rounds.run_state(device.vault, context.run_id)
+        if state is None:
+            raise ProtocolError(stages.NOT_ENROLLED, sender=0, stage="attest")
+        seated = secagg.witness(state, session)
+        _verify_cohort(device, session)
+        self._agreed(device).check(session, _roster(device))
+        rounds.forget(device.vault)
+        rounds.serve_once(device.vault, session)
+        rounds.begin(device.vault, seated)
 
     def _attest(self, message: Message, context: Context) -> Message:
-        """As a committee member: sign the one set of survivors we will help to open."""
+        """As a committee member: sign the one set of survivors we will help to open.
+
+        Who did not report in this sum is told the session along with the survivors.
+        """
         device = self._device_of(context)
         data = _field(message, stages.MESSAGE, bytes)
+        record = message.content[stages.RECORD]
+        if isinstance(record, ConfigRecord) and stages.SESSION in record:
+            self._witness(device, context, Session.decode(_field(message, stages.SESSION, bytes)))
 
         def step(state: secagg.Reported) -> tuple[secagg.Attested, bytes]:
             request = AttestRequest.decode(data, state.session)
-            attested, attestation = secagg.attest(state, device.identity, request)
+            agreed = rounds.agreed(device.vault, state.session)
+            attested, attestation = secagg.attest(state, device.identity, agreed, request)
             return attested, attestation.encode()
 
         answer = rounds.advance(device.vault, secagg.Reported, step)
@@ -180,8 +214,14 @@ class SecureClientApp(ClientApp):
         return self._policy.stricter(device.policy)
 
     def _encode(self, session: Session, device: Device, given: Contribution) -> Ring:
-        """The contribution on the session's grid: the last plain values of the sum."""
-        return given.encode(session.codec)
+        """The contribution on the session's grid: the last plain values of the sum.
+
+        The rounding is derived, not drawn: nobody else can foresee it, and yet a simulation, whose
+        identities do not change, ends with the same model each time it is run.
+        """
+        sum_ = struct.pack("<IB", session.round, session.purpose)
+        rand = device.identity.derive(labels.ROUNDING, session.model, sum_)
+        return given.encode(session.codec, rand)
 
     def _run_app(self, message: Message, context: Context) -> Message:
         """The owner's own train, evaluate or query function.

@@ -26,13 +26,14 @@ class Contribution:
     metrics: Floats
     weight: float
 
-    def encode(self, codec: Codec) -> Ring:
-        """Raises ParameterError for values outside the codec's bounds, or too many metrics."""
+    def encode(self, codec: Codec, rand: bytes) -> Ring:
+        """Rounded with 32 fresh random bytes. Raises ParameterError for values outside the codec's
+        bounds, or too many metrics."""
         if len(self.names) > codec.metrics:
             raise ParameterError(
                 f"{len(self.names)} metrics, the session has {codec.metrics} slots"
             )
-        return codec.encode(self.update, self.metrics, self.weight)
+        return codec.encode(self.update, self.metrics, self.weight, rand)
 
 
 def received_arrays(content: RecordDict) -> Arrays:

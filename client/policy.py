@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 
 from tacit.crypto.errors import ParameterError, PolicyRefusal
+from tacit.crypto.identity import Roster
+from tacit.crypto.secagg.parameters import SECURITY, cut_risk, least_degree, most_corrupt
 from tacit.crypto.secagg.session import Session
 
 
@@ -13,8 +15,10 @@ class Policy:
 
     min_cohort      smallest number of devices to be summed with
     min_survivors   smallest number of reports a sum may be opened over
-    corrupt         largest fraction of a cohort that may collude with the server; a sum is opened
-                    only if two devices of it at least are not among them
+    corrupt         largest fraction of cohort and roster that may collude with the server; a sum
+                    is opened only if two devices of it at least are not among them
+    security        a server that chooses who drops out may cut the graph of masks in two with a
+                    chance of 2**-security at most; 0 is any graph
     min_bits        narrowest ring: below it, masks would hide little of a wide range
     max_norm        largest L2 norm an update may have; longer ones are scaled down. None: as it is
     plain           whether anything is ever answered outside a secure sum
@@ -23,6 +27,7 @@ class Policy:
     min_cohort: int = 3
     min_survivors: int = 3
     corrupt: float = 1 / 3
+    security: int = SECURITY
     min_bits: int = 16
     max_norm: float | None = None
     plain: bool = False
@@ -32,6 +37,8 @@ class Policy:
             raise ParameterError("min_cohort and min_survivors must be at least 2: one is no crowd")
         if not 0 <= self.corrupt < 1:
             raise ParameterError(f"corrupt={self.corrupt}, expected 0 <= corrupt < 1")
+        if self.security < 0:
+            raise ParameterError(f"security={self.security}, expected 0 or more")
         if self.max_norm is not None and not self.max_norm > 0:
             raise ParameterError(f"max_norm={self.max_norm}, expected above 0")
 
@@ -42,38 +49,64 @@ class Policy:
             max(self.min_cohort, other.min_cohort),
             max(self.min_survivors, other.min_survivors),
             max(self.corrupt, other.corrupt),
+            max(self.security, other.security),
             max(self.min_bits, other.min_bits),
             min(norms, default=None),
             self.plain and other.plain,
         )
 
-    def check(self, session: Session) -> None:
-        """Raises PolicyRefusal, with the reason, for a session outside this policy."""
-        cohort, committee = len(session.cohort), len(session.committee)
+    def check(self, session: Session, roster: Roster) -> None:
+        """Raises PolicyRefusal, with the reason, for a session outside this policy.
+
+        `roster` is the one that the session names.
+        """
+        cohort = len(session.cohort)
         if cohort < self.min_cohort:
             raise PolicyRefusal(f"a cohort of {cohort}, this device asks for {self.min_cohort}")
         if session.min_survivors < self.min_survivors:
             raise PolicyRefusal(
                 f"a sum over {session.min_survivors}, this device asks for {self.min_survivors}"
             )
-        # The server chose the committee out of the cohort, and it chooses whose reports arrive: the
-        # worst case is that all of the corrupt devices are on the committee and among the
-        # survivors. Their own reports they can subtract from the sum, so one honest survivor
-        # would stand alone.
+        # The server chose the cohort, and it chooses whose reports arrive: the worst case is that
+        # all of the corrupt devices are among the survivors. Their own reports they can subtract
+        # from the sum, so one honest survivor would stand alone.
         corrupt = math.floor(self.corrupt * cohort)
         if session.min_survivors - corrupt < 2:
             raise PolicyRefusal(
                 f"a sum over {session.min_survivors} with {corrupt} of the cohort corrupt: "
                 f"this device asks for {corrupt + 2}"
             )
-        members = min(corrupt, committee)
-        if 2 * session.threshold <= committee + members:
-            raise PolicyRefusal(
-                f"threshold {session.threshold} of {committee} falls to {members} corrupt members"
-            )
+        self._check_committee(session, roster)
+        self._check_graph(session, corrupt)
         if session.codec.bits < self.min_bits:
             raise PolicyRefusal(
                 f"a ring of {session.codec.bits} bits, this device asks for {self.min_bits}"
+            )
+
+    def _check_committee(self, session: Session, roster: Roster) -> None:
+        """Two sets of survivors cannot both be attested, nor corrupt members alone open any."""
+        size = session.committee_size
+        if session.seats:
+            if not set(session.committee) <= set(roster.drawn(size)):
+                raise PolicyRefusal("a committee that the roster's beacon did not draw")
+            enrolled = len(roster.members)
+            members = most_corrupt(enrolled, math.floor(self.corrupt * enrolled), size)
+        else:  # the server chose it: all corrupt devices of the cohort may be on it
+            members = min(math.floor(self.corrupt * len(session.cohort)), size)
+        if 2 * session.threshold <= size + members:
+            raise PolicyRefusal(
+                f"threshold {session.threshold} of {size} falls to {members} corrupt members"
+            )
+
+    def _check_graph(self, session: Session, corrupt: int) -> None:
+        """No choice of survivors leaves the honest ones in two parts that share no mask."""
+        cohort = len(session.cohort)
+        removable = cohort - session.min_survivors
+        if cut_risk(cohort, corrupt, removable, session.degree) > -self.security:
+            least = least_degree(cohort, corrupt, removable, self.security)
+            raise PolicyRefusal(
+                f"{session.degree} neighbours in a cohort of {cohort} of which {corrupt} may be "
+                f"corrupt and {removable} missing: this device asks for {least}"
             )
 
     def check_plain(self, kind: str) -> None:

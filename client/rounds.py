@@ -1,6 +1,5 @@
 """Moving a device through a sum, one message at a time, each state used once."""
 
-import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -9,9 +8,9 @@ import numpy as np
 from tacit.client.vault import Vault
 from tacit.crypto.errors import ProtocolError
 from tacit.crypto.identity import KEY_BYTES
-from tacit.crypto.secagg.client import Attested, Enrolled, Reported
+from tacit.crypto.secagg.client import Attested, Enrolled, Reported, agree_all
 from tacit.crypto.secagg.messages import SECRET_BYTES
-from tacit.crypto.secagg.session import Purpose, Session
+from tacit.crypto.secagg.session import DIGEST_BYTES, Purpose, Session
 from tacit.crypto.wire import Reader, Writer
 
 State = Enrolled | Reported | Attested
@@ -20,6 +19,7 @@ M = TypeVar("M")
 
 _SESSION = "session"
 _RUN = "run"
+_AGREED = "agreed"
 _SERVED = "served"
 
 
@@ -57,8 +57,29 @@ def forget(vault: Vault) -> None:
 
 
 def keep_run(vault: Vault, state: Enrolled) -> None:
-    """Keep the run key. The key of an earlier run is gone: nothing of it can be opened any more."""
+    """Keep the run key. The key of an earlier run is gone, and all secrets that came of it: nothing
+    of that run can be opened any more."""
+    vault.take(_AGREED)
     vault.write(_RUN, encode_state(state))
+
+
+def agreed(vault: Vault, session: Session) -> dict[int, bytes]:
+    """Our secret with each party of the session: kept for a cohort, since in every round of a run
+    they are the same. Raises ProtocolError if we are not enrolled in the run, or for a low-order
+    point."""
+    data = vault.read(_AGREED)
+    if data is not None and data[:DIGEST_BYTES] == session.cohort_digest:
+        secrets = data[DIGEST_BYTES:]
+        return {
+            party: secrets[at * KEY_BYTES : (at + 1) * KEY_BYTES]
+            for at, party in enumerate(session.parties)
+        }
+    state = run_state(vault, session.run)
+    if state is None:
+        raise ProtocolError("this device has no key of this run", sender=0, stage="rounds")
+    fresh = agree_all(state, session)
+    vault.write(_AGREED, session.cohort_digest + b"".join(fresh[p] for p in session.parties))
+    return fresh
 
 
 def run_state(vault: Vault, run: int) -> Enrolled | None:
@@ -106,9 +127,8 @@ def encode_state(state: State) -> bytes:
     match state:
         case Enrolled(run, device, secret):
             return Writer().u8(0).u64(run).u64(device).fixed(secret, KEY_BYTES).data()
-        case Reported(session, device, secret):
-            writer = Writer().u8(1).blob(session.encode()).u64(device)
-            return writer.fixed(secret, KEY_BYTES).data()
+        case Reported(session, device):
+            return Writer().u8(1).blob(session.encode()).u64(device).data()
         case Attested(session, device, survivors, opened):
             writer = Writer().u8(2).blob(session.encode()).u64(device).u32(len(survivors))
             for survivor in survivors:
@@ -125,17 +145,17 @@ def decode_state(data: bytes) -> State:
         state = Enrolled(reader.u64(), reader.u64(), reader.fixed(KEY_BYTES))
     elif kind == 1:
         session = Session.decode(reader.blob())
-        state = Reported(session, reader.u64(), reader.fixed(KEY_BYTES))
+        state = Reported(session, reader.u64())
     elif kind == 2:
         session = Session.decode(reader.blob())
         device = reader.u64()
         count = reader.count(len(session.cohort))
         survivors = tuple(reader.u64() for _ in range(count))
-        shape = (count, 1 + len(session.cohort) - count, SECRET_BYTES)
         opened = reader.blob()
-        if len(opened) != math.prod(shape):
-            raise reader.bad(f"{len(opened)} bytes of shares for {count} survivors")
-        state = Attested(session, device, survivors, np.frombuffer(opened, np.uint8).reshape(shape))
+        if len(opened) % SECRET_BYTES:
+            raise reader.bad(f"{len(opened)} bytes of shares of {SECRET_BYTES}")
+        shares = np.frombuffer(opened, np.uint8).reshape(-1, SECRET_BYTES)
+        state = Attested(session, device, survivors, shares)
     else:
         raise reader.bad(f"state of kind {kind}")
     reader.end()

@@ -7,24 +7,41 @@ A contribution is an update, a few metrics and a weight. All three ride in one v
 so that the opened sum gives weighted means and the total weight, and nobody's own weight or loss
 is ever seen. The last coordinate counts devices: it is exact, and so tells a sum whose masks
 cancelled from noise, which would get past it one time in 2**bits.
+
+The update is rounded stochastically: rounding to the nearest would lose whatever stays below half
+a step on every device, and the sum would be wrong by up to clients / 2 steps. With a dither r, 16
+bits drawn for each coordinate, and t the coordinate in steps, it is
+
+    ( rint(t * 2**16) + r ) >> 16       rint: to the nearest, ties to even; >>: rounds down
+
+which is one of the two integers around t, and t itself where t is whole. Of the 2**16 values of r
+as many round up as t's fraction has units of 2**-16, so the mean is rint(t * 2**16) / 2**16: off
+by 2**-17 of a step at most. Without the rint it would be off by up to 2**-16, always downwards:
+of such biases, Fitzgibbon and Felix 2025, "On Stochastic Rounding with Few Random Bits"
+(arXiv:2504.20634). Metrics and weights are few and have digits to spare: they are rounded to the
+nearest.
 """
 
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tacit.crypto.errors import ParameterError, ProtocolError
+from tacit.crypto.prg import KeyStream
 from tacit.crypto.vector import Floats
+from tacit.crypto.vector import Ring as Ring  # its name for those who encode and decode
 
-Ring: TypeAlias = NDArray[np.uint32] | NDArray[np.uint64]
-
-CHUNK = 1 << 16  # coordinates; float64 chunks of 512 KiB stay in the second-level cache
+CHUNK = 1 << 15  # coordinates; what is held of a chunk, 700 KiB, stays in the second-level cache
 TAIL = 2  # the weight and the count
 LIMB_BITS = 26  # two digits then fill the 53 bits that a float64 holds exactly
+DITHER_BITS = 16
+# Added to a number below 2**35, it leaves that number in the low bits of the float64's mantissa,
+# as a whole number of 2**-16: the last place of all from 2**36 to 2**37 is that much.
+ANCHOR = 1.5 * 2.0 ** (52 - DITHER_BITS)
+ANCHOR_STEPS = np.float64(ANCHOR).view(np.uint64) >> np.uint64(DITHER_BITS)
 SMALLEST, LARGEST = 2.0**-64, 2.0**64  # of a bound: its scale is then far from float64's ends
 
 
@@ -39,13 +56,17 @@ class Mean:
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """Maps x, |x| <= bound, to round(x * scale) mod 2**bits; scale is the largest power of two
+    """Maps x, |x| <= bound, to x * scale, rounded, mod 2**bits; scale is the largest power of two
     that leaves room for `clients` vectors.
 
     Guarantees, for at most `clients` contributions:
       - sums never wrap: decode(sum of encodings) is exact on the grid;
-      - each coordinate of a contribution is rounded by at most 0.5 / scale, beside the 2**-53
-        of its size that float64 itself rounds by;
+      - each coordinate of an update is rounded by less than 1 / scale, and on average over the
+        dither by at most 2**-17 / scale; one on the grid is not rounded at all;
+      - a metric and the weight are rounded by at most half of their steps;
+      - beside all this, float64 itself rounds by 2**-53 of the size, two or three times. From
+        2**37 steps on a float64 has less than 16 bits of fraction left for the dither to round,
+        from 2**52 on none;
       - encode refuses a coordinate above its bound or not finite: clipping is the caller's step,
         and clipping silently here would hide a broken bound.
 
@@ -85,15 +106,15 @@ class Codec:
                     f"in {self.bits} bits: raise bits or lower {name}"
                 )
 
-    def _scale(self, bound: float) -> float:
-        # clients * (bound * scale + 1/2) < 2**(bits - 1), with scale a power of two so that
+    def _scale(self, bound: float, rounding: Fraction) -> float:
+        # clients * (bound * scale + rounding) < 2**(bits - 1), with scale a power of two so that
         # dividing by it is exact.
-        return _power_below(Fraction(2 ** (self.bits - 1), self.clients) - Fraction(1, 2), bound)
+        return _power_below(Fraction(2 ** (self.bits - 1), self.clients) - rounding, bound)
 
     @property
     def scale(self) -> float:
         """Steps per unit of update."""
-        return self._scale(self.bound)
+        return self._scale(self.bound, Fraction(1))
 
     @property
     def limb(self) -> int:
@@ -110,7 +131,7 @@ class Codec:
     @property
     def weight_scale(self) -> float:
         """Steps per unit of weight; integer weights are exact."""
-        return self._scale(self.max_weight)
+        return self._scale(self.max_weight, Fraction(1, 2))
 
     @property
     def size(self) -> int:
@@ -122,12 +143,14 @@ class Codec:
         """The machine word that holds one ring element."""
         return np.dtype(np.uint32) if self.bits <= 32 else np.dtype(np.uint64)
 
-    def encode(self, update: Floats, metrics: Floats, weight: float) -> Ring:
+    def encode(self, update: Floats, metrics: Floats, weight: float, rand: bytes) -> Ring:
         """One contribution as ring elements, shape (size,), not reduced above `bits`.
 
-        `metrics` may be shorter than the slots: the rest are 0. Raises ParameterError for a
-        coordinate above its bound or not finite, or a weight outside 0 < weight <= max_weight. The
-        error quotes the value, so it is for the device's own log and never for the server.
+        `rand` is 32 fresh random bytes, the key of the dither's `KeyStream`: two bytes for each
+        coordinate of the update, in order, little-endian. `metrics` may be shorter than the slots:
+        the rest are 0. Raises ParameterError for a coordinate above its bound or not finite, or a
+        weight outside 0 < weight <= max_weight. The error quotes the value, so it is for the
+        device's own log and never for the server.
         """
         if update.shape != (self.length,) or metrics.ndim != 1 or metrics.size > self.metrics:
             raise ParameterError(
@@ -139,11 +162,7 @@ class Codec:
             )
         share = weight / self.max_weight
         out = np.empty(self.size, self.dtype)
-        for start in range(0, self.length, CHUNK):
-            part = update[start : start + CHUNK]
-            _check(part, self.bound, "update", "bound")
-            steps = np.rint(part * (self.scale * share)).astype(np.int64)
-            out[start : start + part.size] = steps.astype(self.dtype)  # keeps the low bits
+        self._encode_update(update, self.scale * share, rand, out[: self.length])
         _check(metrics, self.metric_bound, "metrics", "metric_bound")
         slots = np.zeros(self.metrics)
         slots[: metrics.size] = metrics
@@ -152,6 +171,18 @@ class Codec:
         out[-2] = round(weight * self.weight_scale)
         out[-1] = 1
         return out
+
+    def _encode_update(self, update: Floats, scale: float, rand: bytes, out: Ring) -> None:
+        """`update * scale`, rounded with dither, into `out`, chunk by chunk."""
+        stream = KeyStream(rand, self.length * DITHER_BITS // 8)
+        steps = np.empty(min(CHUNK, self.length))
+        dither = np.empty(steps.size, f"<u{DITHER_BITS // 8}")
+        for start in range(0, self.length, CHUNK):
+            part = update[start : start + CHUNK]
+            _check(part, self.bound, "update", "bound")
+            stream.fill(dither[: part.size])
+            np.multiply(part, scale, out=steps[: part.size])
+            _round(steps[: part.size], dither[: part.size], out[start : start + part.size])
 
     def decode(self, total: Ring, survivors: int) -> Mean:
         """The means of a sum over `survivors` contributions.
@@ -184,10 +215,10 @@ class Codec:
         """Whether a sum of so much weight is beyond what `survivors` honest encoders reach."""
         if signed[-2] > survivors * (self.max_weight * self.weight_scale + 0.5):
             return True
-        # Each device rounds its coordinate, and its weight, by up to half a step; and a float64
-        # rounds this bound itself, which matters from 50 bits on.
+        # Each device rounds its coordinate by up to a step, and its weight by up to half a step;
+        # and a float64 rounds this bound itself, which matters from 50 bits on.
         of_weight = survivors / (2 * self.weight_scale * self.max_weight)
-        reach = self.bound * self.scale * (share + of_weight) + survivors / 2
+        reach = self.bound * self.scale * (share + of_weight) + survivors
         return bool(np.abs(signed[: self.length]).max(initial=0) > reach * (1 + 2.0**-48))
 
     def _digits(self, metrics: Floats) -> NDArray[np.int64]:
@@ -206,9 +237,31 @@ class Codec:
         return signed
 
 
+def _round(steps: Floats, dither: NDArray[np.uint16], out: Ring) -> None:
+    """(rint(steps * 2**16) + dither) >> 16 into `out`, modulo its word; `steps` is overwritten.
+
+    As in the module's docstring. |steps| < 2**31 where `out` is uint32, else < 2**62.
+    """
+    wide = out.itemsize == 8
+    if wide:  # too large for the mantissa: set the whole part, and it is exact, aside
+        whole = np.rint(steps)
+        steps -= whole
+    steps += ANCHOR  # this is the rounding to 2**-16
+    fixed = steps.view(np.uint64)
+    fixed += dither
+    fixed >>= np.uint64(DITHER_BITS)
+    if wide:
+        fixed -= ANCHOR_STEPS
+        out.view(np.int64)[:] = whole
+        out += fixed
+    else:
+        out[:] = fixed  # keeps the low 32 bits, in which the anchor has none
+
+
 def _check(x: Floats, bound: float, what: str, setting: str) -> None:
-    largest = float(np.max(np.abs(x), initial=0.0))
-    if not largest <= bound:  # also false for NaN
+    low, high = x.min(initial=0.0), x.max(initial=0.0)
+    if not (-bound <= low and high <= bound):  # also true for NaN, which both then are
+        largest = np.maximum(-low, high)
         found = f"of size {largest:g}" if np.isfinite(largest) else "that is not finite"
         raise ParameterError(f"{what} holds a value {found}; {setting} is {bound:g}")
 

@@ -23,6 +23,7 @@ from tacit.crypto.wire import VERSION, Reader, Writer
 
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
+BEACON_BYTES = 32
 MAX_DEVICES = 1 << 20
 
 
@@ -44,6 +45,10 @@ class Identity:
     def sign(self, label: bytes, content: bytes) -> bytes:
         """64-byte Ed25519 signature over `content`, good for the purpose `label` only."""
         return self._key.sign(_labelled(label, content))
+
+    def derive(self, label: bytes, *context: bytes) -> bytes:
+        """32 bytes for one purpose that nobody else can tell from random ones: see `derive`."""
+        return derive(self.secret, label, *context)
 
     @property
     def _key(self) -> Ed25519PrivateKey:
@@ -75,24 +80,41 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Roster:
-    """The enrolled devices, sorted, signed by the authority. `serial` grows with every issue."""
+    """The enrolled devices, sorted, signed by the authority. `serial` grows with every issue.
+
+    `beacon` are 32 random bytes that the authority draws for each issue, after the members are
+    known. They seat the committees of large sums (see `drawn`), so that neither a server nor a
+    member has a say in who sits on one.
+    """
 
     serial: int
     members: tuple[Member, ...]
+    beacon: bytes
     signature: bytes
 
     @classmethod
-    def signed(cls, authority: Identity, serial: int, members: Iterable[Member]) -> "Roster":
-        """Raises ParameterError for a device or a key listed twice, or a device number below 1."""
+    def signed(
+        cls, authority: Identity, serial: int, members: Iterable[Member], beacon: bytes
+    ) -> "Roster":
+        """Raises ParameterError for a device or a key listed twice, a device number below 1, or a
+        beacon that is not 32 bytes."""
         ordered = tuple(sorted(members, key=lambda member: member.device))
         if (fault := _fault(ordered)) is not None:
             raise ParameterError(fault)
-        body = _roster_body(serial, ordered)
-        return cls(serial, ordered, authority.sign(labels.ROSTER, body))
+        body = _roster_body(serial, ordered, beacon)
+        return cls(serial, ordered, beacon, authority.sign(labels.ROSTER, body))
+
+    def drawn(self, seats: int) -> tuple[int, ...]:
+        """The `seats` devices that the beacon draws, sorted; all devices if there are fewer.
+
+        A function of the roster alone: were a run, a round or a cohort part of it, the server,
+        which chooses those, would try until it liked the committee.
+        """
+        return _drawn(self.beacon, tuple(member.device for member in self.members), seats)
 
     def verify(self, authority: bytes) -> None:
         """Raises ProtocolError unless the holder of the key `authority` signed this roster."""
-        body = _roster_body(self.serial, self.members)
+        body = _roster_body(self.serial, self.members, self.beacon)
         if not verified(authority, labels.ROSTER, body, self.signature):
             raise ProtocolError("roster is not signed by the authority", sender=0, stage="enrol")
 
@@ -110,7 +132,7 @@ class Roster:
         return hashlib.sha256(_labelled(labels.ROSTER, self.encode())).digest()
 
     def encode(self) -> bytes:
-        return _roster_body(self.serial, self.members) + self.signature
+        return _roster_body(self.serial, self.members, self.beacon) + self.signature
 
     @classmethod
     @lru_cache(maxsize=4)  # read at every stage; a roster is public
@@ -124,11 +146,12 @@ class Roster:
             Member(reader.u64(), reader.fixed(KEY_BYTES), reader.u64())
             for _ in range(reader.count(MAX_DEVICES))
         )
+        beacon = reader.fixed(BEACON_BYTES)
         signature = reader.fixed(SIGNATURE_BYTES)
         reader.end()
         if (fault := _fault(members)) is not None:
             raise reader.bad(fault)
-        return cls(serial, members, signature)
+        return cls(serial, members, beacon, signature)
 
 
 def _fault(members: tuple[Member, ...]) -> str | None:
@@ -142,11 +165,19 @@ def _fault(members: tuple[Member, ...]) -> str | None:
     return None
 
 
-def _roster_body(serial: int, members: tuple[Member, ...]) -> bytes:
+def _roster_body(serial: int, members: tuple[Member, ...], beacon: bytes) -> bytes:
     writer = Writer().u8(VERSION).u64(serial).u32(len(members))
     for member in members:
         writer.u64(member.device).fixed(member.public, KEY_BYTES).u64(member.valid_until)
-    return writer.data()
+    return writer.fixed(beacon, BEACON_BYTES).data()
+
+
+@lru_cache(maxsize=16)  # asked at every sum, by everyone
+def _drawn(beacon: bytes, devices: tuple[int, ...], seats: int) -> tuple[int, ...]:
+    def ticket(device: int) -> bytes:
+        return hashlib.sha256(labels.SEAT + beacon + device.to_bytes(8, "little")).digest()
+
+    return tuple(sorted(sorted(devices, key=ticket)[:seats]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +198,7 @@ class RunKey:
 
     def verify(self, run: int, identity: bytes) -> None:
         """Raises ProtocolError unless the identity key `identity` signed this key for `run`."""
-        body = _run_key_body(run, self.device, self.public)
-        if not verified(identity, labels.RUN_KEY, body, self.signature):
+        if not _is_signed(self, run, identity):
             raise ProtocolError(
                 "run key is not signed by its device", sender=self.device, stage="enrol"
             )
@@ -179,6 +209,13 @@ class RunKey:
     @classmethod
     def read(cls, reader: Reader) -> "RunKey":
         return cls(reader.u64(), reader.fixed(KEY_BYTES), reader.fixed(SIGNATURE_BYTES))
+
+
+@lru_cache(maxsize=1 << 14)
+def _is_signed(key: RunKey, run: int, identity: bytes) -> bool:
+    """Kept, since all of it is public: many devices in one process check the same keys."""
+    body = _run_key_body(run, key.device, key.public)
+    return verified(identity, labels.RUN_KEY, body, key.signature)
 
 
 def _run_key_body(run: int, device: int, public: bytes) -> bytes:

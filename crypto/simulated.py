@@ -29,4 +29,5 @@ def simulated_roster(devices: int) -> Roster:
     """Devices 1..devices, signed by the simulated authority. The serial is the number of devices,
     so that a larger federation replaces a smaller one."""
     members = (Member(d, simulated_identity(d).public, _FOREVER) for d in range(1, devices + 1))
-    return Roster.signed(simulated_identity(0), devices, members)
+    beacon = derive(_ROOT, labels.SIMULATED, b"beacon", devices.to_bytes(8, "little"))
+    return Roster.signed(simulated_identity(0), devices, members, beacon)

@@ -18,6 +18,7 @@ from tacit.crypto.errors import ParameterError
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 Floats: TypeAlias = NDArray[np.float64]
+Ring: TypeAlias = NDArray[np.uint32] | NDArray[np.uint64]  # integers mod 2**bits
 
 
 @dataclass(frozen=True, slots=True)

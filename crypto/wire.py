@@ -5,14 +5,18 @@ checked before anything is read or allocated, and trailing bytes are refused.
 """
 
 import struct
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tacit.crypto.codec import Ring
 from tacit.crypto.errors import MalformedMessage, ParameterError
+from tacit.crypto.vector import Ring
 
-VERSION = 1
+VERSION = 2
 MAX_ITEMS = 1 << 16
+TILE = 1 << 15  # columns packed at a time: the few rows in use then fit the second-level cache
 
 
 class Writer:
@@ -86,10 +90,14 @@ class Reader:
         return value
 
     def fixed(self, size: int) -> bytes:
+        return bytes(self.view(size))
+
+    def view(self, size: int) -> memoryview:
+        """As `fixed`, without a copy: for a field as long as a model."""
         if size > len(self._data) - self._at:
             raise self.bad(f"ends {size - (len(self._data) - self._at)} bytes early")
         self._at += size
-        return bytes(self._data[self._at - size : self._at])
+        return self._data[self._at - size : self._at]
 
     def blob(self, most: int = 1 << 32) -> bytes:
         size = self.u32()
@@ -123,55 +131,143 @@ class Reader:
         return value
 
 
+_Place = tuple[int, NDArray[Any], NDArray[Any] | None]
+
+
 def packed_size(count: int, bits: int) -> int:
-    """Bytes that `count` ring elements of `bits` bits take."""
-    return (count * bits + 7) // 8
+    """Bytes that `count` ring elements of `bits` bits, 8..62, take."""
+    word = _word(bits)
+    lanes = 8 * word.itemsize
+    words = count if bits == lanes else -(-count // lanes) * bits
+    return words * word.itemsize
 
 
 def pack(vector: Ring, bits: int) -> bytes:
-    """The low `bits` bits of every element, one after the other, least significant bit first."""
-    width = vector.dtype.itemsize
-    little = vector.astype(vector.dtype.newbyteorder("<"), copy=False)
-    if bits == 8 * width:
-        return little.tobytes()
-    octets = little.view(np.uint8).reshape(-1, width)
-    if bits % 8 == 0:
-        return octets[:, : bits // 8].tobytes()
-    # Blocks of 8 elements are a whole number of bytes, so blocks pack independently: the
-    # eightfold blow-up of unpackbits stays small.
-    block = 1 << 15
-    parts = []
-    for start in range(0, len(octets), block):
-        flags = np.unpackbits(octets[start : start + block], axis=1, bitorder="little")
-        parts.append(np.packbits(flags[:, :bits], bitorder="little").tobytes())
-    return b"".join(parts)
+    """The low `bits` bits of every element, without gaps.
 
+    The format, in words of W bits, W = 32 for `bits` up to 32 and 64 beyond:
 
-def unpack(data: bytes, count: int, bits: int) -> Ring:
-    """Inverse of `pack` for data of exactly packed_size(count, bits) bytes.
+      - The vector, with zeros appended until W divides its length, is read as W rows by L columns:
+        element r * L + c stands in row r, column c.
+      - The W elements of a column are the digits of a number to base 2**bits, row 0 the lowest:
+        the sum of element * 2**(r * bits) over the rows r.
+      - The digits of that number to base 2**W, `bits` of them, are a column of words, the lowest
+        in row 0.
+      - These `bits` rows by L columns of words are written row by row, each word little-endian.
 
-    Elements are held in uint32 for `bits` <= 32, else in uint64. Raises ValueError for another
-    length or for padding bits that are not zero.
+    So elements are shifted a row at a time, all alike, which is what vector units do best. At
+    `bits` == W there is nothing to shift: the words are the vector, with nothing appended.
+
+    `vector` is held in the word of `bits`, as a `Codec` does; raises ParameterError if it is not.
     """
+    word = _word(bits)
+    _check_word(vector, word)
+    if bits == 8 * word.itemsize:
+        return vector.astype(word, copy=False).tobytes()
+    places = _places(bits)
+    columns = -(-vector.size // len(places))
+    words = np.zeros((bits, columns), word)
+    mask = np.array((1 << bits) - 1, word)
+    scratch = np.empty((2, min(TILE, columns)), vector.dtype)
+    for start in range(0, columns, TILE):
+        end = min(start + TILE, columns)
+        for row, (at, shift, rest) in enumerate(places):
+            values = vector[row * columns + start : row * columns + end]
+            low, moved = scratch[:, : values.size]  # shorter than the tile at the vector's end
+            into = words[at, start : start + values.size]
+            np.bitwise_and(values, mask, low)
+            np.bitwise_or(into, np.left_shift(low, shift, moved), into)
+            if rest is not None:
+                np.right_shift(low, rest, words[at + 1, start : start + values.size])
+    return words.tobytes()
+
+
+def unpack(data: bytes | memoryview, count: int, bits: int) -> Ring:
+    """The `count` elements that `pack` made `data` of, in uint32 for `bits` up to 32, else uint64.
+
+    Raises ValueError for data of another length than packed_size(count, bits), or whose appended
+    elements are not zero.
+    """
+    word = _word(bits).newbyteorder("=")
+    vector: Ring = np.zeros(count, word)
+    fold(vector, data, bits)
+    vector &= word.type((1 << bits) - 1)
+    return vector
+
+
+def fold(total: Ring, data: bytes | memoryview, bits: int) -> None:
+    """Add to `total`, in place, the elements that `pack` made `data` of, tile by tile.
+
+    The low `bits` bits of `total` are the sum's; those above are left as they come, since a sum in
+    the ring is reduced once, when it is complete. Raises ValueError as `unpack`, and ParameterError
+    if `total` is not held in the word of `bits`; `total` is then as before.
+    """
+    word = _word(bits)
+    _check_word(total, word)
+    words = _words(data, total.size, bits)
+    if bits == 8 * word.itemsize:
+        np.add(total, words[0], total)
+        return
+    columns = words.shape[1]
+    scratch = np.empty((2, min(TILE, columns)), total.dtype)
+    for start in range(0, columns, TILE):
+        end = min(start + TILE, columns)
+        # Arithmetic on words at odd addresses, as in a view of a message, is slow: copy those.
+        tile = np.require(words[:, start:end], requirements="A")
+        for row, place in enumerate(_places(bits)):
+            into = total[row * columns + start : row * columns + end]
+            np.add(into, _row(tile[:, : into.size], place, scratch[:, : into.size]), into)
+
+
+def _words(data: bytes | memoryview, count: int, bits: int) -> Ring:
+    """The words of packed data, rows by columns, once length and appended zeros are checked."""
     if len(data) != packed_size(count, bits):
         raise ValueError(f"{len(data)} bytes, expected {packed_size(count, bits)}")
-    width = 4 if bits <= 32 else 8
-    word = np.dtype(f"<u{width}")
-    raw = np.frombuffer(data, np.uint8)
-    if bits == 8 * width:
-        return raw.view(word).copy()
-    octets = np.zeros((count, width), np.uint8)
-    if bits % 8 == 0:
-        octets[:, : bits // 8] = raw.reshape(count, bits // 8)
-        return octets.view(word).reshape(-1)
-    if (spare := 8 * len(raw) - count * bits) and raw[-1] >> (8 - spare):
-        raise ValueError("padding bits are not zero")
-    block = 1 << 15
-    for start in range(0, count, block):
-        items = min(block, count - start)
-        part = raw[start * bits // 8 : (start * bits + items * bits + 7) // 8]
-        flags = np.unpackbits(part, count=items * bits, bitorder="little").reshape(items, bits)
-        octets[start : start + items, : (bits + 7) // 8] = np.packbits(
-            flags, axis=1, bitorder="little"
-        )
-    return octets.view(word).reshape(-1)
+    word = _word(bits)
+    words: Ring = np.frombuffer(data, word)
+    if bits == 8 * word.itemsize:
+        return words.reshape(1, count)
+    words = words.reshape(bits, -1)
+    columns = words.shape[1]
+    for row in range(count // max(columns, 1), 8 * word.itemsize):
+        spare = words[:, max(count - row * columns, 0) :]
+        value = _row(spare, _places(bits)[row], np.empty((2, spare.shape[1]), word))
+        if np.any(value & word.type((1 << bits) - 1)):
+            raise ValueError("padding is not zero")
+    return words
+
+
+def _row(words: Ring, place: _Place, scratch: Ring) -> Ring:
+    """One row of elements, with other rows' bits above their own; it stands in `scratch`."""
+    at, shift, rest = place
+    value: Ring = np.right_shift(words[at], shift, scratch[0])
+    if rest is not None:
+        np.bitwise_or(value, np.left_shift(words[at + 1], rest, scratch[1]), value)
+    return value
+
+
+@lru_cache(maxsize=64)
+def _places(bits: int) -> tuple[_Place, ...]:
+    """For each row of elements: the row of words where it begins, the bit there, and, where it
+    reaches into the next row of words, how many of its bits are in the first.
+
+    As arrays without a dimension, which numpy takes in half the time of a number.
+    """
+    word = _word(bits).newbyteorder("=")
+    lanes = 8 * word.itemsize
+    places = []
+    for row in range(lanes):
+        at, shift = divmod(row * bits, lanes)
+        rest = np.array(lanes - shift, word) if shift + bits > lanes else None
+        places.append((at, np.array(shift, word), rest))
+    return tuple(places)
+
+
+def _word(bits: int) -> np.dtype[Any]:
+    """The word that elements of so many bits are held in, little-endian."""
+    return np.dtype("<u4") if bits <= 32 else np.dtype("<u8")
+
+
+def _check_word(vector: Ring, word: np.dtype[Any]) -> None:
+    if vector.dtype != word.newbyteorder("="):
+        raise ParameterError(f"elements are held in {word.name} here, not {vector.dtype}")

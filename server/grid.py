@@ -91,21 +91,9 @@ class SecureGrid(WrappedGrid):
     ) -> tuple[Session, Opened]:
         """All stages of one sum. Raises TooFewClients or ProtocolError if it is not opened."""
         roster = self._roster or self._simulated()
-        nodes = self._enrolled(broadcast, roster)
-        model = broadcast.model
-        binding = Binding(
-            roster.digest(),
-            model_digest(model),
-            stages.config_digest(dict(broadcast.config), self._weight_key, broadcast.kind),
-        )
-        session = self.protocol.session(
-            self.run.run_id,
-            broadcast.round,
-            purpose,
-            [self._keys[node] for node in nodes.values()],
-            Layout.of(model).size if purpose is Purpose.TRAIN else 0,
-            binding,
-        )
+        self._enrol(broadcast, roster)
+        nodes = self._nodes()
+        session = self._session(broadcast, purpose, roster, nodes)
         collecting = Collecting(session, roster)
         self._report(broadcast, session, nodes, collecting, timeout)
         for device, reason in collecting.strays().items():
@@ -130,10 +118,43 @@ class SecureGrid(WrappedGrid):
             self._keys.clear()
         return simulated_roster(self._most_online)
 
-    def _enrolled(self, broadcast: Broadcast, roster: Roster) -> dict[int, int]:
-        """Nodes of the cohort by device, enrolled in this run if they were not before."""
+    def _session(
+        self, broadcast: Broadcast, purpose: Purpose, roster: Roster, nodes: Mapping[int, int]
+    ) -> Session:
+        """The sum that this exchange asks for, among those of its nodes that are enrolled."""
+        model = broadcast.model
+        keys = {device: self._keys[node] for device, node in nodes.items()}
+        asked = {self._number(node) for node in broadcast.nodes}
+        return self.protocol.session(
+            self.run.run_id,
+            broadcast.round,
+            purpose,
+            [key for device, key in keys.items() if device in asked],
+            roster,
+            {device: key for device, key in keys.items() if device not in asked},
+            Layout.of(model).size if purpose is Purpose.TRAIN else 0,
+            Binding(
+                model_digest(model),
+                stages.config_digest(dict(broadcast.config), self._weight_key, broadcast.kind),
+            ),
+        )
+
+    def _nodes(self) -> dict[int, int]:
+        """The node of every device that is enrolled in this run and has not lied."""
+        held = {key.device: node for node, key in self._keys.items()}
+        return {device: node for device, node in held.items() if device not in self._banned}
+
+    def _enrol(self, broadcast: Broadcast, roster: Roster) -> None:
+        """Enrol the nodes of the cohort, and of the committee, that are not enrolled in this run.
+
+        Which device is on which node the server learns by this alone, so where a committee is drawn
+        all nodes are asked, once.
+        """
+        asked = list(broadcast.nodes)
+        if self.protocol.shape(len(asked), len(roster.members)).seats:
+            asked += sorted(set(self.inner.get_node_ids()) - set(asked))
         content = _record({stages.ROSTER: roster.encode()})
-        fresh = {node: content for node in broadcast.nodes if node not in self._keys}
+        fresh = {node: content for node in asked if node not in self._keys}
         if fresh:
             run, taken = self.run.run_id, {key.device: node for node, key in self._keys.items()}
             identities = {member.device: member.public for member in roster.members}
@@ -152,11 +173,6 @@ class SecureGrid(WrappedGrid):
                 self._keys[node] = key
 
             self._run_leg(broadcast.round, "enrol", stages.ENROL, fresh, add)
-        return {
-            self._keys[node].device: node
-            for node in broadcast.nodes
-            if node in self._keys and self._keys[node].device not in self._banned
-        }
 
     def _report(
         self,
@@ -168,16 +184,18 @@ class SecureGrid(WrappedGrid):
     ) -> None:
         ours = ConfigRecord({stages.SESSION: session.encode(), stages.WEIGHT_KEY: self._weight_key})
         content = RecordDict({**broadcast.content, stages.RECORD: ours})
-        requests = dict.fromkeys(nodes.values(), content)
+        requests = dict.fromkeys((nodes[device] for device in session.devices), content)
         add = self._taking(collecting.add, "report")
         self._run_leg(broadcast.round, "report", broadcast.kind, requests, add, timeout)
 
     def _attest(self, round: int, nodes: Mapping[int, int], attesting: Attesting) -> None:
-        closed = attesting.closed
-        members = [m for m in closed.session.committee if m in closed.dealt]
-        requests = {
-            nodes[m]: _record({stages.MESSAGE: attesting.request(m).encode()}) for m in members
-        }
+        session, requests = attesting.closed.session, {}
+        seated = {key.device for key in session.witnesses}
+        for member in attesting.closed.members:
+            fields = {stages.MESSAGE: attesting.request(member).encode(session)}
+            if member in seated:  # it was not asked for a report, so it has not seen the session
+                fields[stages.SESSION] = session.encode()
+            requests[nodes[member]] = _record(fields)
         self._run_leg(
             round, "attest", stages.ATTEST, requests, self._taking(attesting.add, "attest")
         )

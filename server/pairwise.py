@@ -1,62 +1,110 @@
 """The parameters of pairwise-masked sums, and how a session is made from them."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from tacit.crypto.codec import Codec
 from tacit.crypto.errors import ParameterError, TooFewClients
-from tacit.crypto.identity import RunKey
+from tacit.crypto.identity import Roster, RunKey
+from tacit.crypto.secagg.parameters import COMPLETE, choose, most_corrupt
 from tacit.crypto.secagg.session import Purpose, Session, threshold_for
-
-# Everyone deals shares to everyone: 48 bytes for each pair of others in every report, 0.8 MB each
-# at this size. A sparser graph is what larger cohorts want.
-MAX_COHORT = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What a session is about: digests of the roster, the model and the configuration."""
+    """What a session is about: digests of the model and the configuration."""
 
-    roster: bytes
     model: bytes
     config: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Pairwise:
-    """Sums under pairwise masks, everyone masking against everyone, everyone on the committee.
+class Shape:
+    """Who masks with whom and who opens, in a cohort of a certain size: fields of a Session."""
 
-    bits            width of the ring: what one coordinate takes on the wire
+    degree: int
+    seats: int
+    threshold: int
+    min_survivors: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pairwise:
+    """Sums under pairwise masks.
+
+    precision       bits of one device's coordinate; the sum of a cohort takes a few more, and up
+                    to 32 in all are one machine word
     bound           largest |coordinate| of an update
     metrics         slots for metrics; metric_bound is the largest |value|
     max_weight      largest weight (example count) of a device
-    corrupt         fraction of the committee that may collude with the server
-    min_survivors   fewest reports a sum is opened over; None: the threshold
+    corrupt         fraction of the devices that may collude with the server
+    drop            fraction that may fall silent, from which larger cohorts get their graph
+    min_survivors   fewest reports a sum is opened over
+    degree          neighbours of a device, on average
+    seats           committee members drawn by the roster's beacon; 0 is the whole cohort
     stage_deadline  seconds for each of enrol, attest, reveal
 
-    What a device refuses is its policy's business: see `tacit.client.policy.Policy`.
+    What is None follows from `corrupt`, `drop` and the size of the cohort (see `shape`). What a
+    device refuses is its policy's business: see `tacit.client.policy.Policy`.
     """
 
-    bits: int = 32
+    precision: int = 25
     bound: float = 8.0
     metrics: int = 16
     metric_bound: float = 1000.0
     max_weight: float = 10_000.0
     corrupt: float = 1 / 3
+    drop: float = 0.3
     min_survivors: int | None = None
+    degree: int | None = None
+    seats: int | None = None
     stage_deadline: float = 60.0
 
     name = "pairwise"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.corrupt < 1:
-            raise ParameterError(f"corrupt={self.corrupt}, expected 0 <= corrupt < 1")
+        for name in ("corrupt", "drop"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ParameterError(f"{name}={getattr(self, name)}, expected 0 <= {name} < 1")
         if not self.stage_deadline > 0:
             raise ParameterError(f"stage_deadline={self.stage_deadline}, expected seconds above 0")
         if self.min_survivors is not None and self.min_survivors < 2:
             raise ParameterError(f"min_survivors={self.min_survivors}, expected at least 2")
         self._codec(0, 2)  # fails here rather than in a round
+
+    def shape(self, devices: int, roster: int) -> Shape:
+        """Graph and committee of a cohort of `devices` out of `roster`.
+
+        A small cohort is its own committee and masks all with all; a larger one gets what
+        `tacit.crypto.secagg.parameters.choose` finds. Raises TooFewClients for a cohort that is
+        smaller than its min_survivors, and ParameterError for one that no graph and committee
+        protect.
+        """
+        whole = threshold_for(devices, math.floor(self.corrupt * devices))
+        shape = Shape(devices - 1, 0, whole, max(2, whole))
+        if devices > COMPLETE and None in (self.degree, self.seats):
+            found = choose(devices, self.corrupt, self._drop(devices), roster)
+            shape = Shape(found.degree, found.seats, found.threshold, found.min_survivors)
+        if self.degree is not None:
+            shape = replace(shape, degree=min(self.degree, devices - 1))
+        if self.seats is not None:
+            shape = replace(shape, seats=0, threshold=whole)
+        if self.seats:
+            seats = min(self.seats, roster)
+            corrupt = most_corrupt(roster, math.floor(self.corrupt * roster), seats)
+            shape = replace(shape, seats=seats, threshold=threshold_for(seats, corrupt))
+        if self.min_survivors is not None:
+            shape = replace(shape, min_survivors=self.min_survivors)
+        if devices < shape.min_survivors:
+            raise TooFewClients(f"a cohort of {devices}, at least {shape.min_survivors} needed")
+        return shape
+
+    def _drop(self, devices: int) -> float:
+        """The fraction of a cohort that a sum may miss."""
+        if self.min_survivors is None:
+            return self.drop
+        return (devices - self.min_survivors + 0.5) / devices  # half: rounding cannot cost one
 
     def session(
         self,
@@ -64,39 +112,50 @@ class Pairwise:
         round: int,
         purpose: Purpose,
         cohort: Sequence[RunKey],
+        roster: Roster,
+        others: Mapping[int, RunKey],
         length: int,
         binding: Binding,
     ) -> Session:
         """One sum over `cohort` of updates of `length` coordinates.
 
-        Raises TooFewClients for a cohort smaller than min_survivors or than 2, and ParameterError
-        for one of more than MAX_COHORT, or one the codec has no room for.
+        `others` are the run keys of devices that are there and not in the cohort: whom a seat is
+        drawn for, of these, is a witness. Raises TooFewClients if the committee is too few, and
+        what `shape` raises.
         """
-        size = len(cohort)
-        if size > MAX_COHORT:
-            raise ParameterError(
-                f"{size} devices in one sum, at most {MAX_COHORT}: sample fewer per round"
-            )
-        threshold = threshold_for(size, math.floor(self.corrupt * size))
-        least = self.min_survivors or max(2, threshold)
-        if size < max(2, least):
-            raise TooFewClients(f"a cohort of {size}, at least {max(2, least)} needed")
+        shape = self.shape(len(cohort), len(roster.members))
         ordered = tuple(sorted(cohort, key=lambda key: key.device))
+        committee = tuple(key.device for key in ordered)
+        witnesses: tuple[RunKey, ...] = ()
+        if shape.seats:
+            known = {**others, **{key.device: key for key in ordered}}
+            witnesses = tuple(
+                known[d] for d in roster.drawn(shape.seats) if d in known and d not in committee
+            )
+            committee = tuple(d for d in roster.drawn(shape.seats) if d in known)
+        if len(committee) < shape.threshold:
+            raise TooFewClients(
+                f"{len(committee)} committee members are there, {shape.threshold} needed"
+            )
         return Session(
             run=run,
             round=round,
             purpose=purpose,
-            codec=self._codec(length, size),
+            codec=self._codec(length, len(ordered)),
             cohort=ordered,
-            committee=tuple(key.device for key in ordered),
-            threshold=threshold,
-            min_survivors=least,
-            roster=binding.roster,
+            witnesses=witnesses,
+            degree=shape.degree,
+            committee=committee,
+            seats=shape.seats,
+            threshold=shape.threshold,
+            min_survivors=shape.min_survivors,
+            roster=roster.digest(),
             model=binding.model,
             config=binding.config,
         )
 
     def _codec(self, length: int, clients: int) -> Codec:
+        """The narrowest ring in which `clients` values of `precision` bits add up."""
         return Codec(
             length=length,
             clients=clients,
@@ -104,5 +163,5 @@ class Pairwise:
             bound=self.bound,
             metric_bound=self.metric_bound,
             max_weight=self.max_weight,
-            bits=self.bits,
+            bits=self.precision + clients.bit_length(),
         )

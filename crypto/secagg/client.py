@@ -1,16 +1,20 @@
 """The device's side of a masked sum, one frozen state per stage.
 
-    enrol ─> Enrolled ─report─> Reported ─attest─> Attested ─reveal─> (end)
+    enrol ─> Enrolled ─┬─ report ──> Reported ─attest─> Attested ─reveal─> (end)
+                       └─ witness ──────┘
 
 Each function takes the state the last stage left and what arrived, and returns the next state and
 the message to send. No input or output, no clock, no hidden randomness. Each state but `Enrolled`
 is good for one step, and `Enrolled` for one report in each session: two sets attested, two reports
 or two reveals could give an input away. Python cannot consume a value, so whoever stores states
 goes through `tacit.client.rounds`.
+
+`agreed` is what `agree_all` gives: one secret with each party of the session. It depends on the run
+keys only, so a device computes it once for a cohort and keeps it as it keeps its run key.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
@@ -29,7 +33,8 @@ from tacit.crypto.identity import (
     run_public,
     verified,
 )
-from tacit.crypto.prg import add_masks
+from tacit.crypto.prg import add_masks, keystream
+from tacit.crypto.secagg.graph import neighbours, to_bits
 from tacit.crypto.secagg.messages import (
     SECRET_BYTES,
     Attestation,
@@ -42,9 +47,13 @@ from tacit.crypto.secagg.messages import (
     share_context,
     signed_part,
     survivors_digest,
+    wanted,
 )
 from tacit.crypto.secagg.session import DIGEST_BYTES, Session
 from tacit.crypto.shamir import Octets
+from tacit.crypto.wire import pack
+
+REPORT_RAND_BYTES = 2 * SECRET_BYTES  # for the self key, and for the coefficients of the shares
 
 # A sealing key is derived for one dealer, one member, one session and, through their hashes, one
 # set of shares: even a device set back to an old state never seals two messages under one key.
@@ -62,16 +71,15 @@ class Enrolled:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """The contribution is sent. Waiting, as a committee member, for the survivors."""
+    """A report is sent, or none was asked for: a committee member waiting for the survivors."""
 
     session: Session
     device: int
-    secret: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Attested:
-    """One set of survivors is signed; its shares, (survivors, 1 + dropped, 32), may be opened."""
+    """One set of survivors is signed; its shares may be opened: `opened` of a `Shares`."""
 
     session: Session
     device: int
@@ -86,76 +94,116 @@ def enrol(identity: Identity, run: int, device: int, rand: bytes) -> tuple[Enrol
     return Enrolled(run, device, rand), RunKey.signed(identity, run, device, rand)
 
 
-def report_rand_size(session: Session) -> int:
-    """Fresh random bytes that `report` takes."""
-    shares = shamir.rand_size(len(session.cohort), SECRET_BYTES, session.threshold)
-    return SECRET_BYTES + shares
+def agree_all(state: Enrolled, session: Session) -> dict[int, bytes]:
+    """Our secret with each party of the session, ourselves among them, as its run keys give it.
+
+    Raises ProtocolError for a low-order point.
+    """
+    return agree(state.secret, (session.key(party) for party in session.parties))
 
 
 def report(
     state: Enrolled,
     identity: Identity,
     session: Session,
+    agreed: Mapping[int, bytes],
     encoded: Ring,
     metrics: Sequence[str],
     setup: bytes,
     rand: bytes,
 ) -> tuple[Reported, Report]:
-    """Mask the encoded contribution and deal the shares of every mask's key.
+    """Mask the encoded contribution, in place, and deal the shares of every mask's key.
 
-    y = encoded + PRG(self) + sum_{j > i} PRG(pair_ij) - sum_{j < i} PRG(pair_ij)   mod 2**bits.
+    y = encoded + PRG(self) + sum_{j > i} PRG(pair_ij) - sum_{j < i} PRG(pair_ij)   mod 2**bits,
+    over the neighbours j of i in the session's graph.
 
     The caller has checked the session: its members and keys, its policy, its digests. `metrics`
     names the filled slots, sorted; `setup` is 32 bytes that stand for all else the device trains
-    under (see `pair_context`). Raises ProtocolError if the session is of another run or does
-    not hold our key, or holds a low-order point, and ParameterError for a vector of another codec.
+    under (see `pair_context`); `rand` is 64 fresh random bytes. `encoded` holds the masked vector
+    afterwards, so that the plain one is gone. Raises ProtocolError if the session is of another run
+    or does not hold our key, and ParameterError for a vector of another codec.
     """
     me = state.device
-    if session.run != state.run or me not in session.devices:
-        raise ProtocolError(f"session is not for device {me} in this run", sender=0, stage="report")
-    if len(setup) != DIGEST_BYTES:
-        raise ParameterError(f"setup is a digest of {DIGEST_BYTES} bytes")
-    if len(rand) != report_rand_size(session):
-        raise ParameterError(f"report takes {report_rand_size(session)} random bytes")
-    if encoded.shape != (session.codec.size,) or encoded.dtype != session.codec.dtype:
-        raise ParameterError("the vector was not encoded by the session's codec")
-    if session.key(me).public != run_public(state.secret):
-        raise ProtocolError("session does not hold our run key", sender=0, stage="report")
-    session_id = session.id
-    agreed = agree(state.secret, session.cohort)
+    _check_report(state, session, encoded, setup, rand)
+    near = neighbours(session, me, agreed)
     pairs = {
-        peer: derive(agreed[peer], labels.PAIR_MASK, pair_context(session_id, setup, me, peer))
-        for peer in session.neighbours(me)
+        peer: derive(agreed[peer], labels.PAIR_MASK, pair_context(session.id, setup, me, peer))
+        for peer in near
     }
-    self_key = derive(rand[:SECRET_BYTES], labels.SELF_MASK, session_id)
-    vector = encoded.copy()
+    self_key = derive(rand[:SECRET_BYTES], labels.SELF_MASK, session.id)
     add_masks(
-        vector,
+        encoded,
         plus=[self_key, *(key for peer, key in pairs.items() if peer > me)],
         minus=[key for peer, key in pairs.items() if peer < me],
     )
     secrets = np.frombuffer(self_key + b"".join(pairs.values()), np.uint8).reshape(-1, SECRET_BYTES)
+    sealed, hashes = _deal(session, me, near, agreed, secrets, rand[SECRET_BYTES:])
+    commitments = hash_rows(labels.SECRET_HASH, share_context(session.id, me, 0), secrets)
+    packed = pack(encoded, session.codec.bits)
+    unsigned = Report(
+        packed, session.id, me, tuple(metrics), near, sealed, hashes, commitments, b""
+    )
+    signature = identity.sign(labels.REPORT, signed_part(unsigned.header(session), packed))
+    return Reported(session, me), replace(unsigned, signature=signature)
+
+
+def _check_report(
+    state: Enrolled, session: Session, encoded: Ring, setup: bytes, rand: bytes
+) -> None:
+    me = state.device
+    if session.run != state.run or me not in session.devices:
+        raise ProtocolError(f"session is not for device {me} in this run", sender=0, stage="report")
+    if session.key(me).public != run_public(state.secret):
+        raise ProtocolError("session does not hold our run key", sender=0, stage="report")
+    if len(setup) != DIGEST_BYTES:
+        raise ParameterError(f"setup is a digest of {DIGEST_BYTES} bytes")
+    if len(rand) != REPORT_RAND_BYTES:
+        raise ParameterError(f"report takes {REPORT_RAND_BYTES} random bytes")
+    if encoded.shape != (session.codec.size,) or encoded.dtype != session.codec.dtype:
+        raise ParameterError("the vector was not encoded by the session's codec")
+
+
+def _deal(
+    session: Session,
+    me: int,
+    near: tuple[int, ...],
+    agreed: Mapping[int, bytes],
+    secrets: Octets,
+    rand: bytes,
+) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """For each committee member, its shares of all `secrets`, sealed to it; and their hashes."""
     points = [session.point(member) for member in session.committee]
-    dealt = shamir.share(secrets, session.threshold, points, rand[SECRET_BYTES:])
+    size = shamir.rand_size(len(secrets), SECRET_BYTES, session.threshold)
+    # The coefficients are as many bytes as a small model: a stream of one key, used for this only.
+    coefficients = keystream(derive(rand, labels.SHARE_COEFFICIENTS, session.id), size)
+    dealt = shamir.share(secrets, session.threshold, points, coefficients)
     sealed, hashes = [], []
     for member, shares in zip(session.committee, dealt, strict=True):
-        context = share_context(session_id, me, member)
+        context = share_context(session.id, me, member)
         hashes.append(hash_rows(labels.SHARE_HASH, context, shares))
         key = derive(agreed[member], labels.SHARE_KEY, context, hashes[-1])
-        sealed.append(AESGCM(key).encrypt(_NONCE, shares.tobytes(), context))
-    commitments = hash_rows(labels.SECRET_HASH, share_context(session_id, me, 0), secrets)
-    unsigned = Report(
-        session_id, me, tuple(metrics), vector, tuple(sealed), tuple(hashes), commitments, b""
-    )
-    signature = identity.sign(labels.REPORT, signed_part(unsigned.body(session.codec.bits)))
-    message = Report(
-        session_id, me, tuple(metrics), vector, tuple(sealed), tuple(hashes), commitments, signature
-    )
-    return Reported(session, me, state.secret), message
+        bound = context + to_bits(session, near)
+        sealed.append(AESGCM(key).encrypt(_NONCE, shares.tobytes(), bound))
+    return tuple(sealed), tuple(hashes)
+
+
+def witness(state: Enrolled, session: Session) -> Reported:
+    """Sit on the committee of a sum that we do not contribute to.
+
+    The caller has checked the session as for a report. Raises ProtocolError if it is of another run
+    or does not list us, with our key, as a witness.
+    """
+    me = state.device
+    ours = (key for key in session.witnesses if key.device == me)
+    if session.run != state.run or next(ours, None) is None:
+        raise ProtocolError(f"device {me} is no witness in this run", sender=0, stage="attest")
+    if session.key(me).public != run_public(state.secret):
+        raise ProtocolError("session does not hold our run key", sender=0, stage="attest")
+    return Reported(session, me)
 
 
 def attest(
-    state: Reported, identity: Identity, request: AttestRequest
+    state: Reported, identity: Identity, agreed: Mapping[int, bytes], request: AttestRequest
 ) -> tuple[Attested, Attestation]:
     """Sign the one set of survivors whose sum we will help to open.
 
@@ -165,26 +213,24 @@ def attest(
     session, me = state.session, state.device
     survivors = request.survivors
     _check_survivors(state, request)
-    dropped = [device for device in session.devices if device not in set(survivors)]
-    opened = np.zeros((len(survivors), 1 + len(dropped), SECRET_BYTES), np.uint8)
-    agreed = agree(state.secret, (session.key(dealer) for dealer in survivors))
-    bad = []
-    for row, (dealer, sealed, hashes) in enumerate(
-        zip(survivors, request.sealed, request.hashes, strict=True)
+    dropped = frozenset(session.devices) - set(survivors)
+    opened, bad = [], []
+    for dealer, near, sealed, hashes in zip(
+        survivors, request.neighbours, request.sealed, request.hashes, strict=True
     ):
-        shares = _unseal(agreed[dealer], state, dealer, sealed, hashes)
-        if shares is None:
-            bad.append(dealer)
-            continue
-        order = session.neighbours(dealer)
         # Only what the sum needs is kept: the survivor's self key, and its pair keys with the
         # dropped. A dropped device's self key is never among them, so its report stays masked
         # even if it arrives late.
-        wanted = [0, *(1 + order.index(device) for device in dropped)]
-        opened[row] = shares[wanted]
+        numbers, _ = wanted(near, dropped)
+        shares = _unseal(agreed[dealer], state, dealer, near, sealed, hashes)
+        if shares is None:
+            bad.append(dealer)
+            shares = np.zeros((1 + len(near), SECRET_BYTES), np.uint8)
+        opened.append(shares[numbers])
     digest = survivors_digest(session.id, survivors)
     signature = identity.sign(labels.SURVIVORS, digest)
-    return Attested(session, me, survivors, opened), Attestation(me, tuple(bad), signature)
+    attested = Attested(session, me, survivors, np.concatenate(opened))
+    return attested, Attestation(me, tuple(bad), signature)
 
 
 def reveal(state: Attested, roster: Roster, request: RevealRequest) -> Shares:
@@ -231,13 +277,23 @@ def _check_survivors(state: Reported, request: AttestRequest) -> None:
 
 
 def _unseal(
-    agreed: bytes, state: Reported, dealer: int, sealed: bytes, hashes: bytes
+    secret: bytes,
+    state: Reported,
+    dealer: int,
+    near: tuple[int, ...],
+    sealed: bytes,
+    hashes: bytes,
 ) -> Octets | None:
-    """The shares `dealer` dealt us, (1 + neighbours, 32); None if they are not what they claim."""
-    context = share_context(state.session.id, dealer, state.device)
-    key = derive(agreed, labels.SHARE_KEY, context, hashes)
+    """The shares `dealer` dealt us, (1 + neighbours, 32); None if they are not what they claim.
+
+    `near` is bound to them: a server that could name other neighbours would have us open the key of
+    a living pair as that of a dropped one.
+    """
+    session = state.session
+    context = share_context(session.id, dealer, state.device)
+    key = derive(secret, labels.SHARE_KEY, context, hashes)
     try:
-        raw = AESGCM(key).decrypt(_NONCE, sealed, context)
+        raw = AESGCM(key).decrypt(_NONCE, sealed, context + to_bits(session, near))
     except InvalidTag:
         return None
     shares = np.frombuffer(raw, np.uint8).reshape(-1, SECRET_BYTES)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tacit.crypto.codec import Codec
-from tacit.crypto.identity import Identity, Member, Roster
+from tacit.crypto.identity import KEY_BYTES, Identity, Member, Roster
 from tacit.crypto.secagg import client
 from tacit.crypto.secagg.messages import AttestRequest, RevealRequest
 from tacit.crypto.secagg.server import Collecting, Opened
@@ -32,17 +32,20 @@ def secure_sum(
     silent: Mapping[int, str] | None = None,
     min_survivors: int = 2,
     corrupt: int = 0,
+    degree: int | None = None,
 ) -> Opened:
     """Run enrol, report, attest and reveal among `inputs`, everyone on the committee.
 
     `silent` maps a device to the stage from which on it says nothing: "report", "attest" or
-    "reveal". `rand(n)` returns n fresh random bytes. Raises as the stages do.
+    "reveal". `rand(n)` returns n fresh random bytes. `degree` is that of the graph of masks,
+    complete by default. Raises as the stages do.
     """
     quiet = dict(silent or {})
     devices = sorted(inputs)
     authority = Identity(rand(32))
     identities = {device: Identity(rand(32)) for device in devices}
-    roster = Roster.signed(authority, 1, [Member(d, identities[d].public, 1) for d in devices])
+    members = [Member(device, identities[device].public, 1) for device in devices]
+    roster = Roster.signed(authority, 1, members, rand(32))
     enrolled, keys = {}, []
     for device in devices:
         enrolled[device], key = client.enrol(identities[device], 1, device, rand(32))
@@ -53,7 +56,10 @@ def secure_sum(
         purpose=Purpose.TRAIN,
         codec=codec,
         cohort=tuple(keys),
+        witnesses=(),
+        degree=len(devices) - 1 if degree is None else degree,
         committee=tuple(devices),
+        seats=0,
         threshold=threshold_for(len(devices), corrupt),
         min_survivors=min_survivors,
         roster=roster.digest(),
@@ -62,31 +68,36 @@ def secure_sum(
     )
 
     collecting = Collecting(session, roster)
+    agreed = {}
     reported = {}
     for device, given in inputs.items():
         if quiet.get(device) == "report":
             continue
         session.verify_members(roster, now=0)
         session.verify_keys(roster)
-        encoded = codec.encode(given.update, given.metrics, given.weight)
+        agreed[device] = client.agree_all(enrolled[device], session)
+        encoded = codec.encode(given.update, given.metrics, given.weight, rand(KEY_BYTES))
         reported[device], message = client.report(
             enrolled[device],
             identities[device],
             session,
+            agreed[device],
             encoded,
             metrics,
             bytes(DIGEST_BYTES),
-            rand(client.report_rand_size(session)),
+            rand(client.REPORT_RAND_BYTES),
         )
-        collecting.add(message.encode(codec.bits), sender=device)
+        collecting.add(message.encode(session), sender=device)
 
     attesting = collecting.close()
     attested = {}
     for device, state in reported.items():
         if quiet.get(device) == "attest":
             continue
-        request = AttestRequest.decode(attesting.request(device).encode(), session)
-        attested[device], attestation = client.attest(state, identities[device], request)
+        request = AttestRequest.decode(attesting.request(device).encode(session), session)
+        attested[device], attestation = client.attest(
+            state, identities[device], agreed[device], request
+        )
         attesting.add(attestation.encode(), sender=device)
 
     revealing = attesting.close()

@@ -9,13 +9,14 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from tacit.crypto import labels
-from tacit.crypto.codec import Ring
 from tacit.crypto.identity import SIGNATURE_BYTES
+from tacit.crypto.secagg.graph import bits_size, from_bits, to_bits
 from tacit.crypto.secagg.session import DIGEST_BYTES, Session
 from tacit.crypto.shamir import Octets
-from tacit.crypto.wire import Reader, Writer, pack, packed_size, unpack
+from tacit.crypto.wire import Reader, Writer, packed_size
 
 SECRET_BYTES = 32
 TAG_BYTES = 16  # AES-GCM
@@ -61,63 +62,102 @@ def share_context(session: bytes, dealer: int, member: int) -> bytes:
 class Report:
     """Device -> server: the masked contribution, and sealed shares of the keys of its masks.
 
-    A device deals 1 + neighbours secrets: its self mask's key, then one pair key for each
-    neighbour in order. `sealed[m]` holds the shares for the m-th committee member, encrypted to
+    A device deals 1 + neighbours secrets: its self mask's key, then one pair key for each of
+    `neighbours`, in order. `sealed[m]` holds the shares for the m-th committee member, encrypted to
     it; `hashes[m]` their short hashes; `commitments` the short hashes of the secrets themselves.
     `metrics` names the metrics in the vector's slots: the names are public, the values masked.
+    `packed` is the masked vector as `tacit.crypto.wire.pack` writes it. It comes first in the
+    message: words are added up fastest where they start at the address of a word.
     """
 
+    packed: bytes | memoryview
     session: bytes
     device: int
     metrics: tuple[str, ...]
-    vector: Ring
+    neighbours: tuple[int, ...]
     sealed: tuple[bytes, ...]
     hashes: tuple[bytes, ...]
     commitments: bytes
     signature: bytes
 
-    def body(self, bits: int) -> bytes:
-        """What the signature covers, through `signed_part`: all of the above."""
+    def header(self, session: Session) -> bytes:
+        """All between the vector and the signature; that covers it through `signed_part`."""
         writer = Writer().fixed(self.session, DIGEST_BYTES).u64(self.device).u8(len(self.metrics))
         for name in self.metrics:
             writer.text(name)
+        writer.fixed(to_bits(session, self.neighbours), bits_size(session))
         for sealed, hashes in zip(self.sealed, self.hashes, strict=True):
             writer.fixed(sealed, len(sealed)).fixed(hashes, len(hashes))
-        writer.fixed(self.commitments, len(self.commitments))
-        return writer.data() + pack(self.vector, bits)
+        return writer.fixed(self.commitments, len(self.commitments)).data()
 
-    def encode(self, bits: int) -> bytes:
-        return self.body(bits) + self.signature
+    def encode(self, session: Session) -> bytes:
+        return b"".join([self.packed, self.header(session), self.signature])
 
     @classmethod
     def decode(cls, data: bytes, session: Session, *, sender: int) -> "Report":
-        """Raises MalformedMessage; says nothing about the signature."""
-        codec, secrets = session.codec, len(session.cohort)
+        """Raises MalformedMessage; says nothing about the signature. `packed` is a view of `data`,
+        of the right length; its padding is checked where it is added up."""
+        codec = session.codec
         reader = Reader(data, sender=sender, stage="report")
+        packed = reader.view(packed_size(codec.size, codec.bits))
         session_id, device = reader.fixed(DIGEST_BYTES), reader.u64()
         names = tuple(reader.text(MAX_NAME) for _ in range(reader.u8()))
         if list(names) != sorted(set(names)) or len(names) > codec.metrics:
             raise reader.bad(f"metric names must be sorted, distinct and at most {codec.metrics}")
-        boxes = [
-            (reader.fixed(secrets * SECRET_BYTES + TAG_BYTES), reader.fixed(secrets * HASH_BYTES))
-            for _ in session.committee
-        ]
-        commitments = reader.fixed(secrets * HASH_BYTES)
-        packed = reader.fixed(packed_size(codec.size, codec.bits))
+        neighbours = _neighbours(reader, session, device)
+        boxes = [_box(reader, neighbours) for _ in session.committee]
+        commitments = reader.fixed((1 + len(neighbours)) * HASH_BYTES)
         signature = reader.fixed(SIGNATURE_BYTES)
         reader.end()
-        try:
-            vector = unpack(packed, codec.size, codec.bits)
-        except ValueError as bad:
-            raise reader.bad(str(bad)) from None
         sealed, hashes = tuple(box[0] for box in boxes), tuple(box[1] for box in boxes)
-        return cls(session_id, device, names, vector, sealed, hashes, commitments, signature)
+        return cls(
+            packed, session_id, device, names, neighbours, sealed, hashes, commitments, signature
+        )
 
 
-def signed_part(body: bytes | memoryview) -> bytes:
-    """What a report's signature is over: the digest of its body, since Ed25519 reads its message
-    twice, and a body is as long as the model."""
-    return hashlib.sha256(body).digest()
+def signed_part(header: bytes, packed: bytes | memoryview) -> bytes:
+    """What a report's signature is over: a digest of its header and of a checksum of its vector.
+
+    The header is what others rely on: who dealt which shares, and with whom it masked. Of the
+    vector a checksum does, and SHA-256 over the vectors of all devices would be half of the
+    server's work. It is a GMAC under a key that everyone knows: an accident goes unnoticed one time
+    in 2**128, but whoever wants can find two vectors alike. That is the server, which can add to a
+    sum what it likes in any case, or somebody who breaks the transport's TLS.
+    """
+    tag = Cipher(algorithms.AES256(bytes(32)), modes.GCM(bytes(12))).encryptor()
+    tag.authenticate_additional_data(packed)
+    tag.finalize()
+    return hashlib.sha256(header + tag.tag).digest()
+
+
+def _neighbours(reader: Reader, session: Session, device: int) -> tuple[int, ...]:
+    """The neighbours that `device` names. In a complete graph they can only be everyone else."""
+    try:
+        named = from_bits(session, reader.fixed(bits_size(session)))
+    except ValueError as bad:
+        raise reader.bad(str(bad)) from None
+    if device in named:
+        raise reader.bad("a device is not its own neighbour")
+    if session.is_complete and len(named) != len(session.devices) - 1:
+        raise reader.bad(f"{len(named)} neighbours where everyone is one")
+    return named
+
+
+def _box(reader: Reader, neighbours: tuple[int, ...]) -> tuple[bytes, bytes]:
+    """One member's sealed shares, and their hashes."""
+    rows = 1 + len(neighbours)
+    return reader.fixed(rows * SECRET_BYTES + TAG_BYTES), reader.fixed(rows * HASH_BYTES)
+
+
+def wanted(
+    neighbours: tuple[int, ...], dropped: frozenset[int]
+) -> tuple[list[int], tuple[int, ...]]:
+    """Which of a survivor's secrets the sum needs: their numbers, and the dropped whose they are.
+
+    Number 0 is its self key; the others are its pair keys with dropped neighbours.
+    """
+    pairs = [(1 + at, other) for at, other in enumerate(neighbours) if other in dropped]
+    return [0, *(number for number, _ in pairs)], tuple(other for _, other in pairs)
 
 
 def survivors_digest(session: bytes, survivors: tuple[int, ...]) -> bytes:
@@ -132,32 +172,32 @@ class AttestRequest:
 
     session: bytes
     survivors: tuple[int, ...]
+    neighbours: tuple[tuple[int, ...], ...]
     sealed: tuple[bytes, ...]
     hashes: tuple[bytes, ...]
 
-    def encode(self) -> bytes:
+    def encode(self, session: Session) -> bytes:
         writer = Writer().fixed(self.session, DIGEST_BYTES).u32(len(self.survivors))
-        for device, sealed, hashes in zip(self.survivors, self.sealed, self.hashes, strict=True):
-            writer.u64(device).fixed(sealed, len(sealed)).fixed(hashes, len(hashes))
+        for device, neighbours, sealed, hashes in zip(
+            self.survivors, self.neighbours, self.sealed, self.hashes, strict=True
+        ):
+            writer.u64(device).fixed(to_bits(session, neighbours), bits_size(session))
+            writer.fixed(sealed, len(sealed)).fixed(hashes, len(hashes))
         return writer.data()
 
     @classmethod
     def decode(cls, data: bytes, session: Session) -> "AttestRequest":
         """Raises MalformedMessage."""
-        secrets = len(session.cohort)
         reader = Reader(data, sender=0, stage="attest")
         session_id = reader.fixed(DIGEST_BYTES)
-        rows = [
-            (
-                reader.u64(),
-                reader.fixed(secrets * SECRET_BYTES + TAG_BYTES),
-                reader.fixed(secrets * HASH_BYTES),
-            )
-            for _ in range(reader.count(len(session.cohort)))
-        ]
+        rows = []
+        for _ in range(reader.count(len(session.cohort))):
+            device = reader.u64()
+            neighbours = _neighbours(reader, session, device)
+            rows.append((device, neighbours, *_box(reader, neighbours)))
         reader.end()
-        survivors, sealed, hashes = zip(*rows, strict=True) if rows else ((), (), ())
-        return cls(session_id, survivors, sealed, hashes)
+        survivors, neighbours_of, sealed, hashes = zip(*rows, strict=True) if rows else ((),) * 4
+        return cls(session_id, survivors, neighbours_of, sealed, hashes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +258,8 @@ class RevealRequest:
 class Shares:
     """Committee member -> server: for each survivor, its shares of the keys the sum needs.
 
-    `opened` (survivors, 1 + dropped, 32): the share of the survivor's self key, then of its pair
-    key with each dropped device. Rows of survivors in `bad` are zero.
+    `opened` (rows, 32), survivor after survivor: the share of its self key, then of its pair key
+    with each dropped neighbour. Rows of survivors in `bad` are zero.
     """
 
     member: int
@@ -229,10 +269,10 @@ class Shares:
         return Writer().u64(self.member).data() + self.opened.tobytes()
 
     @classmethod
-    def decode(cls, data: bytes, survivors: int, dropped: int, *, sender: int) -> "Shares":
+    def decode(cls, data: bytes, rows: int, *, sender: int) -> "Shares":
         """Raises MalformedMessage."""
         reader = Reader(data, sender=sender, stage="reveal")
         member = reader.u64()
-        raw = reader.fixed(survivors * (1 + dropped) * SECRET_BYTES)
+        raw = reader.fixed(rows * SECRET_BYTES)
         reader.end()
-        return cls(member, np.frombuffer(raw, np.uint8).reshape(survivors, 1 + dropped, -1))
+        return cls(member, np.frombuffer(raw, np.uint8).reshape(rows, SECRET_BYTES))

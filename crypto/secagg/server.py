@@ -6,17 +6,18 @@ Each stage is one object that takes messages one by one as they arrive. A messag
 protocol raises ProtocolError naming its sender and changes nothing, so the round goes on without
 that device; `close` and `open` raise TooFewClients when too few are left. A report is folded into
 the running sum when it arrives: memory is one vector, whatever the number of devices, and the
-sealed shares, 48 bytes for each device, neighbour and committee member.
+sealed shares, 48 bytes for each device, each of its neighbours and each committee member.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from tacit.crypto import labels, shamir
 from tacit.crypto.codec import Mean, Ring
-from tacit.crypto.errors import ProtocolError, TooFewClients
+from tacit.crypto.errors import MalformedMessage, ProtocolError, TooFewClients
 from tacit.crypto.identity import Roster, verified
 from tacit.crypto.prg import add_masks
 from tacit.crypto.secagg.messages import (
@@ -30,8 +31,11 @@ from tacit.crypto.secagg.messages import (
     share_context,
     signed_part,
     survivors_digest,
+    wanted,
 )
 from tacit.crypto.secagg.session import Session
+from tacit.crypto.shamir import Octets
+from tacit.crypto.wire import fold
 
 MAX_GROUPS = 3  # sets of metric names, each with a running sum
 
@@ -40,6 +44,7 @@ MAX_GROUPS = 3  # sets of metric names, each with a running sum
 class Dealt:
     """What the server keeps of a report once its vector is folded in."""
 
+    neighbours: tuple[int, ...]
     sealed: Mapping[int, bytes]  # by committee member
     hashes: Mapping[int, bytes]
     commitments: bytes
@@ -92,15 +97,18 @@ class Collecting:
         known = any(sender in group.dealt for group in self._groups.values())
         if sender not in session.devices or known:
             raise ProtocolError("not in the cohort, or sent twice", sender=sender, stage="report")
-        # The signature is the last field and everything before it is what it covers.
-        body = signed_part(memoryview(data)[: -len(message.signature)])
+        content = signed_part(message.header(session), message.packed)
         public = self._identities.get(sender, b"")
-        if not verified(public, labels.REPORT, body, message.signature):
+        if not verified(public, labels.REPORT, content, message.signature):
             raise ProtocolError("report is not signed by its device", sender=sender, stage="report")
         group = self._group(message.metrics, sender)
-        np.add(group.total, message.vector, out=group.total)
+        try:
+            fold(group.total, message.packed, session.codec.bits)
+        except ValueError as bad:  # found before anything is added
+            raise MalformedMessage(str(bad), sender=sender, stage="report") from None
         committee = session.committee
         group.dealt[sender] = Dealt(
+            message.neighbours,
             dict(zip(committee, message.sealed, strict=True)),
             dict(zip(committee, message.hashes, strict=True)),
             message.commitments,
@@ -156,7 +164,7 @@ class Collecting:
         return self._groups[names]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: what the sum needs is worked out once
 class Closed:
     """A sum nobody joins any more: who survived, what they dealt, and the masked total."""
 
@@ -169,9 +177,30 @@ class Closed:
     metrics: tuple[str, ...]
 
     @property
-    def dropped(self) -> tuple[int, ...]:
-        """Devices of the cohort that did not report, sorted."""
-        return tuple(device for device in self.session.devices if device not in self.dealt)
+    def members(self) -> tuple[int, ...]:
+        """Committee members who can attest: those who reported, and the witnesses."""
+        absent = set(self.session.devices) - set(self.survivors)
+        return tuple(member for member in self.session.committee if member not in absent)
+
+    @cached_property
+    def wanted(self) -> dict[int, tuple[list[int], tuple[int, ...]]]:
+        """For each survivor, in order, what of its secrets the sum needs: see `messages.wanted`."""
+        dropped = frozenset(self.session.devices) - set(self.survivors)
+        return {d: wanted(self.dealt[d].neighbours, dropped) for d in self.survivors}
+
+    @cached_property
+    def rows(self) -> dict[int, slice]:
+        """Where each survivor's shares are among those that a member opens."""
+        ends = np.cumsum([len(numbers) for numbers, _ in self.wanted.values()]).tolist()
+        return {
+            dealer: slice(end - len(numbers), end)
+            for end, (dealer, (numbers, _)) in zip(ends, self.wanted.items(), strict=True)
+        }
+
+    @property
+    def opened_rows(self) -> int:
+        """How many shares each member opens."""
+        return sum(len(numbers) for numbers, _ in self.wanted.values())
 
 
 class Attesting:
@@ -190,6 +219,7 @@ class Attesting:
         return AttestRequest(
             closed.id,
             closed.survivors,
+            tuple(deal.neighbours for deal in dealt),
             tuple(deal.sealed[member] for deal in dealt),
             tuple(deal.hashes[member] for deal in dealt),
         )
@@ -249,11 +279,11 @@ class Revealing:
         closed = self.closed
         if sender not in self._signatures:
             raise ProtocolError("did not attest", sender=sender, stage="reveal")
-        message = Shares.decode(data, len(closed.survivors), len(closed.dropped), sender=sender)
+        message = Shares.decode(data, closed.opened_rows, sender=sender)
         if message.member != sender:
             raise ProtocolError("shares of another member", sender=sender, stage="reveal")
-        for row, dealer in enumerate(closed.survivors):
-            if dealer not in self._bad[sender] and not self._matches(message, row, dealer):
+        for dealer in closed.survivors:
+            if dealer not in self._bad[sender] and not self._matches(message, dealer):
                 raise ProtocolError(
                     f"wrong share of device {dealer}", sender=sender, stage="reveal"
                 )
@@ -269,11 +299,11 @@ class Revealing:
         closed = self.closed
         plus: list[bytes] = []
         minus: list[bytes] = []
-        for row, dealer in enumerate(closed.survivors):
-            self_key, *pair_keys = self._keys(row, dealer)
+        for dealer, (self_key, *pair_keys) in self._keys().items():
             minus.append(self_key)
             # The dealer's mask with a dropped device never met its opposite: take it off too.
-            for device, key in zip(closed.dropped, pair_keys, strict=True):
+            _, dropped = closed.wanted[dealer]
+            for device, key in zip(dropped, pair_keys, strict=True):
                 (minus if dealer < device else plus).append(key)
         total = closed.total
         add_masks(total, plus, minus)
@@ -289,38 +319,60 @@ class Revealing:
         """
         session = self.closed.session
         accusers = sum(dealer in bad for bad in self._bad.values())
-        return accusers >= 2 * session.threshold - len(session.committee)
+        return accusers >= 2 * session.threshold - session.committee_size
 
-    def _wanted(self, dealer: int) -> list[int]:
-        """Numbers of the dealer's secrets that the sum needs, in the order of `Shares.opened`."""
-        order = self.closed.session.neighbours(dealer)
-        return [0, *(1 + order.index(device) for device in self.closed.dropped)]
-
-    def _matches(self, message: Shares, row: int, dealer: int) -> bool:
+    def _matches(self, message: Shares, dealer: int) -> bool:
         closed = self.closed
         hashes = closed.dealt[dealer].hashes[message.member]
         context = share_context(closed.id, dealer, message.member)
+        numbers, _ = closed.wanted[dealer]
         return all(
-            hash_row(labels.SHARE_HASH, context, number, message.opened[row, column].tobytes())
-            == _nth(hashes, number)
-            for column, number in enumerate(self._wanted(dealer))
+            hash_row(labels.SHARE_HASH, context, number, row.tobytes()) == _nth(hashes, number)
+            for number, row in zip(numbers, message.opened[closed.rows[dealer]], strict=True)
         )
 
-    def _keys(self, row: int, dealer: int) -> list[bytes]:
-        """The keys of one survivor's masks: its self mask, and those with the dropped."""
-        closed, threshold = self.closed, self.closed.session.threshold
-        good = [m for m in sorted(self._shares) if dealer not in self._bad[m]][:threshold]
-        if len(good) < threshold:
-            if self._guilty(dealer):
-                raise ProtocolError("dealt shares that do not hold", sender=dealer, stage="reveal")
-            raise TooFewClients(
-                f"{len(good)} good shares of device {dealer}, {threshold} needed (threshold)"
-            )
-        points = [closed.session.point(member) for member in good]
-        keys = shamir.combine(points, np.stack([self._shares[m].opened[row] for m in good]))
-        context = share_context(closed.id, dealer, 0)
-        for number, key in zip(self._wanted(dealer), keys, strict=True):
-            committed = _nth(closed.dealt[dealer].commitments, number)
+    def _keys(self) -> dict[int, list[bytes]]:
+        """For each survivor the keys of its masks: its self mask, and those with the dropped."""
+        closed, keys = self.closed, {}
+        for members, dealers in self._by_members().items():
+            points = [closed.session.point(member) for member in members]
+            rows = [closed.rows[dealer] for dealer in dealers]
+            shares = [
+                np.concatenate([self._shares[m].opened[of_dealer] for of_dealer in rows])
+                for m in members
+            ]
+            ends = np.cumsum([row.stop - row.start for row in rows])[:-1]
+            opened = np.split(shamir.combine(points, np.stack(shares)), ends)
+            for dealer, of_dealer in zip(dealers, opened, strict=True):
+                keys[dealer] = self._committed(dealer, of_dealer)
+        return keys
+
+    def _by_members(self) -> dict[tuple[int, ...], list[int]]:
+        """The survivors by the members whose shares of them are combined: a threshold of good ones.
+
+        Mostly that is one set for all, and all shares are combined in one go.
+        """
+        threshold = self.closed.session.threshold
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for dealer in self.closed.survivors:
+            good = [m for m in sorted(self._shares) if dealer not in self._bad[m]][:threshold]
+            if len(good) < threshold:
+                if self._guilty(dealer):
+                    raise ProtocolError(
+                        "dealt shares that do not hold", sender=dealer, stage="reveal"
+                    )
+                raise TooFewClients(
+                    f"{len(good)} good shares of device {dealer}, {threshold} needed (threshold)"
+                )
+            groups.setdefault(tuple(good), []).append(dealer)
+        return groups
+
+    def _committed(self, dealer: int, keys: Octets) -> list[bytes]:
+        """The keys as bytes, once each is the one that its dealer committed to."""
+        context = share_context(self.closed.id, dealer, 0)
+        commitments = self.closed.dealt[dealer].commitments
+        for number, key in zip(self.closed.wanted[dealer][0], keys, strict=True):
+            committed = _nth(commitments, number)
             if hash_row(labels.SECRET_HASH, context, number, key.tobytes()) != committed:
                 raise ProtocolError(
                     "dealt shares that do not combine to its key", sender=dealer, stage="reveal"

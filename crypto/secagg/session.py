@@ -32,8 +32,13 @@ class Purpose(IntEnum):
 class Session:
     """One sum. Impossible or contradictory parameters cannot be built (ParameterError).
 
-    `cohort` and `committee` are sorted by device. Any `threshold` committee members open the sum;
-    fewer than `min_survivors` reports open nothing. Every device masks against every other.
+    The devices of `cohort` contribute, each masking against `degree` others on average: see
+    `tacit.crypto.secagg.graph`. Any `threshold` members of `committee` open the sum; fewer than
+    `min_survivors` reports open nothing.
+
+    A committee is part of the cohort, chosen by the server (`seats` is 0), or it is those of the
+    `seats` devices that the roster's beacon draws who are there. Of these, some may not be in the
+    cohort: their keys are in `witnesses`. All tuples are sorted by device.
     """
 
     run: int
@@ -41,7 +46,10 @@ class Session:
     purpose: Purpose
     codec: Codec
     cohort: tuple[RunKey, ...]
+    witnesses: tuple[RunKey, ...]
+    degree: int
     committee: tuple[int, ...]
+    seats: int
     threshold: int
     min_survivors: int
     roster: bytes  # digest
@@ -49,33 +57,51 @@ class Session:
     config: bytes  # digest
 
     def __post_init__(self) -> None:
-        devices = self.devices
-        if list(devices) != sorted(set(devices)) or not devices or devices[0] < 1:
-            raise ParameterError("cohort must be sorted, without repeats, devices from 1")
-        if len({key.public for key in self.cohort}) < len(devices):
-            raise ParameterError("two devices share one run key")
-        if list(self.committee) != sorted(set(self.committee)):
-            raise ParameterError("committee must be sorted and without repeats")
-        if not set(self.committee) <= set(devices):
-            raise ParameterError("committee must be part of the cohort")
-        if len(self.committee) > MAX_POINTS:
-            raise ParameterError(f"a committee of {len(self.committee)}, at most {MAX_POINTS}")
-        if self.codec.clients != len(devices):
+        self._check_parties()
+        self._check_committee()
+        if self.codec.clients != len(self.devices):
             raise ParameterError(
-                f"codec for {self.codec.clients} devices, cohort of {len(devices)}"
+                f"codec for {self.codec.clients} devices, cohort of {len(self.devices)}"
             )
-        # 2t > c: two sets of survivors can then never both be attested by honest members alone.
-        if not len(self.committee) < 2 * self.threshold <= 2 * len(self.committee):
+        if not 1 <= self.degree < max(2, len(self.devices)):
             raise ParameterError(
-                f"threshold {self.threshold} for a committee of {len(self.committee)}: "
-                "expected more than half and at most all"
+                f"degree {self.degree}, expected 1..{len(self.devices) - 1} (all others)"
             )
-        if not 2 <= self.min_survivors <= len(devices):
+        if not 2 <= self.min_survivors <= len(self.devices):
             raise ParameterError(
-                f"min_survivors={self.min_survivors}, expected 2..{len(devices)} (the cohort)"
+                f"min_survivors={self.min_survivors}, expected 2..{len(self.devices)} (the cohort)"
             )
         if {len(self.roster), len(self.model), len(self.config)} != {DIGEST_BYTES}:
             raise ParameterError(f"digests have {DIGEST_BYTES} bytes")
+
+    def _check_parties(self) -> None:
+        devices, extra = self.devices, [key.device for key in self.witnesses]
+        if list(devices) != sorted(set(devices)) or not devices or devices[0] < 1:
+            raise ParameterError("cohort must be sorted, without repeats, devices from 1")
+        if extra != sorted(set(extra) - set(devices)) or (extra and extra[0] < 1):
+            raise ParameterError("witnesses must be sorted, without repeats, not in the cohort")
+        if not set(extra) <= set(self.committee):
+            raise ParameterError("a witness has to be on the committee")
+        keys = [key.public for key in (*self.cohort, *self.witnesses)]
+        if len(set(keys)) < len(keys):
+            raise ParameterError("two devices share one run key")
+
+    def _check_committee(self) -> None:
+        size, present = self.committee_size, len(self.committee)
+        if list(self.committee) != sorted(set(self.committee)):
+            raise ParameterError("committee must be sorted and without repeats")
+        if not set(self.committee) <= set(self._keys):
+            raise ParameterError("committee must be part of the cohort, or its witnesses")
+        if self.witnesses and not self.seats:
+            raise ParameterError("witnesses are for a committee drawn by the roster's beacon")
+        if not present <= size <= MAX_POINTS:
+            raise ParameterError(f"{present} members on {size} seats, at most {MAX_POINTS}")
+        # 2t > c: two sets of survivors can then never both be attested by honest members alone.
+        if not size < 2 * self.threshold <= 2 * present:
+            raise ParameterError(
+                f"threshold {self.threshold} for a committee of {size}, {present} of them there: "
+                "expected more than half of it, and at most those there"
+            )
 
     @cached_property
     def devices(self) -> tuple[int, ...]:
@@ -87,13 +113,28 @@ class Session:
         """32 bytes that two parties share only if they agree on every field."""
         return hashlib.sha256(labels.SESSION + self.encode()).digest()
 
-    def key(self, device: int) -> RunKey:
-        """The run key of a device of the cohort."""
-        return self.cohort[self.devices.index(device)]
+    @cached_property
+    def _keys(self) -> dict[int, RunKey]:
+        return {key.device: key for key in (*self.cohort, *self.witnesses)}
 
-    def neighbours(self, device: int) -> tuple[int, ...]:
-        """The devices that `device` shares a mask with, sorted."""
-        return tuple(other for other in self.devices if other != device)
+    @property
+    def parties(self) -> tuple[int, ...]:
+        """All who take part: the cohort, then the witnesses."""
+        return tuple(self._keys)
+
+    def key(self, party: int) -> RunKey:
+        """The run key of a device of the cohort, or of a witness."""
+        return self._keys[party]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every device masks against every other."""
+        return self.degree >= len(self.devices) - 1
+
+    @property
+    def committee_size(self) -> int:
+        """Seats of the committee, those of absent members too: what the threshold is counted on."""
+        return self.seats or len(self.committee)
 
     def point(self, member: int) -> int:
         """Where a committee member's Shamir shares are evaluated, 1..255."""
@@ -101,18 +142,18 @@ class Session:
 
     @cached_property
     def cohort_digest(self) -> bytes:
-        """32 bytes that name this cohort, its run keys and its roster in this run."""
+        """32 bytes that name all parties, their run keys and their roster in this run."""
         writer = Writer().u64(self.run).fixed(self.roster, DIGEST_BYTES)
-        for key in self.cohort:
+        for key in self._keys.values():
             key.write(writer)
         return hashlib.sha256(labels.COHORT + writer.data()).digest()
 
     def verify_members(self, roster: Roster, *, now: int) -> None:
-        """Raises ProtocolError unless the whole cohort is on `roster` and not expired at `now`."""
+        """Raises ProtocolError unless all parties are on `roster` and not expired at `now`."""
         if roster.digest() != self.roster:
             raise ProtocolError("session names another roster", sender=0, stage="report")
         until = {member.device: member.valid_until for member in roster.members}
-        for device in self.devices:
+        for device in self.parties:
             if device not in until:
                 raise ProtocolError("not on the roster", sender=device, stage="report")
             if until[device] < now:
@@ -124,7 +165,7 @@ class Session:
         What was verified once need not be again while `cohort_digest` stays the same.
         """
         identities = {member.device: member.public for member in roster.members}
-        for key in self.cohort:
+        for key in self._keys.values():
             key.verify(self.run, identities.get(key.device, b""))
 
     def encode(self) -> bytes:
@@ -136,13 +177,14 @@ class Session:
         writer = Writer().u8(VERSION).u64(self.run).u32(self.round).u8(self.purpose)
         writer.u64(codec.length).u32(codec.clients).u8(codec.metrics).u8(codec.bits)
         writer.f64(codec.bound).f64(codec.metric_bound).f64(codec.max_weight)
-        writer.u32(len(self.cohort))
-        for key in self.cohort:
-            key.write(writer)
-        writer.u32(len(self.committee))
+        for keys in (self.cohort, self.witnesses):
+            writer.u32(len(keys))
+            for key in keys:
+                key.write(writer)
+        writer.u32(self.degree).u32(len(self.committee))
         for member in self.committee:
             writer.u64(member)
-        writer.u32(self.threshold).u32(self.min_survivors)
+        writer.u32(self.seats).u32(self.threshold).u32(self.min_survivors)
         for digest in (self.roster, self.model, self.config):
             writer.fixed(digest, DIGEST_BYTES)
         return writer.data()
@@ -158,8 +200,10 @@ class Session:
         sizes = (reader.u64(), reader.u32(), reader.u8(), reader.u8())
         bounds = (reader.f64(), reader.f64(), reader.f64())
         cohort = tuple(RunKey.read(reader) for _ in range(reader.count()))
+        witnesses = tuple(RunKey.read(reader) for _ in range(reader.count(MAX_POINTS)))
+        degree = reader.u32()
         committee = tuple(reader.u64() for _ in range(reader.count(MAX_POINTS)))
-        threshold, min_survivors = reader.u32(), reader.u32()
+        seats, threshold, min_survivors = reader.u32(), reader.u32(), reader.u32()
         digests = [reader.fixed(DIGEST_BYTES) for _ in range(3)]
         reader.end()
         length, clients, metrics, bits = sizes
@@ -171,7 +215,10 @@ class Session:
                 Purpose(purpose),
                 codec,
                 cohort,
+                witnesses,
+                degree,
                 committee,
+                seats,
                 threshold,
                 min_survivors,
                 *digests,

@@ -113,13 +113,14 @@ def test_a_strategy_goes_the_same_way_under_masks_and_in_the_clear(name: str) ->
     base = small(f"strategy.name={name}", "run.rounds=4")
     secure, _ = run(base)
     plain, _ = run(base.changed([PLAIN]))
-    # A coordinate of a contribution, update * w/W, is rounded by half a step of the grid; so a
-    # mean over n devices by n/2 steps times W over the total weight. Four rounds add up, and the
+    # A coordinate of a contribution, update * w/W, is rounded by less than a step of the grid;
+    # so a mean over n devices by n steps times W over the total weight. Four rounds add up, and the
     # server's step makes it at most ten times as much: 1/(1 - 0.9) with momentum, and where Adam
     # and its kin divide by sqrt(v) + tau, eta * (1 - beta1) / tau = 0.1 * 0.1 / 0.001.
-    codec = Codec(1, 4, bound=base.secure.bound, max_weight=base.secure.max_weight)
+    bits = base.secure.precision + (4).bit_length()
+    codec = Codec(1, 4, bound=base.secure.bound, max_weight=base.secure.max_weight, bits=bits)
     weight = sum(len(device_data(base.data, 0, device)[0]) for device in range(4))
-    step = 4 / 2 / codec.scale * base.secure.max_weight / weight
+    step = 4 / codec.scale * base.secure.max_weight / weight
     for key, array in model_of(plain).items():
         assert np.abs(model_of(secure)[key] - array).max() < 10 * 4 * step
     assert min(accuracy_of(secure), accuracy_of(plain)) > 0.85

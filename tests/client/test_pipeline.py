@@ -114,21 +114,21 @@ def test_an_update_that_is_not_finite_is_refused_with_and_without_a_norm() -> No
         contribution(trained, MODEL, "num-examples", Policy(max_norm=1.0))
     given = contribution(trained, MODEL, "num-examples", OPEN)
     with pytest.raises(ParameterError, match="not finite"):
-        given.encode(Codec(9, 3))
+        given.encode(Codec(9, 3), bytes(32))
 
 
 def test_more_metrics_than_slots_are_refused() -> None:
     given = Contribution(np.zeros(2), ("a", "b"), np.zeros(2), 1.0)
     with pytest.raises(ParameterError, match="2 metrics, the session has 1 slots"):
-        given.encode(Codec(2, 3, metrics=1))
+        given.encode(Codec(2, 3, metrics=1), bytes(32))
 
 
 def test_what_is_encoded_decodes_to_what_was_given() -> None:
     codec = Codec(2, 3)
     given = Contribution(np.array([0.25, -1.0]), ("a",), np.array([0.5]), 8.0)
-    mean = codec.decode(given.encode(codec), 1)
+    mean = codec.decode(given.encode(codec, bytes(32)), 1)
     assert mean.weight == 8.0
-    # One contribution, rounded by half a step of the grid, which is 1/scale of W/w.
-    step = 0.5 / codec.scale * codec.max_weight / 8.0
+    # One contribution, rounded by less than a step of the grid, which is 1/scale of W/w.
+    step = 1 / codec.scale * codec.max_weight / 8.0
     np.testing.assert_allclose(mean.update, given.update, rtol=0, atol=step)
     assert mean.metrics[0] == pytest.approx(0.5, abs=0.5 / codec.metric_scale * 10_000 / 8)

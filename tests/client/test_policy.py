@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from tacit.client.policy import Policy
 from tacit.crypto.codec import Codec
 from tacit.crypto.errors import ParameterError, PolicyRefusal
-from tacit.crypto.identity import RunKey
+from tacit.crypto.identity import Roster, RunKey
+from tacit.crypto.secagg.parameters import COMPLETE
 from tacit.crypto.secagg.session import Purpose, Session, threshold_for
+from tacit.crypto.simulated import simulated_roster
 from tacit.server.pairwise import Binding, Pairwise
 
 DIGEST = bytes(32)
@@ -22,16 +24,69 @@ def keys(devices: int) -> tuple[RunKey, ...]:
     return tuple(RunKey(d, d.to_bytes(32, "little"), bytes(64)) for d in range(1, devices + 1))
 
 
-def session(devices: int = 10, bits: int = 32, **changes: Any) -> Session:
+def session(
+    devices: int = 10,
+    protocol: Pairwise | None = None,
+    roster: Roster | None = None,
+    **changes: Any,
+) -> Session:
     """What an honest server asks for, but for `changes`."""
-    binding = Binding(DIGEST, DIGEST, DIGEST)
-    honest = Pairwise(bits=bits).session(1, 1, Purpose.TRAIN, keys(devices), 4, binding)
+    honest = (protocol or Pairwise()).session(
+        1,
+        1,
+        Purpose.TRAIN,
+        keys(devices),
+        roster or simulated_roster(devices),
+        {},
+        4,
+        Binding(DIGEST, DIGEST),
+    )
     return replace(honest, **changes)
+
+
+def check(policy: Policy, asked: Session) -> None:
+    """Against the roster of a federation that is all in the cohort."""
+    policy.check(asked, simulated_roster(len(asked.cohort)))
 
 
 @pytest.mark.parametrize("devices", range(3, 60))
 def test_the_default_policy_takes_what_the_default_server_asks_for(devices: int) -> None:
-    Policy().check(session(devices))
+    check(Policy(), session(devices))
+
+
+@pytest.mark.parametrize("devices", [33, 64, 100, 300])
+@pytest.mark.parametrize(("corrupt", "drop"), [(0.1, 0.2), (0.05, 0.1), (0.2, 0.2), (0, 0.1)])
+def test_a_policy_takes_the_graph_and_committee_found_for_its_own_assumptions(
+    devices: int, corrupt: float, drop: float
+) -> None:
+    policy = Policy(corrupt=corrupt)
+    asked = session(devices, Pairwise(corrupt=corrupt, drop=drop))
+    check(policy, asked)
+    assert devices <= 100 or (asked.degree < devices - 1 and 0 < asked.seats < devices)
+    if asked.degree < devices - 1:
+        with pytest.raises(PolicyRefusal, match="this device asks for"):
+            check(policy, replace(asked, degree=asked.degree // 2))
+        # The server would rather drop more of them, to cut the graph.
+        with pytest.raises(PolicyRefusal, match="this device asks for"):
+            check(policy, replace(asked, min_survivors=int(asked.min_survivors * 0.8)))
+        check(replace(policy, security=0), replace(asked, degree=2))
+
+
+def test_a_drawn_committee_is_the_beacons() -> None:
+    """Members that the server chose, a seat more, a threshold as if all seats were there."""
+    policy, roster = Policy(corrupt=0.1), simulated_roster(300)
+    asked = session(300, Pairwise(corrupt=0.1, drop=0.2), roster)
+    outside = next(d for d in asked.devices if d not in asked.committee)
+    swapped = tuple(sorted((*asked.committee[1:], outside)))
+    with pytest.raises(PolicyRefusal, match="a committee that the roster's beacon did not draw"):
+        policy.check(replace(asked, committee=swapped), roster)
+    with pytest.raises(PolicyRefusal, match=r"threshold \d+ of \d+ falls to"):
+        policy.check(replace(asked, threshold=asked.seats // 2 + 1), roster)
+    absent = replace(asked, committee=asked.committee[2:])
+    policy.check(absent, roster)  # two seats are empty: the threshold is that of the full committee
+    with pytest.raises(PolicyRefusal, match=r"threshold \d+ of \d+ falls to"):
+        # The same members as a committee of the server's choice: all corrupt ones may be on it.
+        policy.check(replace(asked, seats=0), roster)
 
 
 @pytest.mark.parametrize(
@@ -50,16 +105,16 @@ def test_the_default_policy_takes_what_the_default_server_asks_for(devices: int)
         (Policy(), session(10, committee=(4,), threshold=1), "threshold 1 of 1"),
         (Policy(), session(10, committee=(4, 5), threshold=2), "threshold 2 of 2"),
         (Policy(), session(10, committee=(4, 5, 6), threshold=3), "threshold 3 of 3"),
-        (Policy(min_bits=33), session(10), "a ring of 32 bits"),
+        (Policy(min_bits=33), session(10), "a ring of 29 bits"),
         (Policy(), session(10, codec=Codec(4, 10, 0, 1.0, 1.0, 1.0, bits=12)), "a ring of 12"),
     ],
 )
 def test_what_is_refused(policy: Policy, asked: Session, reason: str) -> None:
     with pytest.raises(PolicyRefusal, match=reason):
-        policy.check(asked)
+        check(policy, asked)
 
 
-@given(data=st.data(), devices=st.integers(3, 40), corrupt=st.floats(0, 0.9))
+@given(data=st.data(), devices=st.integers(3, COMPLETE), corrupt=st.floats(0, 0.9))
 def test_whatever_passes_holds_against_the_worst_cohort(
     data: st.DataObject, devices: int, corrupt: float
 ) -> None:
@@ -75,7 +130,7 @@ def test_whatever_passes_holds_against_the_worst_cohort(
     )
     policy = Policy(min_cohort=2, min_survivors=2, corrupt=corrupt)
     try:
-        policy.check(asked)
+        check(policy, asked)
     except PolicyRefusal:
         assume(False)
     traitors = int(corrupt * devices)
@@ -88,25 +143,26 @@ def test_whatever_passes_holds_against_the_worst_cohort(
 
 def test_the_check_is_no_stricter_than_it_has_to_be() -> None:
     """One less is refused, so the smallest session that passes is the smallest that is safe."""
-    for devices in range(3, 40):
+    for devices in range(3, COMPLETE + 1):
         corrupt = devices // 3
         least = max(3, corrupt + 2)
         threshold = threshold_for(devices, corrupt)
-        Policy().check(session(devices, min_survivors=least, threshold=threshold))
+        check(Policy(), session(devices, min_survivors=least, threshold=threshold))
         # For a few devices it is not even a session: half of the committee is no threshold.
         with pytest.raises((PolicyRefusal, ParameterError)):
-            Policy().check(session(devices, min_survivors=least, threshold=threshold - 1))
+            check(Policy(), session(devices, min_survivors=least, threshold=threshold - 1))
 
 
 def test_of_two_policies_the_stricter_decides_in_every_field() -> None:
-    ours = Policy(5, 4, 0.2, 20, 2.0, plain=True)
-    owners = Policy(3, 6, 0.5, 16, None, plain=False)
-    assert ours.stricter(owners) == owners.stricter(ours) == Policy(5, 6, 0.5, 20, 2.0, plain=False)
+    ours = Policy(5, 4, 0.2, 30, 20, 2.0, plain=True)
+    owners = Policy(3, 6, 0.5, 40, 16, None, plain=False)
+    both = Policy(5, 6, 0.5, 40, 20, 2.0, plain=False)
+    assert ours.stricter(owners) == owners.stricter(ours) == both
     assert ours.stricter(ours) == ours
     norms = [None, 3.0, 1.0]
     for loose, tight in pairwise(norms):
-        both = Policy(max_norm=loose).stricter(Policy(max_norm=tight))
-        assert both.max_norm == tight
+        of_two = Policy(max_norm=loose).stricter(Policy(max_norm=tight))
+        assert of_two.max_norm == tight
 
 
 def test_plain_requests_are_refused_unless_the_owner_allows_them() -> None:
@@ -123,6 +179,7 @@ def test_plain_requests_are_refused_unless_the_owner_allows_them() -> None:
         {"corrupt": 1.0},
         {"corrupt": -0.1},
         {"corrupt": float("nan")},
+        {"security": -1},
         {"max_norm": 0.0},
         {"max_norm": float("nan")},
     ],

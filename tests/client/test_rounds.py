@@ -56,8 +56,8 @@ def sessions() -> Session:
 SESSION = sessions()
 STATES = [
     Enrolled(RUN, 3, bytes(range(32))),
-    Reported(SESSION, 3, bytes(range(32))),
-    Attested(SESSION, 3, (1, 2, 4), np.arange(3 * 2 * 32, dtype=np.uint8).reshape(3, 2, 32)),
+    Reported(SESSION, 3),
+    Attested(SESSION, 3, (1, 2, 4), np.arange(6 * 32, dtype=np.uint8).reshape(6, 32)),
 ]
 
 
@@ -218,15 +218,15 @@ def others(desk: Desk, session: Session):
             desk.contexts[device] = Context(RUN, before.node_id, before.node_config, state, {})
             sent = desk.report(device, session)
             report = messages.Report.decode(sent, session, sender=device)
-            dealt[device] = (report.sealed[place], report.hashes[place])
+            dealt[device] = (report.neighbours, report.sealed[place], report.hashes[place])
             desk.contexts[device] = before
     size = len(session.cohort)
-    nothing = (bytes(size * SECRET_BYTES + TAG_BYTES), bytes(size * HASH_BYTES))
+    everyone = tuple(device for device in session.devices if device != ME)
+    nothing = (everyone, bytes(size * SECRET_BYTES + TAG_BYTES), bytes(size * HASH_BYTES))
 
     def request(survivors: tuple[int, ...]) -> AttestRequest:
         rows = [dealt.get(d, nothing) for d in survivors]
-        sealed, hashes = zip(*rows, strict=True)
-        return AttestRequest(session.id, survivors, sealed, hashes)
+        return AttestRequest(session.id, survivors, *zip(*rows, strict=True))
 
     return request
 
@@ -270,11 +270,10 @@ class Oracle:
                 self.held = None
                 return before == Attest(number, survivors)
             case Enrol(stale):
+                self.held = None if stale else before
                 return not stale
-            case Garbage(kind):
-                self.held = before if kind == "train" else None
-                return False
-            case Refused():
+            case Garbage() | Refused():
+                self.held = None
                 return False
 
 
@@ -287,7 +286,9 @@ def play(stage_: Stage, context: Context, move: Move) -> RecordDict:
             kind = session.purpose.name.lower()
             return desk.ask(ME, kind, desk.request(session))
         case Attest():
-            return desk.ask(ME, stages.ATTEST, stage(message=stage_.attests[move].encode()))
+            session = stage_.sessions[move.session]
+            request = stage_.attests[move].encode(session)
+            return desk.ask(ME, stages.ATTEST, stage(message=request))
         case Reveal():
             return desk.ask(ME, stages.REVEAL, stage(message=stage_.reveals[move].encode()))
         case Enrol(stale):
@@ -329,9 +330,10 @@ def follow(stage_: Stage, context: Context, moves: list[Move]) -> None:
 def check_opened(session: Session, survivors: tuple[int, ...], data: bytes) -> None:
     """For each survivor its self key's share, and one for each dropped peer: no row more."""
     dropped = len(session.devices) - len(survivors)
-    shares = Shares.decode(data, len(survivors), dropped, sender=ME)
+    rows = len(survivors) * (1 + dropped)
+    shares = Shares.decode(data, rows, sender=ME)
     assert shares.member == ME
-    assert shares.opened.shape == (len(survivors), 1 + dropped, SECRET_BYTES)
+    assert shares.opened.shape == (rows, SECRET_BYTES)
 
 
 @settings(max_examples=80)

@@ -1,6 +1,6 @@
 """A small federation for tests, its bytes counted rather than drawn, and a round step by step."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import shake_128
 from typing import Any
@@ -11,9 +11,16 @@ from tacit.crypto import labels
 from tacit.crypto.codec import Codec, Ring
 from tacit.crypto.identity import Identity, Member, Roster, RunKey
 from tacit.crypto.secagg import client
-from tacit.crypto.secagg.messages import AttestRequest, Report, RevealRequest, signed_part
+from tacit.crypto.secagg.messages import (
+    Attestation,
+    AttestRequest,
+    Report,
+    RevealRequest,
+    signed_part,
+)
 from tacit.crypto.secagg.server import Attesting, Collecting, Opened, Revealing
 from tacit.crypto.secagg.session import Purpose, Session, threshold_for
+from tacit.crypto.wire import unpack
 
 NOW = 1_700_000_000
 METRICS = ("loss",)
@@ -46,6 +53,7 @@ class Federation:
             self.authority,
             1,
             [Member(d, self.identities[d].public, NOW) for d in self.devices],
+            self.rand(32),
         )
         self.enrolled: dict[int, client.Enrolled] = {}
         self.keys: dict[int, RunKey] = {}
@@ -62,7 +70,10 @@ class Federation:
             "purpose": Purpose.TRAIN,
             "codec": codec or Codec(6, self.size, 2),
             "cohort": tuple(self.keys.values()),
+            "witnesses": (),
+            "degree": len(changed.get("cohort", self.keys)) - 1,
             "committee": self.devices,
+            "seats": 0,
             "threshold": threshold_for(self.size, 0),
             "min_survivors": 2,
             "roster": self.roster.digest(),
@@ -75,7 +86,10 @@ class Federation:
         """The contribution of a device: its number in every coordinate, twice that as its loss."""
         codec = session.codec
         update = np.full(codec.length, float(device))
-        return codec.encode(update, np.array([2.0 * device]), codec.max_weight)
+        return codec.encode(update, np.array([2.0 * device]), codec.max_weight, self.rand(32))
+
+    def agreed(self, session: Session, device: int) -> dict[int, bytes]:
+        return client.agree_all(self.enrolled[device], session)
 
     def report(
         self, session: Session, device: int, setup: bytes = bytes(32)
@@ -84,10 +98,11 @@ class Federation:
             self.enrolled[device],
             self.identities[device],
             session,
+            self.agreed(session, device),
             self.encoded(session, device),
             METRICS,
             setup,
-            self.rand(client.report_rand_size(session)),
+            self.rand(client.REPORT_RAND_BYTES),
         )
 
     def reports(
@@ -99,15 +114,20 @@ class Federation:
     def resigned(self, session: Session, report: Report, **changed: Any) -> Report:
         """The report as its own device would sign it after a change."""
         fresh = replace(report, **changed)
-        body = fresh.body(session.codec.bits)
-        return replace(
-            fresh, signature=self.identities[report.device].sign(labels.REPORT, signed_part(body))
-        )
+        content = signed_part(fresh.header(session), fresh.packed)
+        return replace(fresh, signature=self.identities[report.device].sign(labels.REPORT, content))
+
+    def attested(
+        self, session: Session, state: client.Reported, request: AttestRequest
+    ) -> tuple[client.Attested, Attestation]:
+        """What a member makes of a request."""
+        agreed = self.agreed(session, state.device)
+        return client.attest(state, self.identities[state.device], agreed, request)
 
     def collect(self, session: Session, reports: Mapping[int, Report]) -> Attesting:
         collecting = Collecting(session, self.roster)
         for device, report in reports.items():
-            collecting.add(report.encode(session.codec.bits), sender=device)
+            collecting.add(report.encode(session), sender=device)
         return collecting.close()
 
     def attest(
@@ -115,8 +135,8 @@ class Federation:
     ) -> tuple[dict[int, client.Attested], Revealing]:
         session, attested = attesting.closed.session, {}
         for member, state in states.items():
-            request = AttestRequest.decode(attesting.request(member).encode(), session)
-            attested[member], said = client.attest(state, self.identities[member], request)
+            request = AttestRequest.decode(attesting.request(member).encode(session), session)
+            attested[member], said = self.attested(session, state, request)
             attesting.add(said.encode(), sender=member)
         return attested, attesting.close()
 
@@ -131,6 +151,26 @@ class Federation:
         """All stages after `report`, everyone who has a state answering."""
         attested, revealing = self.attest(self.collect(session, reports), states)
         return self.reveal(revealing, attested)
+
+
+def asked(
+    session: Session, reports: Mapping[int, Report], survivors: Sequence[int], member: int
+) -> AttestRequest:
+    """What a server asks of a member about any survivors it likes."""
+    at = session.committee.index(member) if member in session.committee else 0
+    chosen = [reports[device] for device in survivors]
+    return AttestRequest(
+        session.id,
+        tuple(survivors),
+        tuple(report.neighbours for report in chosen),
+        tuple(report.sealed[at] for report in chosen),
+        tuple(report.hashes[at] for report in chosen),
+    )
+
+
+def vector(session: Session, report: Report) -> Ring:
+    """The masked vector of a report."""
+    return unpack(report.packed, session.codec.size, session.codec.bits)
 
 
 def means(opened: Opened) -> tuple[list[float], list[float]]:

@@ -112,7 +112,7 @@ def test_labels_are_never_confused() -> None:
     every = {name: value for name, value in vars(labels).items() if name.isupper()}
     assert len(every) > 10
     for name, value in every.items():
-        assert value.startswith(b"tacit v1 ")
+        assert value.startswith(b"tacit v2 ")
         assert [n for n, other in every.items() if other.startswith(value)] == [name]
 
 
@@ -178,10 +178,11 @@ def test_a_roster_is_refused_after_any_change() -> None:
 
 def test_every_roster_has_a_digest_of_its_own() -> None:
     crew = Federation(2)
-    later = Roster.signed(crew.authority, 2, crew.roster.members)
+    later = Roster.signed(crew.authority, 2, crew.roster.members, crew.roster.beacon)
     unsigned = replace(crew.roster, signature=bytes(64))
     assert len({crew.roster.digest(), later.digest(), unsigned.digest()}) == 3
-    assert Roster.signed(crew.authority, 1, reversed(crew.roster.members)) == crew.roster
+    again = Roster.signed(crew.authority, 1, reversed(crew.roster.members), crew.roster.beacon)
+    assert again == crew.roster
 
 
 KEY_1, KEY_2 = Identity(bytes([1]) * 32).public, Identity(bytes([2]) * 32).public
@@ -201,7 +202,7 @@ KEY_1, KEY_2 = Identity(bytes([1]) * 32).public, Identity(bytes([2]) * 32).publi
 )
 def test_an_impossible_roster_is_not_signed(members: list[Member], says: str) -> None:
     with pytest.raises(ParameterError, match=says):
-        Roster.signed(Identity(bytes(32)), 1, members)
+        Roster.signed(Identity(bytes(32)), 1, members, bytes(32))
 
 
 @pytest.mark.parametrize(
@@ -214,11 +215,11 @@ def test_an_impossible_roster_is_not_signed(members: list[Member], says: str) ->
     ],
 )
 def test_an_impossible_roster_is_not_read(rows: list[tuple[int, bytes]], says: str) -> None:
-    writer = Writer().u8(1).u64(1).u32(len(rows))
+    writer = Writer().u8(2).u64(1).u32(len(rows))
     for device, public in rows:
         writer.u64(device).fixed(public, 32).u64(0)
     with pytest.raises(MalformedMessage, match=says):
-        Roster.decode(writer.data() + bytes(64))
+        Roster.decode(writer.data() + bytes(32 + 64))
 
 
 def test_a_roster_knows_its_members_until_their_time_is_over() -> None:
@@ -262,7 +263,7 @@ def test_no_secret_shows_in_a_repr() -> None:
     secrets = [
         crew.identities[1].secret,
         crew.enrolled[1].secret,
-        attested[1].opened[0, 0].tobytes(),
+        attested[1].opened[0].tobytes(),
     ]
     for thing in (crew.identities[1], crew.enrolled[1], states[1], attested[1]):
         shown = repr(thing)

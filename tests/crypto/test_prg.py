@@ -1,4 +1,4 @@
-"""Masks: AES-256-CTR as the standard has it, added and taken off without a trace."""
+"""The key stream: AES-256-GCM as the standard has it. Masks: added and taken off without trace."""
 
 import numpy as np
 import pytest
@@ -7,17 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tacit.crypto import prg
-from tacit.crypto.prg import CHUNK_BYTES, add_masks
+from tacit.crypto.errors import ParameterError
+from tacit.crypto.prg import CHUNK_BYTES, MAX_BYTES, KeyStream, add_masks
 
 KEY = bytes(range(32))
 CHUNK = CHUNK_BYTES // 4  # uint32 in one chunk
 
 
 def stream(key: bytes, size: int) -> bytes:
-    """The keystream, block by block: AES of 0, 1, 2, ... as 128-bit big-endian numbers."""
-    aes = Cipher(algorithms.AES256(key), modes.ECB()).encryptor()
-    blocks = (aes.update(n.to_bytes(16, "big")) for n in range(-(-size // 16)))
-    return b"".join(blocks)[:size]
+    """AES-256 in plain counter mode from counter block 2 on."""
+    counter = modes.CTR((2).to_bytes(16, "big"))
+    return Cipher(algorithms.AES256(key), counter).encryptor().update(bytes(size))
 
 
 def mask(key: bytes, count: int, dtype: type = np.uint32) -> np.ndarray:
@@ -26,13 +26,14 @@ def mask(key: bytes, count: int, dtype: type = np.uint32) -> np.ndarray:
     return vector
 
 
-def test_nist_aesavs_known_answer() -> None:
-    """AESAVS, appendix E.2, VarKey for 256 bits, first entry: a zero block, as our first one is."""
-    assert mask(bytes([0x80]) + bytes(31), 4).tobytes().hex() == "e35a6dcb19b201a01ebcfa8aa22b5759"
+def test_gcm_known_answer() -> None:
+    """McGrew and Viega, "The Galois/Counter Mode of Operation", appendix B, test case 14: key,
+    nonce and plaintext all zero."""
+    assert mask(bytes(32), 4).tobytes().hex() == "cea7403d4d606b6e074ec5d3baf39d18"
 
 
 def test_nist_counter_mode_known_answer() -> None:
-    """SP 800-38A, F.5.5, through the same library call with the standard's own counter."""
+    """SP 800-38A, F.5.5, through the call that `stream` makes, with the standard's own counter."""
     key = bytes.fromhex("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4")
     counter = bytes.fromhex("f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff")
     plain = bytes.fromhex("6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e51")
@@ -76,8 +77,37 @@ def test_what_is_added_can_be_taken_off(
 
 @pytest.mark.parametrize("size", [0, 16, 31, 33])
 def test_a_key_of_another_size_is_refused(size: int) -> None:
-    with pytest.raises(ValueError, match="a mask key has 32 bytes"):
+    with pytest.raises(ParameterError, match=f"a key of a stream has 32 bytes, not {size}"):
         add_masks(np.zeros(1, np.uint32), [bytes(size)], [])
+
+
+def test_a_key_gives_no_more_than_its_counter_has() -> None:
+    """2**32 - 2 blocks; then the counter would return to where it began."""
+    assert MAX_BYTES == 16 * ((1 << 32) - 2)
+    KeyStream(KEY, MAX_BYTES)
+    with pytest.raises(ParameterError, match="bytes from one key"):
+        KeyStream(KEY, MAX_BYTES + 1)
+    for plus, minus in (([KEY], []), ([], [KEY])):
+        # One element in memory, seen as many. It is read-only: a first chunk would fail otherwise.
+        vector = np.broadcast_to(np.uint64(0), MAX_BYTES // 8 + 1)
+        with pytest.raises(ParameterError, match="bytes from one key"):
+            add_masks(vector, plus, minus)
+
+
+@given(st.lists(st.integers(0, 90), max_size=8))
+def test_a_stream_is_read_in_order(sizes: list[int]) -> None:
+    source, read = KeyStream(KEY, sum(sizes)), b""
+    for size in sizes:
+        part = np.empty(size, np.uint8)
+        source.fill(part)
+        read += part.tobytes()
+    assert read == stream(KEY, sum(sizes))
+
+
+def test_a_long_read_is_filled_to_its_end() -> None:
+    out = np.zeros(CHUNK_BYTES + 5, "<u2")
+    KeyStream(KEY, out.nbytes).fill(out)
+    assert out.tobytes() == stream(KEY, out.nbytes)
 
 
 # Chi-square of the bytes of a mask, 255 degrees of freedom. Laurent and Massart 2000, lemma 1:

@@ -9,19 +9,27 @@ import pytest
 from tacit.crypto import labels, shamir
 from tacit.crypto.codec import Codec, Ring
 from tacit.crypto.errors import ProtocolError
-from tacit.crypto.identity import RunKey, agree, derive
+from tacit.crypto.identity import RunKey, derive
 from tacit.crypto.prg import add_masks
 from tacit.crypto.secagg import client
 from tacit.crypto.secagg.messages import AttestRequest, Report, RevealRequest, Shares
 from tacit.crypto.secagg.session import Purpose, Session
-from tests.crypto.federation import Federation, expected, means
+from tacit.crypto.shamir import Octets
+from tests.crypto.federation import Federation, expected, means, vector
 from tests.crypto.test_prg import LIMIT, chi_square
 
 
-def combined(session: Session, shares: dict[int, Shares], row: int) -> list[bytes]:
-    """The keys of one survivor that these members' shares open: self, then pairs with dropped."""
+def combined(session: Session, shares: dict[int, Shares], nth: int) -> list[bytes]:
+    """The keys of the nth survivor that these shares open: self, then pairs with the dropped.
+
+    Every device is everyone's neighbour, so each survivor has 1 + dropped rows, and
+    survivors * (1 + dropped) = rows with survivors + dropped = devices.
+    """
+    rows, devices = len(next(iter(shares.values())).opened), len(session.devices)
+    each = next(1 + d for d in range(devices) if (devices - d) * (1 + d) == rows)
     points = [session.point(member) for member in shares]
-    keys = shamir.combine(points, np.stack([s.opened[row] for s in shares.values()]))
+    rows = slice(nth * each, (nth + 1) * each)
+    keys = shamir.combine(points, np.stack([s.opened[rows] for s in shares.values()]))
     return [key.tobytes() for key in keys]
 
 
@@ -35,6 +43,13 @@ def shares_for(
     attested, revealing = crew.attest(crew.collect(session, reports), states)
     asked = revealing.request()
     return {m: client.reveal(state, crew.roster, asked) for m, state in attested.items()}
+
+
+def unsealed(crew: Federation, state: client.Reported, report: Report, at: int) -> Octets | None:
+    """What a member finds in the box that a report has for it."""
+    secret = crew.agreed(state.session, state.device)[report.device]
+    near, sealed, hashes = report.neighbours, report.sealed[at], report.hashes[at]
+    return client._unseal(secret, state, report.device, near, sealed, hashes)
 
 
 def self_masks_off(total: Ring, keys: list[bytes]) -> Ring:
@@ -71,18 +86,19 @@ def test_a_device_shown_something_else_turns_the_sum_to_noise(shown: dict[str, A
     keys = []
     for device in crew.devices:
         told = odd if device == 3 else session
-        rand = crew.rand(client.report_rand_size(told))
+        rand = crew.rand(client.REPORT_RAND_BYTES)
         _, report = client.report(
             crew.enrolled[device],
             crew.identities[device],
             told,
+            crew.agreed(told, device),
             crew.encoded(session, device),
             ("loss",),
             setups.get(device, bytes(32)),
             rand,
         )
         keys.append(derive(rand[:32], labels.SELF_MASK, told.id))
-        total += report.vector
+        total += vector(session, report)
     opened = self_masks_off(total, keys)
     if not shown:
         assert codec.decode(opened, 4).update.tolist() == expected(session, crew.devices)[0]
@@ -101,7 +117,7 @@ def test_a_cohort_shown_without_one_device_is_another_session_too() -> None:
     assert small.id != session.id
     states, reports = crew.reports(session, (1, 2, 4))
     reports[3] = replace(report, session=session.id)
-    with pytest.raises(ProtocolError, match="bytes early"):
+    with pytest.raises(ProtocolError, match="2 neighbours where everyone is one"):
         crew.run(session, reports, states)
 
 
@@ -129,7 +145,7 @@ def test_a_twin_of_a_run_key_does_not_open_its_owners_report(corrupt: int) -> No
     states, reports = crew.reports(session, survivors)
     shares = shares_for(crew, session, reports, states)
     opened = {device: combined(session, shares, row) for row, device in enumerate(survivors)}
-    left = reports[victim].vector.copy()
+    left = vector(session, reports[victim])
     plus: list[bytes] = []
     minus = [opened[victim][0]]
     for device in survivors:
@@ -152,7 +168,7 @@ def test_the_late_report_of_a_dropped_device_stays_masked() -> None:
     late = reports.pop(4)
     shares = shares_for(crew, session, reports, {m: states[m] for m in (1, 2, 3)})
     survivors = (1, 2, 3)
-    left = late.vector.copy()
+    left = vector(session, late)
     add_masks(left, [combined(session, shares, row)[1] for row in range(3)], [])
     assert [device for device in survivors if device > 4] == []  # so 4 subtracted all of them
     with pytest.raises(ProtocolError, match="its masks do not cancel"):
@@ -161,16 +177,14 @@ def test_the_late_report_of_a_dropped_device_stays_masked() -> None:
     # Two corrupt members open what device 4 dealt them; the threshold is three.
     held = []
     for at, member in enumerate((1, 2)):
-        agreed = agree(states[member].secret, [session.key(4)])[4]
-        opened = client._unseal(agreed, states[member], 4, late.sealed[at], late.hashes[at])
+        opened = unsealed(crew, states[member], late, at)
         assert opened is not None
         held.append(opened)
     guess = shamir.combine([1, 2], np.stack(held))[0].tobytes()
     with pytest.raises(ProtocolError, match="its masks do not cancel"):
         session.codec.decode(self_masks_off(left, [guess]), 1)
     # The control: with its third share the report is open, so nothing else was missing.
-    agreed = agree(states[3].secret, [session.key(4)])[4]
-    third = client._unseal(agreed, states[3], 4, late.sealed[2], late.hashes[2])
+    third = unsealed(crew, states[3], late, 2)
     assert third is not None
     key = shamir.combine([1, 2, 3], np.stack([*held, third]))[0].tobytes()
     mean = session.codec.decode(self_masks_off(left, [key]), 1)
@@ -207,16 +221,20 @@ def test_survivors_without_shares_do_not_make_a_crowd() -> None:
             (reports[d].sealed[at], reports[d].hashes[at]) if d == victim else junk for d in padded
         ]
         request = AttestRequest(
-            session.id, padded, tuple(b[0] for b in boxes), tuple(b[1] for b in boxes)
+            session.id,
+            padded,
+            tuple(reports[d].neighbours for d in padded),
+            tuple(b[0] for b in boxes),
+            tuple(b[1] for b in boxes),
         )
-        attested[member], said = client.attest(states[member], crew.identities[member], request)
+        attested[member], said = crew.attested(session, states[member], request)
         assert said.bad == (1, 3)
         signatures.append((member, said.signature))
     ask = RevealRequest(session.id, tuple(signatures[:3]))
     for member, state in attested.items():
         shares[member] = client.reveal(state, crew.roster, ask)
     self_key, with_4, with_5 = combined(session, shares, 1)
-    left = reports[victim].vector.copy()
+    left = vector(session, reports[victim])
     add_masks(left, [], [self_key, with_4, with_5])
     with pytest.raises(ProtocolError, match="its masks do not cancel"):
         session.codec.decode(left, 1)
@@ -233,7 +251,7 @@ def test_what_is_opened_for_one_session_opens_no_other() -> None:
     _, later = crew.report(second, 1)
     for key in opened:
         for plus, minus in (([key], []), ([], [key])):
-            left = later.vector.copy()
+            left = vector(second, later)
             add_masks(left, plus, minus)
             assert chi_square(left.tobytes()) < LIMIT
 
@@ -247,8 +265,9 @@ def test_a_reflected_box_is_not_taken_for_ones_own() -> None:
     request = AttestRequest(
         session.id,
         (1, 2),
+        (reports[1].neighbours, reports[2].neighbours),
         (reports[1].sealed[0], reports[1].sealed[1]),
         (reports[1].hashes[0], reports[1].hashes[1]),
     )
-    _, said = client.attest(states[1], crew.identities[1], request)
+    _, said = crew.attested(session, states[1], request)
     assert said.bad == (2,)

@@ -14,7 +14,7 @@ from tacit.client import rounds
 from tacit.crypto import labels, prg, shamir
 from tacit.crypto.codec import Codec
 from tacit.crypto.errors import ParameterError, ProtocolError
-from tacit.crypto.identity import Identity, Roster, RunKey, derive
+from tacit.crypto.identity import Roster, RunKey, derive
 from tacit.crypto.secagg import client
 from tacit.crypto.secagg.messages import (
     Attestation,
@@ -26,7 +26,8 @@ from tacit.crypto.secagg.messages import (
     survivors_digest,
 )
 from tacit.crypto.secagg.session import Purpose, Session
-from tests.crypto.federation import Counted, Federation, expected, means
+from tacit.crypto.wire import pack
+from tests.crypto.federation import Counted, Federation, asked, expected, means
 
 
 class Shelf:
@@ -93,8 +94,8 @@ def test_a_session_that_is_not_ours_is_not_served(
         (np.zeros(5, np.uint32), 0, "not encoded by the session's codec"),
         (np.zeros((12, 1), np.uint32), 0, "not encoded by the session's codec"),
         (np.zeros(12, np.uint64), 0, "not encoded by the session's codec"),
-        (np.zeros(12, np.uint32), 1, "random bytes"),
-        (np.zeros(12, np.uint32), -1, "random bytes"),
+        (np.zeros(12, np.uint32), 1, "report takes 64 random bytes"),
+        (np.zeros(12, np.uint32), -1, "report takes 64 random bytes"),
     ],
 )
 def test_a_report_takes_what_fits(vector: Any, rand: int, says: str) -> None:
@@ -106,24 +107,23 @@ def test_a_report_takes_what_fits(vector: Any, rand: int, says: str) -> None:
             crew.enrolled[1],
             crew.identities[1],
             session,
+            crew.agreed(session, 1),
             vector,
             (),
             bytes(32),
-            bytes(client.report_rand_size(session) + rand),
+            bytes(client.REPORT_RAND_BYTES + rand),
         )
 
 
-def test_masking_leaves_the_callers_vector_alone() -> None:
+def test_the_plain_vector_does_not_outlive_the_report() -> None:
     crew = Federation(3)
     session = crew.session()
     encoded = crew.encoded(session, 1)
-    before = encoded.copy()
-    rand = crew.rand(client.report_rand_size(session))
-    _, report = client.report(
-        crew.enrolled[1], crew.identities[1], session, encoded, (), bytes(32), rand
-    )
-    assert np.array_equal(encoded, before)
-    assert not np.any(report.vector == before)
+    before, rand = encoded.copy(), crew.rand(client.REPORT_RAND_BYTES)
+    given = (crew.enrolled[1], crew.identities[1], session, crew.agreed(session, 1))
+    _, report = client.report(*given, encoded, (), bytes(32), rand)
+    assert not np.any(encoded == before)
+    assert report.packed == pack(encoded, session.codec.bits)
 
 
 def mask_keys(crew: Federation, session: Session, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
@@ -170,12 +170,13 @@ def test_no_two_messages_are_sealed_under_one_key(monkeypatch: pytest.MonkeyPatc
     nonce, one key for both would give away the difference of their self keys."""
     crew = Federation(3)
     session = crew.session()
-    rands = [crew.rand(client.report_rand_size(session)) for _ in range(2)]
+    rands = [crew.rand(client.REPORT_RAND_BYTES) for _ in range(2)]
     first, second = (
         client.report(
             crew.enrolled[1],
             crew.identities[1],
             session,
+            crew.agreed(session, 1),
             crew.encoded(session, 1),
             (),
             bytes(32),
@@ -201,15 +202,8 @@ def requested(
 ) -> tuple[client.Reported, AttestRequest]:
     """A member's state, and a request that names these survivors."""
     states, reports = crew.reports(session, {*survivors, member} & set(crew.devices))
-    at = session.committee.index(member) if member in session.committee else 0
-    known = [reports.get(device, reports[member]) for device in survivors]
-    request = AttestRequest(
-        session.id,
-        survivors,
-        tuple(report.sealed[at] for report in known),
-        tuple(report.hashes[at] for report in known),
-    )
-    return states[member], request
+    known = {device: reports.get(device, reports[member]) for device in survivors}
+    return states[member], asked(session, known, survivors, member)
 
 
 @pytest.mark.parametrize(
@@ -231,20 +225,20 @@ def test_a_set_that_nobody_should_open_is_not_attested(
     session = crew.session(min_survivors=3)
     state, request = requested(crew, session, survivors)
     with pytest.raises(ProtocolError, match=says):
-        client.attest(state, crew.identities[1], request)
+        crew.attested(session, state, request)
 
 
 def test_attest_is_for_this_session_and_the_committee() -> None:
     crew = Federation(5)
     session = crew.session()
     state, request = requested(crew, session, (1, 2, 3))
-    client.attest(state, crew.identities[1], request)
+    crew.attested(session, state, request)
     with pytest.raises(ProtocolError, match="attest is for another session"):
-        client.attest(state, crew.identities[1], replace(request, session=bytes(32)))
+        crew.attested(session, state, replace(request, session=bytes(32)))
     small = crew.session(committee=(2, 3, 4), threshold=2)
     state, request = requested(crew, small, (1, 2, 3))
     with pytest.raises(ProtocolError, match="we are not on the committee"):
-        client.attest(state, crew.identities[1], request)
+        crew.attested(session, state, request)
 
 
 def test_only_what_the_sum_needs_is_kept() -> None:
@@ -254,20 +248,16 @@ def test_only_what_the_sum_needs_is_kept() -> None:
     states, reports = crew.reports(session, crew.devices)
     survivors, dropped = (1, 3, 4), (2, 5)
     held: dict[int, client.Attested] = {}
-    for at, member in enumerate(crew.devices):
-        request = AttestRequest(
-            session.id,
-            survivors,
-            tuple(reports[d].sealed[at] for d in survivors),
-            tuple(reports[d].hashes[at] for d in survivors),
-        )
-        held[member], said = client.attest(states[member], crew.identities[member], request)
+    for member in crew.devices:
+        request = asked(session, reports, survivors, member)
+        held[member], said = crew.attested(session, states[member], request)
         assert said.bad == ()
-        assert held[member].opened.shape == (3, 3, 32)
+        assert held[member].opened.shape == (9, 32)
     points = [session.point(member) for member in crew.devices]
     for row, dealer in enumerate(survivors):
-        opened = shamir.combine(points, np.stack([held[m].opened[row] for m in crew.devices]))
-        order = session.neighbours(dealer)
+        rows = slice(3 * row, 3 * row + 3)
+        opened = shamir.combine(points, np.stack([held[m].opened[rows] for m in crew.devices]))
+        order = reports[dealer].neighbours
         numbers = [0, *(1 + order.index(device) for device in dropped)]
         context = share_context(session.id, dealer, 0)
         for number, key in zip(numbers, opened, strict=True):
@@ -283,11 +273,9 @@ def test_shares_that_do_not_hold_are_named_and_not_kept(part: str) -> None:
     fields = list(getattr(request, part))
     fields[1] = fields[1][:-1] + bytes([fields[1][-1] ^ 1])
     changed: dict[str, Any] = {part: tuple(fields)}
-    attested, said = client.attest(state, crew.identities[1], replace(request, **changed))
+    attested, said = crew.attested(session, state, replace(request, **changed))
     assert said.bad == (2,)
-    assert not attested.opened[1].any()
-    assert attested.opened[0].any()
-    assert attested.opened[2].any()
+    assert [rows.any() for rows in attested.opened.reshape(3, 2, 32)] == [True, False, True]
 
 
 def test_shares_for_another_member_or_session_are_not_taken() -> None:
@@ -300,10 +288,11 @@ def test_shares_for_another_member_or_session_are_not_taken() -> None:
     request = AttestRequest(
         session.id,
         (1, 2, 3),
+        tuple(boxes[d].neighbours for d in (1, 2, 3)),
         (boxes[1].sealed[0], boxes[2].sealed[0], boxes[3].sealed[1]),
         (boxes[1].hashes[0], boxes[2].hashes[0], boxes[3].hashes[1]),
     )
-    attested, said = client.attest(states[1], crew.identities[1], request)
+    attested, said = crew.attested(session, states[1], request)
     assert said.bad == (1, 2, 3)
     assert not attested.opened.any()
 
@@ -322,18 +311,13 @@ class Signed:
         self.states: dict[int, client.Attested] = {}
         self.signatures: dict[int, bytes] = {}
         for member in (1, 2, 3, 4):
-            self.states[member], said = client.attest(
-                states[member], self.crew.identities[member], attesting.request(member)
+            self.states[member], said = self.crew.attested(
+                self.session, states[member], attesting.request(member)
             )
             self.signatures[member] = said.signature
-        other = AttestRequest(
-            self.session.id,
-            (1, 2, 4),
-            tuple(reports[d].sealed[0] for d in (1, 2, 4)),
-            tuple(reports[d].hashes[0] for d in (1, 2, 4)),
-        )
+        other = asked(self.session, reports, (1, 2, 4), 1)
         self.elsewhere = {
-            member: client.attest(states[member], self.crew.identities[member], other)[1].signature
+            member: self.crew.attested(self.session, states[member], other)[1].signature
             for member in (1, 2, 3, 4)
         }
 
@@ -399,7 +383,7 @@ def test_a_member_outside_the_committee_signs_nothing() -> None:
     session = crew.session(committee=(1, 2, 3), threshold=2)
     states, reports = crew.reports(session, crew.devices)
     attesting = crew.collect(session, reports)
-    attested, said = client.attest(states[1], crew.identities[1], attesting.request(1))
+    attested, said = crew.attested(session, states[1], attesting.request(1))
     digest = survivors_digest(session.id, attested.survivors)
     outside = crew.identities[5].sign(labels.SURVIVORS, digest)
     request = RevealRequest(session.id, ((1, said.signature), (5, outside)))
@@ -421,9 +405,9 @@ def test_reveal_goes_by_the_roster_of_the_session(signed: Signed) -> None:
 
 
 def attest(
-    identity: Identity, request: AttestRequest, state: client.Reported
+    crew: Federation, request: AttestRequest, state: client.Reported
 ) -> tuple[client.Attested, Attestation]:
-    return client.attest(state, identity, request)
+    return crew.attested(state.session, state, request)
 
 
 def reveal(roster: Roster, request: RevealRequest, state: client.Attested) -> tuple[None, Shares]:
@@ -437,13 +421,7 @@ def test_two_sets_cannot_be_attested() -> None:
     states, reports = crew.reports(session, crew.devices)
 
     def step(survivors: tuple[int, ...]) -> Any:
-        request = AttestRequest(
-            session.id,
-            survivors,
-            tuple(reports[d].sealed[0] for d in survivors),
-            tuple(reports[d].hashes[0] for d in survivors),
-        )
-        return partial(attest, crew.identities[1], request)
+        return partial(attest, crew, asked(session, reports, survivors, 1))
 
     shelf = Shelf()
     rounds.begin(shelf, states[1])
@@ -469,7 +447,7 @@ moves = st.lists(
 
 @settings(max_examples=30)
 @given(moves)
-def test_whatever_the_server_asks_in_whatever_order(asked: list[tuple[Any, Any, Any]]) -> None:
+def test_whatever_the_server_asks_in_whatever_order(moves_made: list[tuple[Any, Any, Any]]) -> None:
     """Rounds only go forward; of each session at most one set is attested and one opened, and
     only the set that was attested."""
     crew, shelf = Federation(3), Shelf()
@@ -477,7 +455,7 @@ def test_whatever_the_server_asks_in_whatever_order(asked: list[tuple[Any, Any, 
     attested: dict[bytes, tuple[int, ...]] = {}
     revealed: dict[bytes, int] = {}
     current: tuple[Session, dict[int, Any]] | None = None
-    for kind, what, purpose in asked:
+    for kind, what, purpose in moves_made:
         if kind == "report":
             session = crew.session(round=what, purpose=purpose)
             fresh = not served or (what, int(purpose)) > served[-1]
@@ -492,14 +470,9 @@ def test_whatever_the_server_asks_in_whatever_order(asked: list[tuple[Any, Any, 
                     rounds.serve_once(shelf, session)
         elif current is not None and kind == "attest":
             session, reports = current
-            request = AttestRequest(
-                session.id,
-                what,
-                tuple(reports[d].sealed[0] for d in what),
-                tuple(reports[d].hashes[0] for d in what),
-            )
+            request = asked(session, reports, what, 1)
             try:
-                rounds.advance(shelf, client.Reported, partial(attest, crew.identities[1], request))
+                rounds.advance(shelf, client.Reported, partial(attest, crew, request))
             except ProtocolError:
                 continue
             assert session.id not in attested
@@ -519,7 +492,7 @@ def test_whatever_the_server_asks_in_whatever_order(asked: list[tuple[Any, Any, 
                 continue
             assert attested[session.id] == survivors
             assert session.id not in revealed
-            assert shares.opened.shape[0] == len(survivors)
+            assert len(shares.opened) == len(survivors) * (1 + 3 - len(survivors))
             revealed[session.id] = 1
 
 
@@ -536,7 +509,7 @@ def test_states_kept_in_a_vault_finish_the_sum() -> None:
             rounds.advance(
                 shelves[m],
                 client.Reported,
-                partial(attest, crew.identities[m], attesting.request(m)),
+                partial(attest, crew, attesting.request(m)),
             ).encode(),
             sender=m,
         )

@@ -15,6 +15,8 @@ from tests.crypto.federation import NOW, Federation
 CREW = Federation(5)
 SESSION = CREW.session()
 KEYS = tuple(CREW.keys.values())
+OUTSIDER = RunKey(9, bytes([9]) * 32, bytes(64))
+DRAWN: dict[str, Any] = {"committee": (1, 2, 3, 9), "seats": 5, "threshold": 3}
 
 
 @pytest.mark.parametrize(
@@ -27,13 +29,26 @@ KEYS = tuple(CREW.keys.values())
         ({"cohort": (*KEYS[:4], replace(KEYS[0], device=5))}, "two devices share one run key"),
         ({"committee": (2, 1, 3)}, "committee must be sorted"),
         ({"committee": (1, 1, 2)}, "committee must be sorted and without repeats"),
-        ({"committee": (1, 2, 6)}, "committee must be part of the cohort"),
+        ({"committee": (1, 2, 6)}, "committee must be part of the cohort, or its witnesses"),
+        ({"witnesses": KEYS[:1]}, "witnesses must be sorted, without repeats, not in the cohort"),
+        ({"witnesses": (OUTSIDER,)}, "a witness has to be on the committee"),
+        (
+            {"witnesses": (OUTSIDER,), "committee": (1, 2, 3, 9)},
+            "witnesses are for a committee drawn",
+        ),
+        ({"witnesses": (replace(KEYS[0], device=9),), **DRAWN}, "two devices share one run key"),
+        ({"seats": 4}, "5 members on 4 seats"),
+        ({"seats": 256, "threshold": 129}, "at most 255"),
+        ({"seats": 9, "threshold": 4}, "threshold 4 for a committee of 9, 5 of them there"),
+        ({"seats": 11, "threshold": 6}, "threshold 6 for a committee of 11, 5 of them there"),
+        ({"degree": 0}, r"degree 0, expected 1\.\.4"),
+        ({"degree": 5}, r"degree 5, expected 1\.\.4"),
         ({"committee": ()}, "threshold 3 for a committee of 0"),
         ({"committee": (), "threshold": 0}, "threshold 0 for a committee of 0"),
         ({"codec": Codec(6, 4, 2)}, "codec for 4 devices, cohort of 5"),
         ({"codec": Codec(6, 6, 2)}, "codec for 6 devices, cohort of 5"),
-        ({"threshold": 2}, "expected more than half and at most all"),
-        ({"threshold": 6}, "expected more than half and at most all"),
+        ({"threshold": 2}, "expected more than half of it, and at most those there"),
+        ({"threshold": 6}, "expected more than half of it, and at most those there"),
         ({"threshold": 0}, "expected more than half"),
         ({"threshold": -3}, "expected more than half"),
         ({"committee": (1, 2, 3, 4), "threshold": 2}, "expected more than half"),  # exactly half
@@ -54,7 +69,7 @@ def test_a_committee_of_256_is_not_built() -> None:
     cohort = tuple(RunKey(d, d.to_bytes(32, "little"), bytes(64)) for d in range(1, 257))
     settings: dict[str, Any] = {"cohort": cohort, "codec": Codec(1, 256, 0), "threshold": 129}
     assert CREW.session(**settings, committee=tuple(range(1, 256))).point(255) == 255
-    with pytest.raises(ParameterError, match="a committee of 256, at most 255"):
+    with pytest.raises(ParameterError, match="256 members on 256 seats, at most 255"):
         CREW.session(**settings, committee=tuple(range(1, 257)))
 
 
@@ -65,7 +80,10 @@ OTHERS: dict[str, Any] = {
     "purpose": Purpose.EVALUATE,
     "codec": Codec(6, 5, 2, bits=31),
     "cohort": (*KEYS[:4], replace(KEYS[4], signature=bytes(64))),
+    "witnesses": (OUTSIDER,),
+    "degree": 3,
     "committee": (1, 2, 3, 4),
+    "seats": 5,
     "threshold": 4,
     "min_survivors": 3,
     "roster": bytes([1]) * 32,
@@ -88,7 +106,7 @@ def test_every_field_is_in_the_id() -> None:
     assert set(CODECS) == {field.name for field in fields(Codec)}
     ids = [SESSION.id]
     for name, other in OTHERS.items():
-        changed = {name: other} | ({"threshold": 4} if name == "committee" else {})
+        changed = {name: other} | {"committee": {"threshold": 4}, "witnesses": DRAWN}.get(name, {})
         ids.append(replace(SESSION, **changed).id)
     ids.append(replace(SESSION, threshold=4, committee=(2, 3, 4, 5)).id)
     for name, other in CODECS.items():
@@ -96,26 +114,36 @@ def test_every_field_is_in_the_id() -> None:
             ids.append(replace(SESSION, codec=replace(SESSION.codec, **{name: other})).id)
     smaller = replace(SESSION.codec, clients=4)
     ids.append(
-        replace(SESSION, codec=smaller, cohort=KEYS[:4], committee=(1, 2, 3), threshold=3).id
+        replace(
+            SESSION, codec=smaller, cohort=KEYS[:4], degree=3, committee=(1, 2, 3), threshold=3
+        ).id
     )
+    ids.append(replace(SESSION, **DRAWN, witnesses=(replace(OUTSIDER, signature=b"1" * 64),)).id)
     assert len(set(ids)) == len(ids)
     assert replace(SESSION).id == SESSION.id
 
 
 def test_a_session_decodes_to_itself() -> None:
     assert Session.decode(SESSION.encode()) == SESSION
-    with pytest.raises(MalformedMessage, match="session of version 2, this device speaks 1"):
-        Session.decode(b"\2" + SESSION.encode()[1:])
+    with pytest.raises(MalformedMessage, match="session of version 1, this device speaks 2"):
+        Session.decode(b"\1" + SESSION.encode()[1:])
     data = bytearray(SESSION.encode())
     data[13] = 3
     with pytest.raises(MalformedMessage, match="3 is not a valid Purpose"):
         Session.decode(bytes(data))
 
 
-def test_neighbours_points_and_keys() -> None:
+def test_parties_points_and_keys() -> None:
+    drawn = CREW.session(witnesses=(OUTSIDER,), **DRAWN)
+    assert drawn.parties == (1, 2, 3, 4, 5, 9)
+    assert drawn.key(9) == OUTSIDER
+    assert drawn.point(9) == 4
+    assert (drawn.committee_size, SESSION.committee_size) == (5, 5)
+    assert SESSION.is_complete
+    assert not CREW.session(degree=3).is_complete
     session = CREW.session(committee=(2, 4, 5), threshold=2)
-    assert session.devices == (1, 2, 3, 4, 5)
-    assert session.neighbours(3) == (1, 2, 4, 5)
+    assert session.devices == session.parties == (1, 2, 3, 4, 5)
+    assert session.committee_size == 3
     assert [session.point(member) for member in session.committee] == [1, 2, 3]
     assert session.key(4) == CREW.keys[4]
 
@@ -157,13 +185,14 @@ def test_keys_are_checked_against_the_roster() -> None:
 def test_members_are_checked_against_the_roster_of_the_session() -> None:
     with pytest.raises(ProtocolError, match="membership has expired"):
         SESSION.verify_members(CREW.roster, now=NOW + 1)
-    other = Roster.signed(CREW.authority, 2, CREW.roster.members)
+    other = Roster.signed(CREW.authority, 2, CREW.roster.members, bytes(32))
     with pytest.raises(ProtocolError, match="session names another roster"):
         SESSION.verify_members(other, now=NOW)
     one_expired = Roster.signed(
         CREW.authority,
         1,
         [replace(m, valid_until=0) if m.device == 3 else m for m in CREW.roster.members],
+        bytes(32),
     )
     with pytest.raises(ProtocolError, match="device 3: membership has expired"):
         CREW.session(roster=one_expired.digest()).verify_members(one_expired, now=1)
@@ -175,6 +204,8 @@ def test_a_cohort_is_known_by_run_roster_and_keys() -> None:
     for changed in ("run", "roster", "cohort"):
         digests.add(replace(SESSION, **{changed: OTHERS[changed]}).cohort_digest)
     assert len(digests) == 4
+    digests.add(replace(SESSION, witnesses=(OUTSIDER,), **DRAWN).cohort_digest)
+    assert len(digests) == 5
     assert replace(SESSION, round=9, min_survivors=3).cohort_digest == SESSION.cohort_digest
 
 

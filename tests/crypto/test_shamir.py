@@ -29,13 +29,77 @@ EVERY = np.arange(256, dtype=np.uint8)
 TABLE = np.array([[slow_times(a, b) for b in range(256)] for a in range(256)], np.uint8)
 
 
+INVERSE = [0, *(int(np.flatnonzero(TABLE[a] == 1)[0]) for a in range(1, 256))]
+
+
+def slow_combinations(constants: Octets, values: Octets) -> Octets:
+    """out[i] = the sum of constants[i, j] * values[j], product by product."""
+    products = TABLE[constants[:, :, None], values.reshape(1, len(values), -1)]
+    return np.bitwise_xor.reduce(products, axis=1).reshape(len(constants), *values.shape[1:])
+
+
 def test_every_product_of_the_field() -> None:
-    rows = np.tile(EVERY, (256, 1))
-    assert np.array_equal(shamir._times(EVERY, rows), TABLE)  # eight bytes at a time
-    assert np.array_equal(shamir._times(EVERY, rows[:, 1:]), TABLE[:, 1:])  # one by one
-    low = EVERY[:4]  # constants of two bits: fewer steps
-    assert np.array_equal(shamir._times(low, rows[:4]), TABLE[:4])
-    assert all(shamir._product(a, b) == TABLE[a, b] for a in range(0, 256, 5) for b in range(256))
+    rows = EVERY[None]
+    assert np.array_equal(shamir._combinations(EVERY[:, None], rows), TABLE)
+    one_by_one = [shamir._combinations(np.array([[a]], np.uint8), rows)[0] for a in EVERY]
+    assert np.array_equal(one_by_one, TABLE)
+    assert shamir._times_x(rows.view(np.uint64)).view(np.uint8).tolist() == [TABLE[2].tolist()]
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(1, 4),
+    st.integers(1, 20),
+    st.integers(0, 21),
+    st.sampled_from([1, 40, 1 << 16]),
+    st.integers(0, 1 << 32),
+)
+def test_combinations_are_sums_of_products(
+    outputs: int, terms: int, size: int, working: int, seed: int
+) -> None:
+    """In groups of eight and a rest, in whole words and a rest, at once and in pieces."""
+    rng = np.random.default_rng(seed)
+    constants = rng.integers(0, 256, (outputs, terms), np.uint8)
+    values = rng.integers(0, 256, (terms, 2, size), np.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shamir, "WORKING_WORDS", working)
+        found = shamir._combinations(constants, values)
+    assert np.array_equal(found, slow_combinations(constants, values))
+
+
+def test_logarithms_are_those_of_powers_of_3() -> None:
+    power = 1
+    for exponent in range(255):
+        assert shamir._EXP[exponent] == power
+        assert shamir._LOG[power] == exponent
+        power = int(TABLE[power, 3])
+    assert power == 1
+
+
+@given(st.lists(st.integers(1, 255), min_size=1, max_size=40, unique=True))
+def test_lagrange_coefficients_are_products_of_fractions(points: list[int]) -> None:
+    wanted = []
+    for here in points:
+        value = 1
+        for other in points:
+            if other != here:
+                value = int(TABLE[value, TABLE[other, INVERSE[other ^ here]]])
+        wanted.append(value)
+    assert shamir._lagrange(np.array(points, np.uint8)).tolist() == wanted
+
+
+@pytest.mark.parametrize(("points", "threshold"), [(9, 8), (9, 9), (40, 27), (255, 170)])
+def test_shares_are_values_of_polynomials(points: int, threshold: int) -> None:
+    """By Horner's rule, the first random bytes as the highest coefficients."""
+    secrets = np.arange(2 * 32, dtype=np.uint8).reshape(2, 32)
+    rand = Counted()(rand_size(2, 32, threshold))
+    where = np.roll(EVERY[1 : points + 1], 3)
+    wanted = np.zeros((points, 2, 32), np.uint8)
+    for coefficient in np.frombuffer(rand, np.uint8).reshape(-1, 2, 32):
+        wanted = TABLE[where[:, None, None], wanted ^ coefficient]
+    shares = share(secrets, threshold, where.tolist(), rand)
+    assert np.array_equal(shares, wanted ^ secrets)
+    assert np.array_equal(combine(where[-threshold:].tolist(), shares[-threshold:]), secrets)
 
 
 def test_the_table_of_these_tests_is_a_field() -> None:
@@ -47,8 +111,7 @@ def test_the_table_of_these_tests_is_a_field() -> None:
     a, b, c = np.meshgrid(EVERY[::7], EVERY[::7], EVERY[::7])
     assert np.array_equal(TABLE[a, TABLE[b, c]], TABLE[TABLE[a, b], c])
     assert np.array_equal(TABLE[a, b ^ c], TABLE[a, b] ^ TABLE[a, c])
-    inverses = [shamir._inverse(a) for a in range(1, 256)]
-    assert all(TABLE[a, inverse] == 1 for a, inverse in enumerate(inverses, start=1))
+    assert all(TABLE[a, INVERSE[a]] == 1 for a in range(1, 256))
 
 
 @st.composite
@@ -93,7 +156,7 @@ def test_fewer_shares_are_consistent_with_every_secret(
     one = combine([*held, free], np.concatenate([0 * shares[: threshold - 1], 0 * shares[:1] + 1]))
     slope = int(one.flat[0])
     assert slope != 0
-    last = TABLE[shamir._inverse(slope), base ^ wanted]
+    last = TABLE[INVERSE[slope], base ^ wanted]
     forged = np.concatenate([shares[: threshold - 1], last[None]])
     assert np.array_equal(combine([*held, free], forged), wanted)
 

@@ -24,7 +24,7 @@ VECTORS: list[Vector] = json.loads(FILE.read_text("utf-8"))
 
 
 def label(text: str) -> bytes:
-    return b"tacit v1 " + text.encode()
+    return b"tacit v2 " + text.encode()
 
 
 def u64(*numbers: int) -> bytes:
@@ -38,6 +38,11 @@ def derive(secret: bytes, info: bytes) -> bytes:
 def signed(seed: str, purpose: str, content: bytes) -> bytes:
     key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(seed))
     return key.sign(bytes([len(label(purpose))]) + label(purpose) + content)
+
+
+def keystream(key: bytes, size: int) -> bytes:
+    start = bytes(15) + b"\2"
+    return Cipher(algorithms.AES256(key), modes.CTR(start)).encryptor().update(bytes(size))
 
 
 def short_hash(purpose: str, context: bytes, rows: list[bytes]) -> bytes:
@@ -90,18 +95,41 @@ class Told:
         self.clients, self.metrics, self.bits, self.bound, self.metric_bound, self.most = head[5:]
         at = struct.calcsize("<BQIBQIBBddd")
         (count,) = struct.unpack_from("<I", data, at)
-        rows = [data[at + 4 + 104 * k : at + 108 + 104 * k] for k in range(count)]
-        self.keys = {struct.unpack("<Q", row[:8])[0]: row[8:40] for row in rows}
-        at += 4 + 104 * count
-        (members,) = struct.unpack_from("<I", data, at)
-        self.committee = list(struct.unpack_from(f"<{members}Q", data, at + 4))
-        at += 4 + 8 * members
-        self.threshold, self.least = struct.unpack_from("<II", data, at)
-        assert len(data) == at + 8 + 96
+        self.devices, at = self.listed(data, at + 4, count)
+        (count,) = struct.unpack_from("<I", data, at)
+        self.witnesses, at = self.listed(data, at + 4, count)
+        self.keys = {**self.devices, **self.witnesses}
+        self.degree, members = struct.unpack_from("<II", data, at)
+        self.committee = list(struct.unpack_from(f"<{members}Q", data, at + 8))
+        at += 8 + 8 * members
+        self.seats, self.threshold, self.least = struct.unpack_from("<III", data, at)
+        assert len(data) == at + 12 + 96
         self.id = hashlib.sha256(label("session") + data).digest()
         self.secrets = {d["device"]: bytes.fromhex(d["run secret"]) for d in vector["devices"]}
         self.seeds = {d["device"]: d["identity secret"] for d in vector["devices"]}
         self.word = 4 if self.bits <= 32 else 8
+
+    @staticmethod
+    def listed(data: bytes, at: int, count: int) -> tuple[dict[int, bytes], int]:
+        rows = [data[at + 104 * k : at + 104 * (k + 1)] for k in range(count)]
+        return {struct.unpack("<Q", row[:8])[0]: row[8:40] for row in rows}, at + 104 * count
+
+    def neighbours(self, me: int) -> list[int]:
+        others = [device for device in self.devices if device != me]
+        if self.degree >= len(others):
+            return others
+        most = (self.degree << 64) // len(others)
+
+        def coin(other: int) -> int:
+            ids = u64(min(me, other), max(me, other))
+            tossed = derive(self.agreed(me, other), label("edge") + self.id + ids)
+            return int(struct.unpack("<Q", tossed[:8])[0])
+
+        return [other for other in others if coin(other) < most]
+
+    def bits_of(self, chosen: list[int]) -> bytes:
+        number = sum(1 << k for k, device in enumerate(self.devices) if device in chosen)
+        return number.to_bytes(-(-len(self.devices) // 8), "little")
 
     def agreed(self, one: int, other: int) -> bytes:
         public = X25519PublicKey.from_public_bytes(self.keys[other])
@@ -112,8 +140,7 @@ class Told:
         return derive(self.agreed(one, other), label("pair mask") + self.id + bytes(32) + ids)
 
     def mask(self, key: bytes, count: int) -> list[int]:
-        stream = Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()
-        data = stream.update(bytes(self.word * count))
+        data = keystream(key, self.word * count)
         return list(struct.unpack(f"<{count}{'I' if self.word == 4 else 'Q'}", data))
 
     def context(self, dealer: int, member: int) -> bytes:
@@ -122,7 +149,12 @@ class Told:
 
 def encoded(told: Told, vector: Vector, report: Vector) -> list[int]:
     share = report["weight"] / told.most
-    out = [round(x * (vector["scale"] * share)) for x in report["update"]]
+    rounding = keystream(bytes.fromhex(report["rounding rand"]), 2 * len(report["update"]))
+    dither = struct.unpack(f"<{len(report['update'])}H", rounding)
+    out = [
+        (round(x * (vector["scale"] * share) * 65536) + r) >> 16
+        for x, r in zip(report["update"], dither, strict=True)
+    ]
     slots = report["metrics"] + [0.0] * (told.metrics - len(report["metrics"]))
     limb = vector["limb"]
     digits = [round(x * share * vector["metric scale"]) + (1 << (2 * limb - 1)) for x in slots]
@@ -137,33 +169,77 @@ def sent(told: Told, vector: Vector, report: Vector) -> bytes:
     values = encoded(told, vector, report)
     assert values == report["encoded"]
     own = derive(rand[:32], label("self mask") + told.id)
-    peers = [device for device in told.keys if device != me]
+    peers = told.neighbours(me)
     pairs = [told.pair(me, peer) for peer in peers]
     masks = [(1, own)] + [(1 if p > me else -1, key) for p, key in zip(peers, pairs, strict=True)]
     for sign, key in masks:
         stream = told.mask(key, len(values))
         values = [(v + sign * s) % (1 << told.bits) for v, s in zip(values, stream, strict=True)]
     rows = [own, *pairs]
+    coefficients = keystream(
+        derive(rand[32:], label("share coefficients") + told.id),
+        (told.threshold - 1) * 32 * len(rows),
+    )
+    near = told.bits_of(peers)
     out = told.id + u64(me) + bytes([len(vector["metrics"])])
     for name in vector["metrics"]:
         out += struct.pack("<I", len(name.encode())) + name.encode()
+    out += near
     for point, member in enumerate(told.committee, start=1):
-        shares = evaluate(rows, rand[32:], told.threshold, point)
+        shares = evaluate(rows, coefficients, told.threshold, point)
         context = told.context(me, member)
         hashes = short_hash("share hash", context, shares)
         key = derive(told.agreed(me, member), label("share key") + context + hashes)
-        out += AESGCM(key).encrypt(bytes(12), b"".join(shares), context) + hashes
+        out += AESGCM(key).encrypt(bytes(12), b"".join(shares), context + near) + hashes
     out += short_hash("secret hash", told.context(me, 0), rows)
-    number = sum(value << (k * told.bits) for k, value in enumerate(values))
-    out += number.to_bytes(-(-len(values) * told.bits // 8), "little")
-    return out + signed(told.seeds[me], "report", hashlib.sha256(out).digest())
+    vector_bytes = packed(told, values)
+    tag = AESGCM(bytes(32)).encrypt(bytes(12), b"", vector_bytes)
+    proof = signed(told.seeds[me], "report", hashlib.sha256(out + tag).digest())
+    return vector_bytes + out + proof
 
 
-def unpacked(told: Told, vector: Vector, report: Vector) -> list[int]:
-    count = len(report["encoded"])
-    size = -(-count * told.bits // 8)
-    number = int.from_bytes(bytes.fromhex(report["bytes"])[-64 - size : -64], "little")
-    return [number >> (k * told.bits) & ((1 << told.bits) - 1) for k in range(count)]
+def packed(told: Told, values: list[int]) -> bytes:
+    """Rows by columns; a column's elements are the digits of one number, row by row its words."""
+    rows = 8 * told.word
+    lanes = -(-len(values) // rows)
+    padded = values + [0] * (rows * lanes - len(values))
+    if told.bits == rows:
+        return b"".join(value.to_bytes(told.word, "little") for value in values)
+    columns = [
+        sum(padded[row * lanes + column] << (row * told.bits) for row in range(rows))
+        for column in range(lanes)
+    ]
+    word = (1 << rows) - 1
+    return b"".join(
+        (column >> (rows * k) & word).to_bytes(told.word, "little")
+        for k in range(told.bits)
+        for column in columns
+    )
+
+
+def unpacked(told: Told, count: int, data: bytes) -> list[int]:
+    """The other way round, from the start of a report."""
+    rows = 8 * told.word
+    if told.bits == rows:
+        raw = data[: told.word * count]
+        return [
+            int.from_bytes(raw[k : k + told.word], "little") for k in range(0, len(raw), told.word)
+        ]
+    lanes = -(-count // rows)
+    raw = data[: told.bits * lanes * told.word]
+    words = [
+        int.from_bytes(raw[k : k + told.word], "little") for k in range(0, len(raw), told.word)
+    ]
+    columns = [
+        sum(words[k * lanes + column] << (rows * k) for k in range(told.bits))
+        for column in range(lanes)
+    ]
+    every = [
+        columns[column] >> (row * told.bits) & ((1 << told.bits) - 1)
+        for row in range(rows)
+        for column in range(lanes)
+    ]
+    return every[:count]
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
@@ -172,6 +248,11 @@ def test_digests_and_run_keys(vector: Vector) -> None:
     assert told.id.hex() == vector["session id"]
     name = label("roster")
     roster = bytes.fromhex(vector["roster"])
+    if told.seats:
+        beacon, enrolled = roster[-96:-64], [device["device"] for device in vector["devices"]]
+        tickets = {d: hashlib.sha256(label("committee seat") + beacon + u64(d)) for d in enrolled}
+        drawn = sorted(enrolled, key=lambda d: tickets[d].digest())[: told.seats]
+        assert told.committee == sorted(drawn)
     digest = hashlib.sha256(bytes([len(name)]) + name + roster).hexdigest()
     assert digest == vector["roster digest"]
     keys = b""
@@ -180,7 +261,7 @@ def test_digests_and_run_keys(vector: Vector) -> None:
         public = X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
         proof = signed(told.seeds[number], "run key", u64(told.run, number) + public)
         assert device["run key"] == (u64(number) + public + proof).hex()
-        keys += bytes.fromhex(device["run key"])
+        keys += bytes.fromhex(device["run key"]) if number in told.keys else b""
     cohort = hashlib.sha256(label("cohort") + u64(told.run) + bytes.fromhex(digest) + keys)
     assert cohort.hexdigest() == vector["cohort digest"]
 
@@ -205,24 +286,25 @@ def test_attestations_and_opening(vector: Vector) -> None:
     head = told.id + struct.pack("<I", told.threshold)
     assert vector["reveal request"] == (head + asked).hex()
 
-    dropped = [device for device in told.keys if device not in survivors]
+    dropped = [device for device in told.devices if device not in survivors]
     opened = {s["member"]: bytes.fromhex(s["bytes"])[8:] for s in vector["shares"]}
     chosen = sorted(opened)[: told.threshold]
     points = [1 + told.committee.index(member) for member in chosen]
     total = [0] * len(vector["total"])
     for report in vector["reports"]:
-        total = [a + b for a, b in zip(total, unpacked(told, vector, report), strict=True)]
-    width = 1 + len(dropped)
-    for row, dealer in enumerate(survivors):
-        for column in range(width):
-            at = 32 * (row * width + column)
+        masked = unpacked(told, len(total), bytes.fromhex(report["bytes"]))
+        total = [a + b for a, b in zip(total, masked, strict=True)]
+    at = 0
+    for dealer in survivors:
+        for other in [0, *(device for device in told.neighbours(dealer) if device in dropped)]:
             key = interpolate(points, [opened[m][at : at + 32] for m in chosen])
-            other = dropped[column - 1] if column else 0
+            at += 32
             if other:
                 assert key == told.pair(dealer, other)
             sign = 1 if other and other < dealer else -1
             stream = told.mask(key, len(total))
             total = [t + sign * s for t, s in zip(total, stream, strict=True)]
+    assert {len(shares) for shares in opened.values()} == {at}
     total = [value % (1 << told.bits) for value in total]
     assert total == vector["total"]
     columns = zip(*(report["encoded"] for report in vector["reports"]), strict=True)

@@ -1,5 +1,6 @@
 """The bytes of messages: one encoding of each value, and MalformedMessage for anything else."""
 
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tacit.client import rounds
+from tacit.crypto import wire
 from tacit.crypto.codec import Codec, Ring
 from tacit.crypto.errors import MalformedMessage, ParameterError
 from tacit.crypto.identity import Roster, RunKey
@@ -23,56 +25,150 @@ from tacit.crypto.secagg.messages import (
     Shares,
 )
 from tacit.crypto.secagg.session import Session
-from tacit.crypto.wire import Reader, Writer, pack, packed_size, unpack
+from tacit.crypto.wire import Reader, Writer, fold, pack, packed_size, unpack
 from tests.crypto.federation import Federation
 from tests.strategies import mutations, windows
 
-BLOCK = 1 << 15  # elements that `pack` handles at a time
+WIDTHS = range(8, 63)
+
+
+def word(bits: int) -> type[np.uint32] | type[np.uint64]:
+    return np.uint32 if bits <= 32 else np.uint64
 
 
 def packed(values: list[int], bits: int) -> bytes:
-    """`pack` in plain integers: one long number, its first element lowest."""
-    number = sum((value % (1 << bits)) << (k * bits) for k, value in enumerate(values))
-    return number.to_bytes(packed_size(len(values), bits), "little")
+    """`pack` bit by bit, from its description: which bit of which element each bit of a word is."""
+    lanes = 32 if bits <= 32 else 64
+    if bits == lanes:
+        return b"".join(value.to_bytes(4, "little") for value in values)
+    columns = (len(values) + lanes - 1) // lanes
+    padded = values + [0] * (lanes * columns - len(values))
+    data = b""
+    for at in range(bits):
+        for column in range(columns):
+            number = 0
+            for bit in range(lanes):
+                row, place = divmod(at * lanes + bit, bits)
+                number |= (padded[row * columns + column] >> place & 1) << bit
+            data += number.to_bytes(lanes // 8, "little")
+    return data
 
 
-@given(st.integers(8, 62), st.lists(st.integers(0, (1 << 64) - 1), max_size=21))
-def test_packing_is_the_low_bits_in_a_row(bits: int, values: list[int]) -> None:
-    word: Any = np.uint32 if bits <= 32 else np.uint64
-    vector: Ring = np.array([value % (1 << (8 * word().itemsize)) for value in values], word)
-    data = pack(vector, bits)
-    assert data == packed(values, bits)
-    back = unpack(data, len(values), bits)
-    assert back.dtype == word
-    assert back.tolist() == [value % (1 << bits) for value in vector.tolist()]
+def some(count: int, bits: int) -> Ring:
+    """Elements with all bits of their words in use, those above `bits` too."""
+    dtype = word(bits)
+    return np.random.default_rng([count, bits]).integers(0, np.iinfo(dtype).max, count, dtype, True)
 
 
-@pytest.mark.parametrize("bits", range(8, 63))
-def test_every_width_across_the_borders_of_blocks(bits: int) -> None:
-    dtype = np.uint32 if bits <= 32 else np.uint64
-    rng = np.random.default_rng(bits)
-    for count in (BLOCK - 1, BLOCK + 3):
-        vector = rng.integers(0, 1 << bits, count, dtype)
+def low(vector: Ring, bits: int) -> list[int]:
+    return [value % (1 << bits) for value in vector.tolist()]
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_packing_is_what_its_description_says(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Around the borders of rows, and of tiles, which are no part of the format."""
+    lanes = 8 * word(bits)().itemsize
+    monkeypatch.setattr(wire, "TILE", 2)
+    for count in (0, 1, 2, lanes - 1, lanes, lanes + 1, 2 * lanes, 4 * lanes + 1, 5 * lanes - 3):
+        vector = some(count, bits)
         data = pack(vector, bits)
+        assert data == packed(vector.tolist(), bits)
         assert len(data) == packed_size(count, bits)
-        assert np.array_equal(unpack(data, count, bits), vector)
+        back = unpack(data, count, bits)
+        assert back.dtype == word(bits)
+        assert back.tolist() == low(vector, bits)
 
 
-@pytest.mark.parametrize(("count", "bits"), [(1, 9), (3, 10), (7, 31), (5, 62), (BLOCK + 1, 33)])
-def test_padding_bits_must_be_zero(count: int, bits: int) -> None:
-    data = bytearray(packed_size(count, bits))
-    unpack(bytes(data), count, bits)
-    for spare in range(8 * len(data) - count * bits):
-        data[-1] = 0x80 >> spare
-        with pytest.raises(ValueError, match="padding bits are not zero"):
-            unpack(bytes(data), count, bits)
+def test_an_example_for_other_implementations() -> None:
+    """33 elements of 9 bits, 511 down: two columns, that of the odd ones and that of the even."""
+    words = np.frombuffer(pack(511 - np.arange(33, dtype=np.uint32), 9), "<u4").reshape(9, 2)
+    assert words[0, 0] == 511 | 509 << 9 | 507 << 18 | (505 & 31) << 27
+    assert words[0, 1] == 510 | 508 << 9 | 506 << 18 | (504 & 31) << 27
+    assert words[1, 0] == 505 >> 5 | 503 << 4 | 501 << 13 | 499 << 22 | (497 & 1) << 31
+    # The last element is alone in row 16, at bit 144 of its column.
+    assert words[4, 0] == 483 >> 2 | 481 << 7 | 479 << 16
+    assert not words[5:, 0].any()
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(WIDTHS), st.integers(0, 200), st.integers(1, 5))
+def test_packing_loses_nothing(bits: int, count: int, tile: int) -> None:
+    vector = some(count, bits)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wire, "TILE", tile)
+        assert unpack(pack(vector, bits), count, bits).tolist() == low(vector, bits)
+
+
+@settings(max_examples=60)
+@given(st.sampled_from([8, 23, 31, 32, 33, 62]), st.integers(0, 3), st.data())
+def test_any_bytes_without_padding_decode_and_encode_to_themselves(
+    bits: int, columns: int, data: st.DataObject
+) -> None:
+    count = columns * 8 * word(bits)().itemsize
+    size = packed_size(count, bits)
+    drawn = data.draw(st.binary(min_size=size, max_size=size))
+    assert pack(unpack(drawn, count, bits), bits) == drawn
+
+
+@pytest.mark.parametrize("bits", [23, 32, 40])
+@pytest.mark.parametrize("shift", [0, 1])
+def test_folding_adds_in_the_ring(bits: int, shift: int) -> None:
+    """Across a real tile, from a view at any address, on top of a total that wraps."""
+    count = 8 * word(bits)().itemsize * wire.TILE + 5
+    vector, total = some(count, bits), some(count + 1, bits)[1:]
+    mask = word(bits)((1 << bits) - 1)
+    wanted = (total + vector) & mask
+    fold(total, memoryview(bytes(shift) + pack(vector, bits))[shift:], bits)
+    assert np.array_equal(total & mask, wanted)
+
+
+def test_folding_takes_the_memory_of_two_rows_of_a_tile() -> None:
+    bits, count = 23, 1 << 21
+    data, total = pack(some(count, bits), bits), np.zeros(count, np.uint32)
+    tracemalloc.start()
+    fold(total, data, bits)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 2 * 4 * wire.TILE <= peak < 3 * 4 * wire.TILE < total.nbytes
+
+
+def assert_refused(data: bytes, count: int, bits: int, says: str) -> None:
+    """By both readers, and a total is left as it was."""
+    total = some(count, bits)
+    before = total.copy()
+    with pytest.raises(ValueError, match=says):
+        fold(total, data, bits)
+    assert np.array_equal(total, before)
+    with pytest.raises(ValueError, match=says):
+        unpack(data, count, bits)
+
+
+@pytest.mark.parametrize(
+    ("count", "bits"), [(1, 9), (31, 10), (33, 31), (65, 23), (63, 62), (65, 33), (129, 40)]
+)
+def test_padding_must_be_zero(count: int, bits: int) -> None:
+    """Each bit of each element that was appended, alone."""
+    full = 8 * word(bits)().itemsize * -(-count // (8 * word(bits)().itemsize))
+    for at in range(count, full):
+        for bit in range(bits):
+            padded = np.zeros(full, word(bits))
+            padded[at] = 1 << bit
+            assert_refused(pack(padded, bits), count, bits, "padding is not zero")
 
 
 @pytest.mark.parametrize("bits", [8, 13, 32, 40, 62])
-@pytest.mark.parametrize("off", [-1, 1])
+@pytest.mark.parametrize("off", [-4, -1, 1, 4, 8])
 def test_another_length_is_refused(bits: int, off: int) -> None:
-    with pytest.raises(ValueError, match="bytes, expected"):
-        unpack(bytes(packed_size(9, bits) + off), 9, bits)
+    assert_refused(bytes(packed_size(9, bits) + off), 9, bits, "bytes, expected")
+
+
+@pytest.mark.parametrize(("bits", "wrong"), [(32, np.uint64), (33, np.uint32), (32, ">u4")])
+def test_elements_in_another_word_are_refused(bits: int, wrong: Any) -> None:
+    vector = np.zeros(9, wrong)
+    with pytest.raises(ParameterError, match="elements are held in uint"):
+        pack(vector, bits)
+    with pytest.raises(ParameterError, match="elements are held in uint"):
+        fold(vector, bytes(packed_size(9, bits)), bits)
 
 
 def reader(data: bytes) -> Reader:
@@ -145,11 +241,10 @@ def messages() -> dict[str, tuple[bytes, Again]]:
     """One valid message of each kind, of a session as small as a real one gets."""
     crew = Federation(3)
     session = crew.session(Codec(2, 3, 1, bits=31))
-    bits = session.codec.bits
     states, reports = crew.reports(session, [1, 2])
     attesting = crew.collect(session, reports)
     request = attesting.request(1)
-    attested, said = client.attest(states[1], crew.identities[1], request)
+    attested, said = crew.attested(session, states[1], request)
     _, revealing = crew.attest(attesting, states)
     shares = client.reveal(attested, crew.roster, revealing.request())
     key = Writer()
@@ -166,12 +261,12 @@ def messages() -> dict[str, tuple[bytes, Again]]:
         "run key": (key.data(), run_key),
         "session": (session.encode(), lambda data: Session.decode(data).encode()),
         "report": (
-            reports[1].encode(bits),
-            lambda data: Report.decode(data, session, sender=1).encode(bits),
+            reports[1].encode(session),
+            lambda data: Report.decode(data, session, sender=1).encode(session),
         ),
         "attest request": (
-            request.encode(),
-            lambda data: AttestRequest.decode(data, session).encode(),
+            request.encode(session),
+            lambda data: AttestRequest.decode(data, session).encode(session),
         ),
         "attestation": (
             replace(said, bad=(2,)).encode(),
@@ -181,7 +276,7 @@ def messages() -> dict[str, tuple[bytes, Again]]:
             revealing.request().encode(),
             lambda data: RevealRequest.decode(data, session).encode(),
         ),
-        "shares": (shares.encode(), lambda data: Shares.decode(data, 2, 1, sender=1).encode()),
+        "shares": (shares.encode(), lambda data: Shares.decode(data, 4, sender=1).encode()),
         "enrolled": (rounds.encode_state(crew.enrolled[1]), state_again),
         "reported": (rounds.encode_state(states[1]), state_again),
         "attested": (rounds.encode_state(attested), state_again),
@@ -272,7 +367,7 @@ def test_a_large_claim_costs_nothing(claim: int) -> None:
     """Items that are not there are not waited for, nor is room made for them."""
     session = Federation(3).session()
     decoders: list[tuple[bytes, Callable[[bytes], object]]] = [
-        (Writer().u8(1).u64(1).data(), Roster.decode),
+        (Writer().u8(2).u64(1).data(), Roster.decode),
         (Writer().u64(1).data(), lambda data: Attestation.decode(data, session, sender=1)),
         (bytes(32), lambda data: AttestRequest.decode(data, session)),
         (bytes(32), lambda data: RevealRequest.decode(data, session)),

@@ -121,10 +121,11 @@ class Desk:
             RUN,
             round,
             purpose,
-            cohort_keys or [self.keys[device] for device in cohort or self.keys],
+            asked := cohort_keys or [self.keys[device] for device in cohort or self.keys],
+            self.roster,
+            {d: key for d, key in self.keys.items() if d not in {k.device for k in asked}},
             Layout.of(model).size if purpose is Purpose.TRAIN else 0,
             Binding(
-                self.roster.digest(),
                 model_digest(model),
                 stages.config_digest(self.config(round), linear.WEIGHT, kind),
             ),
@@ -148,15 +149,21 @@ class Desk:
             collecting.add(self.report(device, session), sender=device)
         return collecting.close()
 
-    def attest(self, device: int, request: AttestRequest) -> bytes:
-        return field(self.ask(device, stages.ATTEST, stage(message=request.encode())))
+    def attest(self, device: int, request: AttestRequest, session: Session) -> bytes:
+        """As an honest server asks: a witness is told the session along with the survivors."""
+        fields = {"message": request.encode(session)}
+        if device in {key.device for key in session.witnesses}:
+            fields["session"] = session.encode()
+        return field(self.ask(device, stages.ATTEST, stage(**fields)))
 
     def reveal(self, device: int, request: RevealRequest) -> bytes:
         return field(self.ask(device, stages.REVEAL, stage(message=request.encode())))
 
     def attested(self, attesting: Attesting) -> Revealing:
-        for device in attesting.closed.survivors:
-            attesting.add(self.attest(device, attesting.request(device)), sender=device)
+        closed = attesting.closed
+        for device in closed.members:
+            said = self.attest(device, attesting.request(device), closed.session)
+            attesting.add(said, sender=device)
         return attesting.close()
 
     def opened(self, revealing: Revealing) -> Mean:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tacit.client.device import SIMULATION, save_device
 from tacit.client.vault import FileVault
 from tacit.crypto.identity import Identity, Member, Roster
+from tacit.crypto.simulated import simulated_identity
 from tacit.simulations.engine.grid import run_in_process
 from tests.runtime import linear
 from tests.runtime.processes import Processes, answers, free_port
@@ -145,12 +146,14 @@ def enrol(folder: Path) -> tuple[list[Path], Path]:
     authority = Identity(os.urandom(32))
     members, vaults = [], []
     for number in range(1, DEVICES + 1):
-        identity = Identity(os.urandom(32))
+        # That of the simulated device, from which it derives how it rounds: then the models can be
+        # compared bit for bit.
+        identity = simulated_identity(number)
         vaults.append(folder / f"vault-{number}")
         save_device(
             FileVault.create(vaults[-1], os.urandom(32)), number, identity, authority.public
         )
         members.append(Member(number, identity.public, int(time.time()) + 3600))
     roster = folder / "roster"
-    roster.write_bytes(Roster.signed(authority, 1, members).encode())
+    roster.write_bytes(Roster.signed(authority, 1, members, os.urandom(32)).encode())
     return vaults, roster

@@ -15,11 +15,14 @@ from hypothesis import strategies as st
 from tacit.client.app import SecureClientApp
 from tacit.client.device import simulated_device
 from tacit.client.policy import Policy
+from tacit.crypto import labels
 from tacit.crypto.errors import ParameterError
 from tacit.crypto.identity import Member, Roster
+from tacit.crypto.prg import keystream
 from tacit.crypto.secagg import stages
-from tacit.crypto.secagg.session import threshold_for
+from tacit.crypto.secagg.session import Purpose, threshold_for
 from tacit.crypto.simulated import simulated_identity
+from tacit.crypto.vector import model_digest
 from tacit.crypto.wire import Writer
 from tacit.server.events import Event, LeftOut, RoundFinished, SumFailed, SumOpened
 from tacit.server.flower import envelope, identity
@@ -85,22 +88,32 @@ def run(
     return ran
 
 
-def on_the_grid(
-    model: dict[str, np.ndarray], survivors: Iterable[int], cohort: int = DEVICES
-) -> np.ndarray:
+def on_the_grid(model: dict[str, np.ndarray], survivors: Iterable[int], round: int) -> np.ndarray:
     """The mean over `survivors` by numpy alone, rounded where a device rounds: exact, not close.
 
-    A coordinate travels as rint(update * scale * w/W), the scale being the largest power of two
-    with cohort * (bound * scale + 0.5) < 2**31; opening divides by scale * (sum of w)/W.
+    A coordinate travels as update * scale * w/W steps, rounded with a dither of 16 bits that each
+    device derives from its identity. With 25 bits for a value below 8 in size and a ring that grows
+    with the cohort, scale is 2**21; opening divides by scale * (sum of w)/W.
     """
     weights = {p: 20 + 7 * p for p in survivors}
-    scale = 2.0 ** np.floor(np.log2(((2**31 - 1) / cohort - 0.5) / 8.0))
+    scale = 2.0**21
+    assert next(iter(model)) == "w"
     total = np.zeros(30, np.int64)
     for partition, weight in weights.items():
         update = linear.fit(model, partition)["w"] - model["w"]
-        total += np.rint(update * (scale * (weight / 10_000))).astype(np.int64)
+        steps = np.rint(update * (scale * (weight / 10_000)) * 2**16).astype(np.int64)
+        total += (steps + dither(model, partition, round)[:30]) >> 16
     mean: np.ndarray = model["w"] + total / (scale * (sum(weights.values()) / 10_000))
     return mean
+
+
+def dither(model: dict[str, np.ndarray], partition: int, round: int) -> np.ndarray:
+    """What device partition + 1 rounds a training update of this model with."""
+    this_sum = round.to_bytes(4, "little") + bytes([Purpose.TRAIN])
+    identity = simulated_identity(partition + 1)
+    key = identity.derive(labels.ROUNDING, model_digest(model), this_sum)
+    size = sum(array.size for array in model.values())
+    return np.frombuffer(keystream(key, 2 * size), "<u2").astype(np.int64)
 
 
 def opened(ran: Ran, survivors: set[int], round: int = 1, cohort: int = DEVICES) -> None:
@@ -108,7 +121,7 @@ def opened(ran: Ran, survivors: set[int], round: int = 1, cohort: int = DEVICES)
     (event,) = ran.of(SumOpened, round)
     assert (event.survivors, event.cohort) == (len(survivors), cohort)
     before, after = ran.models[round - 1], ran.models[round]
-    np.testing.assert_array_equal(after["w"], on_the_grid(before, survivors, cohort))
+    np.testing.assert_array_equal(after["w"], on_the_grid(before, survivors, round))
     np.testing.assert_array_equal(after["seen"], before["seen"] + 1)
 
 
@@ -453,7 +466,7 @@ def test_an_action_of_the_devices_is_a_secure_sum_too() -> None:
 def test_devices_of_another_authority_take_no_part() -> None:
     """A server without the authority's key can sign what roster it likes."""
     members = [Member(d, simulated_identity(d).public, 1 << 60) for d in range(1, DEVICES + 1)]
-    roster = Roster.signed(simulated_identity(99), 1, members)
+    roster = Roster.signed(simulated_identity(99), 1, members, bytes(32))
     events: list[Event] = []
     strategy = FedAvg(**EVERYONE, fraction_evaluate=0.0)
     with InProcessGrid(load(), devices=DEVICES) as inner, identity(inner.run.run_id):
@@ -499,8 +512,8 @@ def test_integers_and_numbers_come_through() -> None:
     assert arrays["byte"].dtype == np.uint8
     np.testing.assert_array_equal(arrays["count"], np.array(-7))
     assert arrays["count"].shape == ()
-    # bound 512 leaves room for 2**20 steps per unit: 3 * (512 * 2**20 + 0.5) < 2**31.
-    step = 3 / 2 / 2.0**20 * 10_000 / 81
+    # 25 bits for values up to 512 in size are 2**15 steps per unit; each is off by less than one.
+    step = 3 / 2.0**15 * 10_000 / 81
     assert abs(float(arrays["x"]) - 0.5) <= step
 
 

@@ -161,7 +161,7 @@ UNSEEN = {
 @pytest.mark.parametrize("name", [name for name in TABLE if name not in UNSEEN])
 def test_in_a_secure_sum_the_device_itself_refuses_and_counts_as_dropped(name: str) -> None:
     model, events = one_round(TABLE[name].reply, secure=True)
-    grid_step = DEVICES / 2 / 2.0**25 * 10_000 / (sum(20 + 7 * p for p in range(DEVICES)) - 34)
+    grid_step = DEVICES / 2.0**21 * 10_000 / (sum(20 + 7 * p for p in range(DEVICES)) - 34)
     np.testing.assert_allclose(model, others_mean(), rtol=0, atol=grid_step)
     (left_out,) = [event for event in events if isinstance(event, LeftOut)]
     assert (left_out.device, left_out.stage) == (BAD + 1, "report")

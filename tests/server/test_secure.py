@@ -69,15 +69,15 @@ def parameters(model: dict[str, Any]) -> np.ndarray:
     return np.append(model["w"], model["b"])
 
 
-def quantum(bits: int) -> float:
+def quantum(precision: int) -> float:
     """How far the opened mean of a coordinate may be from the exact one.
 
-    Device i sends update * w_i/W, rounded by at most half a step of 1/scale. So the sum is off by
-    n/2 steps, and opening divides by (sum of w_i)/W. To this comes float64's own rounding, some
+    Device i sends update * w_i/W, rounded by less than a step of 1/scale. So the sum is off by
+    n steps, and opening divides by (sum of w_i)/W. To this comes float64's own rounding, some
     2**-53 of values below 8 in each of a few operations.
     """
-    codec = Codec(length=33, clients=DEVICES, bits=bits)
-    grid = DEVICES / 2 / codec.scale * codec.max_weight / sum(WEIGHTS)
+    codec = Codec(length=33, clients=DEVICES, bits=precision + DEVICES.bit_length())
+    grid = DEVICES / codec.scale * codec.max_weight / sum(WEIGHTS)
     return grid + 20 * 8 * 2.0**-53
 
 
@@ -195,7 +195,7 @@ def test_every_strategy_that_is_let_in_is_tested_here() -> None:
 def test_plain_and_secure_go_the_same_way(name: str) -> None:
     case = CASES[name]
     in_the_clear, plain_models = run(case.make(), plain)
-    result, secure_models = run(Secure(case.make(), Pairwise(bits=BITS)), secure)
+    result, secure_models = run(Secure(case.make(), Pairwise(precision=BITS)), secure)
     bound = case.bound(quantum(BITS) * np.sqrt(COORDINATES))
     for round in range(1, ROUNDS + 1):
         bound.step(round)
@@ -217,10 +217,10 @@ def test_plain_and_secure_go_the_same_way(name: str) -> None:
         )
 
 
-def test_at_32_bits_the_same_law_holds() -> None:
+def test_by_default_the_same_law_holds() -> None:
     _, plain_models = run(CASES["FedAvg"].make(), plain)
     _, secure_models = run(Secure(CASES["FedAvg"].make()), secure)
-    bound = Bound(quantum(32) * np.sqrt(COORDINATES))
+    bound = Bound(quantum(Pairwise().precision) * np.sqrt(COORDINATES))
     for round in range(1, ROUNDS + 1):
         bound.step(round)
         gap = parameters(secure_models[round]) - parameters(plain_models[round])
@@ -233,7 +233,7 @@ def test_the_model_keeps_its_shapes_and_dtypes(name: str) -> None:
     modules go on with what they know."""
     before = linear.initial(np.float32)
     with InProcessGrid(secure, devices=DEVICES) as grid, identity(grid.run.run_id):
-        result = Secure(CASES[name].make(), Pairwise(bits=BITS)).start(grid, before, 3)
+        result = Secure(CASES[name].make(), Pairwise(precision=BITS)).start(grid, before, 3)
     assert len(result.train_metrics_clientapp) == 3, "a round was not opened"
     after = linear.arrays_of(result.arrays)
     assert list(after) == list(before)

@@ -21,7 +21,7 @@ def session(round: int = 1, purpose: Purpose = Purpose.TRAIN) -> Any:
 
 def encoded(device: int) -> Ring:
     update = np.array([0.1, -0.2, 0.3]) * device
-    return CODEC.encode(update, np.zeros(0), float(device))
+    return CODEC.encode(update, np.zeros(0), float(device), bytes(32))
 
 
 def opened(devices: set[int]) -> np.ndarray[Any, Any]:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from tacit.crypto.codec import Codec
+from tacit.crypto.codec import Codec, Ring
 from tacit.crypto.errors import TacitError
-from tacit.crypto.identity import Roster, RunKey
+from tacit.crypto.identity import KEY_BYTES, Roster, RunKey
 from tacit.crypto.secagg import client
 from tacit.crypto.secagg.messages import AttestRequest, RevealRequest
 from tacit.crypto.secagg.server import Attesting, Collecting, Revealing
@@ -30,26 +30,38 @@ Json = dict[str, Any]
 class Case:
     """One sum, run to its end, every message of it kept."""
 
-    def __init__(self, name: str, codec: Codec, silent: tuple[int, ...], **changed: Any) -> None:
+    def __init__(
+        self, name: str, codec: Codec, silent: tuple[int, ...], *, seats: int = 0, **changed: Any
+    ) -> None:
         self.name = name
-        self.crew = Federation(codec.clients, Counted(name.encode()))
-        self.session = self.crew.session(codec, **changed)
-        self.survivors = tuple(d for d in self.crew.devices if d not in silent)
-        self.members = tuple(m for m in self.session.committee if m in self.survivors)
-        self.rands: dict[int, bytes] = {}
+        # Where a committee is drawn, two devices are enrolled that are not in the cohort.
+        self.crew = Federation(codec.clients + 2 * bool(seats), Counted(name.encode()))
+        keys = tuple(self.crew.keys.values())
+        cohort, others = keys[: codec.clients], keys[codec.clients :]
+        drawn = self.crew.roster.drawn(seats) if seats else tuple(key.device for key in cohort)
+        witnesses = tuple(key for key in others if key.device in drawn)
+        settings = {"cohort": cohort, "witnesses": witnesses, "committee": drawn, "seats": seats}
+        self.session = self.crew.session(codec, **(settings | changed))
+        self.survivors = tuple(d for d in self.session.devices if d not in silent)
+        present = {*self.survivors, *(key.device for key in witnesses)}
+        self.members = tuple(m for m in self.session.committee if m in present)
+        self.rands: dict[int, tuple[bytes, bytes]] = {}
+        self.encoded: dict[int, Ring] = {}
         self.inputs: dict[int, tuple[list[float], list[float], float]] = {}
         self.states: dict[int, client.Reported] = {}
         self.reports: dict[int, bytes] = {}
         for device in self.survivors:
             self._report(device)
+        for key in witnesses:
+            self.states[key.device] = client.witness(self.crew.enrolled[key.device], self.session)
         attesting = self.attesting()
-        self.requests = {m: attesting.request(m).encode() for m in self.members}
+        self.requests = {m: attesting.request(m).encode(self.session) for m in self.members}
         self.attested: dict[int, client.Attested] = {}
         self.attestations: dict[int, bytes] = {}
         for member, data in self.requests.items():
             request = AttestRequest.decode(data, self.session)
-            self.attested[member], said = client.attest(
-                self.states[member], self.crew.identities[member], request
+            self.attested[member], said = self.crew.attested(
+                self.session, self.states[member], request
             )
             self.attestations[member] = said.encode()
         revealing = self.revealing()
@@ -69,17 +81,20 @@ class Case:
         update = [device + k / 4 for k in range(codec.length)]
         metrics, weight = [0.5 * device], 10.0 * device
         self.inputs[device] = (update, metrics, weight)
-        self.rands[device] = self.crew.rand(client.report_rand_size(session))
+        rounding, masking = self.crew.rand(KEY_BYTES), self.crew.rand(client.REPORT_RAND_BYTES)
+        self.rands[device] = (rounding, masking)
+        self.encoded[device] = codec.encode(np.array(update), np.array(metrics), weight, rounding)
         self.states[device], report = client.report(
             self.crew.enrolled[device],
             self.crew.identities[device],
             session,
-            codec.encode(np.array(update), np.array(metrics), weight),
+            self.crew.agreed(session, device),
+            self.encoded[device].copy(),
             ("loss",),
             bytes(32),
-            self.rands[device],
+            masking,
         )
-        self.reports[device] = report.encode(codec.bits)
+        self.reports[device] = report.encode(session)
 
     def collecting(self, without: int = 0) -> Collecting:
         collecting = Collecting(self.session, self.crew.roster)
@@ -137,7 +152,7 @@ class Case:
                 self.collecting(without=first).add(data, sender=first)
             case "attest request":
                 request = AttestRequest.decode(data, session)
-                said = client.attest(self.states[first], crew.identities[first], request)[1]
+                said = crew.attested(session, self.states[first], request)[1]
                 if said.bad:
                     return f"bad {list(said.bad)}"
                 if said.encode() != self.attestations[first]:
@@ -163,6 +178,14 @@ def cases() -> list[Case]:
             committee=(1, 2, 3, 5),
             threshold=3,
         ),
+        Case(
+            "a graph of degree three",
+            Codec(4, 9, 1, bound=16.0, bits=21),
+            (3, 7),
+            degree=3,
+            threshold=5,
+        ),
+        Case("a drawn committee", Codec(2, 5, 1, bits=24), (2,), degree=2, seats=5, threshold=3),
     ]
 
 
@@ -185,15 +208,16 @@ def session_vector(case: Case) -> Json:
     reports = []
     for device, data in case.reports.items():
         update, metrics, weight = case.inputs[device]
-        encoded = codec.encode(np.array(update), np.array(metrics), weight)
+        rounding, masking = case.rands[device]
         reports.append(
             {
                 "device": device,
                 "update": update,
                 "metrics": metrics,
                 "weight": weight,
-                "encoded": [int(value) % (1 << codec.bits) for value in encoded],
-                "rand": case.rands[device].hex(),
+                "rounding rand": rounding.hex(),
+                "encoded": [int(value) % (1 << codec.bits) for value in case.encoded[device]],
+                "rand": masking.hex(),
                 "bytes": data.hex(),
             }
         )
