@@ -26,6 +26,8 @@ def check(settings: Settings) -> None:
         _check_cohort(settings, "strategy.fraction_train", strategy.fraction_train)
         if strategy.fraction_evaluate:
             _check_cohort(settings, "strategy.fraction_evaluate", strategy.fraction_evaluate)
+    elif settings.secure.hybrid:
+        raise ParameterError("secure.hybrid is for secure sums: it protects nothing that is plain")
     if strategy.fraction_evaluate and (not settings.data.hold_out or settings.data.limit == 1):
         which = "data.limit = 1" if settings.data.limit == 1 else "data.hold_out = 0"
         raise ParameterError(
@@ -46,7 +48,7 @@ def _check_cohort(settings: Settings, key: str, share: float) -> None:
         )
     roster = simulated_roster(settings.data.devices)
     keys = {
-        member.device: RunKey(member.device, member.public, bytes(SIGNATURE_BYTES))
+        member.device: RunKey(member.device, member.public, member.public, bytes(SIGNATURE_BYTES))
         for member in roster.members
     }
     asked = [keys.pop(device) for device in range(1, cohort + 1)]

@@ -149,6 +149,9 @@ class Secure(_Section):
     seats: int = Field(
         0, ge=0, le=255, description="committee drawn from the roster; 0 is what it takes"
     )
+    hybrid: bool = Field(
+        False, description="ML-KEM beside X25519, against a later quantum computer"
+    )
     stage_deadline: float = Field(60.0, gt=0, description="seconds for each stage but training")
 
     def pairwise(self) -> Pairwise:
@@ -162,6 +165,7 @@ class Secure(_Section):
             min_survivors=self.min_survivors or None,
             degree=self.degree or None,
             seats=self.seats or None,
+            hybrid=self.hybrid,
             stage_deadline=self.stage_deadline,
         )
 
@@ -178,6 +182,7 @@ class PolicySettings(_Section):
         40, ge=0, description="drop-outs may cut the graph of masks with chance 2**-security"
     )
     max_norm: float = Field(0.0, ge=0, description="largest L2 norm of an update; 0 is any")
+    hybrid: bool = Field(False, description="no sum without ML-KEM: see secure.hybrid")
 
     def policy(self, *, plain: bool) -> Policy:
         """The devices' policy. `plain` devices answer outside secure sums too."""
@@ -188,6 +193,7 @@ class PolicySettings(_Section):
             self.security,
             max_norm=self.max_norm or None,
             plain=plain,
+            hybrid=self.hybrid,
         )
 
 
@@ -284,6 +290,8 @@ def describe_range(dotted: str) -> str:
     field = _field(dotted)
     if choices := get_args(field.annotation):
         return ", ".join(map(str, choices))
+    if field.annotation is bool:
+        return "true, false"
     words = []
     for bound in field.metadata:
         for name, word in _BOUNDS.items():

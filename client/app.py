@@ -30,9 +30,17 @@ from tacit.crypto.errors import (
     ProtocolError,
     TacitError,
 )
-from tacit.crypto.identity import KEY_BYTES, Roster, RunKey, run_public
+from tacit.crypto.identity import KEY_BYTES, Roster, run_public
 from tacit.crypto.secagg import client as secagg
 from tacit.crypto.secagg import stages
+from tacit.crypto.secagg.hybrid import (
+    SEED_BYTES,
+    DecapsulateRequest,
+    EncapsulateRequest,
+    KemKey,
+    decapsulate,
+    encapsulate,
+)
 from tacit.crypto.secagg.messages import AttestRequest, RevealRequest
 from tacit.crypto.secagg.session import Purpose, Session
 from tacit.crypto.vector import model_digest
@@ -40,7 +48,7 @@ from tacit.crypto.wire import Writer
 
 log = logging.getLogger("tacit.client")
 
-T = TypeVar("T", bytes, str)
+T = TypeVar("T", bytes, str, bool)
 
 _ROSTER_SLOT = "roster"
 _COHORT_SLOT = "cohort"
@@ -71,6 +79,8 @@ class SecureClientApp(ClientApp):
         kind = message.metadata.message_type
         stage = {
             stages.ENROL: self._enrol,
+            stages.ENCAPSULATE: self._encapsulate,
+            stages.DECAPSULATE: self._decapsulate,
             stages.ATTEST: self._attest,
             stages.REVEAL: self._reveal,
         }.get(kind)
@@ -98,9 +108,10 @@ class SecureClientApp(ClientApp):
             rounds.forget(self._device_of(context).vault)
 
     def _enrol(self, message: Message, context: Context) -> Message:
-        """Check the roster; publish this run's key. Asked again, it publishes the same key."""
+        """Check the roster; publish this run's keys. Asked again, it publishes the same keys."""
         device = self._device_of(context)
         roster = Roster.decode(_field(message, stages.ROSTER, bytes))
+        hybrid = _holds(message, stages.HYBRID) and _field(message, stages.HYBRID, bool)
         roster.verify(device.authority)
         kept = device.vault.read(_ROSTER_SLOT)
         if kept is not None and Roster.decode(kept).serial > roster.serial:
@@ -111,15 +122,40 @@ class SecureClientApp(ClientApp):
         device.vault.write(_ROSTER_SLOT, roster.encode())
         state = rounds.run_state(device.vault, context.run_id)
         if state is None:
-            state, key = secagg.enrol(
-                device.identity, context.run_id, device.number, os.urandom(KEY_BYTES)
-            )
+            seed = os.urandom(SEED_BYTES) if hybrid else b""
+            rand = os.urandom(KEY_BYTES)
+            state, key = secagg.enrol(device.identity, context.run_id, device.number, rand, seed)
             rounds.keep_run(device.vault, state)
         else:
-            key = RunKey.signed(device.identity, context.run_id, device.number, state.secret)
+            key = state.run_key(device.identity)
         writer = Writer()
         key.write(writer)
-        return _answer(message, {stages.RUN_KEY: writer.data()})
+        fields = {stages.RUN_KEY: writer.data()}
+        if state.kem is not None:
+            fields[stages.KEM_KEY] = state.kem.public
+        return _answer(message, fields)
+
+    def _encapsulate(self, message: Message, context: Context) -> Message:
+        """Draw an ML-KEM secret with each device asked for, and send it a capsule with it."""
+        device = self._device_of(context)
+        state, _ = _hybrid(device, context, "encapsulate")
+        request = EncapsulateRequest.decode(_field(message, stages.MESSAGE, bytes))
+        me, roster = state.run_key(device.identity), _roster(device)
+        secrets, answer = encapsulate(
+            device.identity, roster, state.run, me, request.peers, now=_now()
+        )
+        rounds.keep_kem(device.vault, secrets)
+        return _answer(message, {stages.MESSAGE: answer.encode()})
+
+    def _decapsulate(self, message: Message, context: Context) -> Message:
+        """Keep the secrets in the capsules for us."""
+        device = self._device_of(context)
+        state, kem = _hybrid(device, context, "decapsulate")
+        request = DecapsulateRequest.decode(_field(message, stages.MESSAGE, bytes))
+        me, roster = state.run_key(device.identity), _roster(device)
+        secrets = decapsulate(kem, roster, state.run, me, request.capsules, now=_now())
+        rounds.keep_kem(device.vault, secrets)
+        return _answer(message, {})
 
     def _report(self, message: Message, context: Context) -> Message:
         """Check the session, train, and send the masked contribution."""
@@ -136,6 +172,7 @@ class SecureClientApp(ClientApp):
         policy.check(session, _roster(device))
         received = received_arrays(message.content)
         _check_binding(session, message, received, weight_key)
+        agreed = rounds.agreed(device.vault, session)
         rounds.forget(device.vault)
         rounds.serve_once(device.vault, session)
 
@@ -153,7 +190,7 @@ class SecureClientApp(ClientApp):
             state,
             device.identity,
             session,
-            rounds.agreed(device.vault, session),
+            agreed,
             encoded,
             given.names,
             stages.setup_digest(context.run_config),
@@ -182,8 +219,7 @@ class SecureClientApp(ClientApp):
         """
         device = self._device_of(context)
         data = _field(message, stages.MESSAGE, bytes)
-        record = message.content[stages.RECORD]
-        if isinstance(record, ConfigRecord) and stages.SESSION in record:
+        if _holds(message, stages.SESSION):
             self._witness(device, context, Session.decode(_field(message, stages.SESSION, bytes)))
 
         def step(state: secagg.Reported) -> tuple[secagg.Attested, bytes]:
@@ -303,8 +339,23 @@ def _roster(device: Device) -> Roster:
     return Roster.decode(data)
 
 
+def _hybrid(device: Device, context: Context, stage: str) -> tuple[secagg.Enrolled, KemKey]:
+    """Our keys for a hybrid run. Raises ProtocolError if we have none."""
+    state = rounds.run_state(device.vault, context.run_id)
+    if state is None:
+        raise ProtocolError(stages.NOT_ENROLLED, sender=0, stage=stage)
+    if state.kem is None:
+        raise ProtocolError("we enrolled without an ML-KEM key", sender=0, stage=stage)
+    return state, state.kem
+
+
 def _is_secure(message: Message) -> bool:
     return isinstance(message.content.get(stages.RECORD), ConfigRecord)
+
+
+def _holds(message: Message, name: str) -> bool:
+    record = message.content.get(stages.RECORD)
+    return isinstance(record, ConfigRecord) and name in record
 
 
 def _field(message: Message, name: str, kind: type[T]) -> T:

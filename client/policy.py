@@ -22,6 +22,7 @@ class Policy:
     min_bits        narrowest ring: below it, masks would hide little of a wide range
     max_norm        largest L2 norm an update may have; longer ones are scaled down. None: as it is
     plain           whether anything is ever answered outside a secure sum
+    hybrid          whether a sum must stand up to a later quantum computer: secrets of ML-KEM too
     """
 
     min_cohort: int = 3
@@ -31,6 +32,7 @@ class Policy:
     min_bits: int = 16
     max_norm: float | None = None
     plain: bool = False
+    hybrid: bool = False
 
     def __post_init__(self) -> None:
         if self.min_cohort < 2 or self.min_survivors < 2:
@@ -53,6 +55,7 @@ class Policy:
             max(self.min_bits, other.min_bits),
             min(norms, default=None),
             self.plain and other.plain,
+            self.hybrid or other.hybrid,
         )
 
     def check(self, session: Session, roster: Roster) -> None:
@@ -81,6 +84,10 @@ class Policy:
         if session.codec.bits < self.min_bits:
             raise PolicyRefusal(
                 f"a ring of {session.codec.bits} bits, this device asks for {self.min_bits}"
+            )
+        if self.hybrid and not session.hybrid:
+            raise PolicyRefusal(
+                "a sum under X25519 alone, this device asks for ML-KEM beside it (policy.hybrid)"
             )
 
     def _check_committee(self, session: Session, roster: Roster) -> None:

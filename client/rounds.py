@@ -1,14 +1,15 @@
 """Moving a device through a sum, one message at a time, each state used once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import numpy as np
 
 from tacit.client.vault import Vault
 from tacit.crypto.errors import ProtocolError
-from tacit.crypto.identity import KEY_BYTES
+from tacit.crypto.identity import KEY_BYTES, MAX_DEVICES, RunKey
 from tacit.crypto.secagg.client import Attested, Enrolled, Reported, agree_all
+from tacit.crypto.secagg.hybrid import SEED_BYTES
 from tacit.crypto.secagg.messages import SECRET_BYTES
 from tacit.crypto.secagg.session import DIGEST_BYTES, Purpose, Session
 from tacit.crypto.wire import Reader, Writer
@@ -19,6 +20,7 @@ M = TypeVar("M")
 
 _SESSION = "session"
 _RUN = "run"
+_KEM = "kem"
 _AGREED = "agreed"
 _SERVED = "served"
 
@@ -60,16 +62,45 @@ def keep_run(vault: Vault, state: Enrolled) -> None:
     """Keep the run key. The key of an earlier run is gone, and all secrets that came of it: nothing
     of that run can be opened any more."""
     vault.take(_AGREED)
+    vault.take(_KEM)
     vault.write(_RUN, encode_state(state))
+
+
+def keep_kem(vault: Vault, secrets: Mapping[RunKey, bytes]) -> None:
+    """Keep ML-KEM secrets of this run, by the run keys they are shared with.
+
+    A device's latest takes the place of one before: the message that was to bring that one to it,
+    or to us, may have been lost.
+    """
+    kept = _kem(vault) | {key.device: (key.kem, secret) for key, secret in secrets.items()}
+    writer = Writer().u32(len(kept))
+    for device, (kem, secret) in sorted(kept.items()):
+        writer.u64(device).fixed(kem, DIGEST_BYTES).fixed(secret, KEY_BYTES)
+    vault.take(_AGREED)
+    vault.write(_KEM, writer.data())
+
+
+def _kem(vault: Vault) -> dict[int, tuple[bytes, bytes]]:
+    """By device: the digest of the ML-KEM key it enrolled with, and our secret with it."""
+    data = vault.read(_KEM)
+    if data is None:
+        return {}
+    reader = Reader(data, sender=0, stage="vault")
+    kept = {
+        reader.u64(): (reader.fixed(DIGEST_BYTES), reader.fixed(KEY_BYTES))
+        for _ in range(reader.count(MAX_DEVICES))
+    }
+    reader.end()
+    return kept
 
 
 def agreed(vault: Vault, session: Session) -> dict[int, bytes]:
     """Our secret with each party of the session: kept for a cohort, since in every round of a run
-    they are the same. Raises ProtocolError if we are not enrolled in the run, or for a low-order
-    point."""
-    data = vault.read(_AGREED)
-    if data is not None and data[:DIGEST_BYTES] == session.cohort_digest:
-        secrets = data[DIGEST_BYTES:]
+    they are the same. Raises ProtocolError if we are not enrolled in the run, for a low-order
+    point, or in a hybrid session for a party that we share no ML-KEM secret with."""
+    data, name = vault.read(_AGREED), session.cohort_digest + bytes([session.hybrid])
+    if data is not None and data.startswith(name):
+        secrets = data[len(name) :]
         return {
             party: secrets[at * KEY_BYTES : (at + 1) * KEY_BYTES]
             for at, party in enumerate(session.parties)
@@ -77,9 +108,17 @@ def agreed(vault: Vault, session: Session) -> dict[int, bytes]:
     state = run_state(vault, session.run)
     if state is None:
         raise ProtocolError("this device has no key of this run", sender=0, stage="rounds")
-    fresh = agree_all(state, session)
-    vault.write(_AGREED, session.cohort_digest + b"".join(fresh[p] for p in session.parties))
+    fresh = agree_all(state, session, _kem_with(vault, session) if session.hybrid else None)
+    vault.write(_AGREED, name + b"".join(fresh[p] for p in session.parties))
     return fresh
+
+
+def _kem_with(vault: Vault, session: Session) -> dict[int, bytes]:
+    """The ML-KEM secrets with parties of the session. One that enrolled anew has other keys, and
+    none comes of the secret with its old ones."""
+    kept = _kem(vault)
+    there = ((party, session.key(party).kem) for party in session.parties if party in kept)
+    return {party: kept[party][1] for party, digest in there if kept[party][0] == digest}
 
 
 def run_state(vault: Vault, run: int) -> Enrolled | None:
@@ -125,8 +164,9 @@ def _served(vault: Vault) -> dict[int, tuple[int, int]]:
 def encode_state(state: State) -> bytes:
     """A state as bytes for the vault: secrets included."""
     match state:
-        case Enrolled(run, device, secret):
-            return Writer().u8(0).u64(run).u64(device).fixed(secret, KEY_BYTES).data()
+        case Enrolled(run, device, secret, kem_seed):
+            writer = Writer().u8(0).u64(run).u64(device).fixed(secret, KEY_BYTES)
+            return writer.blob(kem_seed).data()
         case Reported(session, device):
             return Writer().u8(1).blob(session.encode()).u64(device).data()
         case Attested(session, device, survivors, opened):
@@ -142,7 +182,11 @@ def decode_state(data: bytes) -> State:
     kind = reader.u8()
     state: State
     if kind == 0:
-        state = Enrolled(reader.u64(), reader.u64(), reader.fixed(KEY_BYTES))
+        run, device, secret = reader.u64(), reader.u64(), reader.fixed(KEY_BYTES)
+        seed = reader.blob()
+        if len(seed) not in (0, SEED_BYTES):
+            raise reader.bad(f"an ML-KEM seed of {len(seed)} bytes")
+        state = Enrolled(run, device, secret, seed)
     elif kind == 1:
         session = Session.decode(reader.blob())
         state = Reported(session, reader.u64())

@@ -2,7 +2,9 @@
 
 A device is known by an Ed25519 identity made on the device. The federation's authority, whose key
 the server does not hold, signs the roster of identities. For each run a device makes a fresh
-X25519 key and signs it with its identity, so a key stolen later opens no earlier run.
+X25519 key and signs it with its identity, so a key stolen later opens no earlier run. A run may add
+an ML-KEM key to it, against who records now and has a quantum computer later. Signatures stay
+Ed25519: one forged then comes too late to change a sum that is long over.
 """
 
 import hashlib
@@ -24,6 +26,7 @@ from tacit.crypto.wire import VERSION, Reader, Writer
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
 BEACON_BYTES = 32
+NO_KEM = bytes(KEY_BYTES)  # in the place of a digest: a run key without an ML-KEM key
 MAX_DEVICES = 1 << 20
 
 
@@ -182,19 +185,25 @@ def _drawn(beacon: bytes, devices: tuple[int, ...], seats: int) -> tuple[int, ..
 
 @dataclass(frozen=True, slots=True)
 class RunKey:
-    """A device's public X25519 key for one run, signed by its identity."""
+    """A device's public keys for one run, signed by its identity.
+
+    `public` is its X25519 key; `kem` the digest of its ML-KEM key in a hybrid run, else NO_KEM: see
+    `tacit.crypto.secagg.hybrid`.
+    """
 
     device: int
     public: bytes
+    kem: bytes
     signature: bytes
 
     @classmethod
-    def signed(cls, identity: Identity, run: int, device: int, secret: bytes) -> "RunKey":
+    def signed(
+        cls, identity: Identity, run: int, device: int, secret: bytes, kem: bytes = NO_KEM
+    ) -> "RunKey":
         """The public half of the X25519 key `secret` (32 random bytes), signed for `run`."""
         public = run_public(secret)
-        return cls(
-            device, public, identity.sign(labels.RUN_KEY, _run_key_body(run, device, public))
-        )
+        body = _run_key_body(run, device, public, kem)
+        return cls(device, public, kem, identity.sign(labels.RUN_KEY, body))
 
     def verify(self, run: int, identity: bytes) -> None:
         """Raises ProtocolError unless the identity key `identity` signed this key for `run`."""
@@ -204,22 +213,24 @@ class RunKey:
             )
 
     def write(self, writer: Writer) -> None:
-        writer.u64(self.device).fixed(self.public, KEY_BYTES).fixed(self.signature, SIGNATURE_BYTES)
+        writer.u64(self.device).fixed(self.public, KEY_BYTES).fixed(self.kem, KEY_BYTES)
+        writer.fixed(self.signature, SIGNATURE_BYTES)
 
     @classmethod
     def read(cls, reader: Reader) -> "RunKey":
-        return cls(reader.u64(), reader.fixed(KEY_BYTES), reader.fixed(SIGNATURE_BYTES))
+        device, public, kem = reader.u64(), reader.fixed(KEY_BYTES), reader.fixed(KEY_BYTES)
+        return cls(device, public, kem, reader.fixed(SIGNATURE_BYTES))
 
 
 @lru_cache(maxsize=1 << 14)
 def _is_signed(key: RunKey, run: int, identity: bytes) -> bool:
     """Kept, since all of it is public: many devices in one process check the same keys."""
-    body = _run_key_body(run, key.device, key.public)
+    body = _run_key_body(run, key.device, key.public, key.kem)
     return verified(identity, labels.RUN_KEY, body, key.signature)
 
 
-def _run_key_body(run: int, device: int, public: bytes) -> bytes:
-    return Writer().u64(run).u64(device).fixed(public, KEY_BYTES).data()
+def _run_key_body(run: int, device: int, public: bytes, kem: bytes) -> bytes:
+    return Writer().u64(run).u64(device).fixed(public, KEY_BYTES).fixed(kem, KEY_BYTES).data()
 
 
 def run_public(secret: bytes) -> bytes:

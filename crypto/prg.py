@@ -41,8 +41,11 @@ class KeyStream:
         """Overwrite `out`, a contiguous vector, with the next `out.nbytes` bytes."""
         octets = out.view(np.uint8).data
         for start in range(0, out.nbytes, CHUNK_BYTES):
-            part = octets[start : start + CHUNK_BYTES]
-            self._context.update_into(_ZEROS[: part.nbytes], part)
+            self.fill_octets(octets[start : start + CHUNK_BYTES])
+
+    def fill_octets(self, out: memoryview) -> None:
+        """As `fill`, for at most CHUNK_BYTES bytes: what is left of it where each call counts."""
+        self._context.update_into(_ZEROS[: out.nbytes], out)
 
 
 def keystream(key: bytes, size: int) -> bytes:
@@ -67,9 +70,10 @@ def add_masks(vector: Ring, plus: Iterable[bytes], minus: Iterable[bytes]) -> No
     for start in range(0, vector.size, step):
         chunk = vector[start : start + step]
         mask = pad[: chunk.size]
+        octets = mask.view(np.uint8).data
         for stream in added:
-            stream.fill(mask)
+            stream.fill_octets(octets)
             np.add(chunk, mask, out=chunk)
         for stream in taken:
-            stream.fill(mask)
+            stream.fill_octets(octets)
             np.subtract(chunk, mask, out=chunk)

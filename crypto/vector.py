@@ -17,6 +17,8 @@ from tacit.crypto import labels
 from tacit.crypto.errors import ParameterError
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+CHUNK = 1 << 14  # coordinates; float64 chunks of 128 KiB are still in the cache when used again
+
 Floats: TypeAlias = NDArray[np.float64]
 Ring: TypeAlias = NDArray[np.uint32] | NDArray[np.uint64]  # integers mod 2**bits
 
@@ -82,9 +84,12 @@ class Layout:
         self.check(new)
         flat = np.empty(self.size)
         for entry, part in self._parts(flat):
-            # In float64 throughout: in their own dtype, 3 - 5 of two uint8 is 254.
-            part[:] = new[entry.name].reshape(-1)
-            part -= old[entry.name].reshape(-1)
+            before, after = old[entry.name].reshape(-1), new[entry.name].reshape(-1)
+            for start in range(0, part.size, CHUNK):
+                chunk = part[start : start + CHUNK]
+                # In float64 throughout: in their own dtype, 3 - 5 of two uint8 is 254.
+                chunk[:] = after[start : start + CHUNK]
+                chunk -= before[start : start + CHUNK]
         return flat
 
     def add(self, model: Arrays, update: Floats) -> dict[str, NDArray[Any]]:

@@ -11,8 +11,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.serverapp import Grid
 
 from tacit.crypto.errors import ProtocolError, TacitError, TooFewClients
-from tacit.crypto.identity import Roster, RunKey
+from tacit.crypto.identity import KEY_BYTES, Roster, RunKey, agree
 from tacit.crypto.secagg import stages
+from tacit.crypto.secagg.capsules import MAX_PAIRS, Exchange, Pairs
 from tacit.crypto.secagg.server import Attesting, Collecting, Opened, Revealing
 from tacit.crypto.secagg.session import Purpose, Session
 from tacit.crypto.simulated import simulated_roster
@@ -54,6 +55,7 @@ class SecureGrid(WrappedGrid):
         self._on_event = on_event or unheard
         self._tap = tap
         self._keys: dict[int, RunKey] = {}  # by node
+        self._pairs = Pairs()  # of a hybrid run
         self._most_online = 0
         self._banned: set[int] = set()  # devices whose shares did not hold
 
@@ -93,6 +95,8 @@ class SecureGrid(WrappedGrid):
         roster = self._roster or self._simulated()
         self._enrol(broadcast, roster)
         nodes = self._nodes()
+        if self.protocol.hybrid:
+            nodes = self._paired(broadcast, roster, nodes)
         session = self._session(broadcast, purpose, roster, nodes)
         collecting = Collecting(session, roster)
         self._report(broadcast, session, nodes, collecting, timeout)
@@ -153,7 +157,8 @@ class SecureGrid(WrappedGrid):
         asked = list(broadcast.nodes)
         if self.protocol.shape(len(asked), len(roster.members)).seats:
             asked += sorted(set(self.inner.get_node_ids()) - set(asked))
-        content = _record({stages.ROSTER: roster.encode()})
+        hybrid = {stages.HYBRID: True} if self.protocol.hybrid else {}
+        content = _record({stages.ROSTER: roster.encode(), **hybrid})
         fresh = {node: content for node in asked if node not in self._keys}
         if fresh:
             run, taken = self.run.run_id, {key.device: node for node, key in self._keys.items()}
@@ -164,6 +169,13 @@ class SecureGrid(WrappedGrid):
                 key = _run_key(content)
                 # First who signed it: a stranger's claim must not keep the device itself out.
                 key.verify(run, identities.get(key.device, b""))
+                agree(bytes(KEY_BYTES), [key])  # any secret of ours finds a low-order point
+                others = (k for k in self._keys.values() if k.device != key.device)
+                if any(other.public == key.public for other in others):  # or no session is built
+                    raise ProtocolError("another's run key", sender=key.device, stage="enrol")
+                if self.protocol.hybrid:
+                    kem = _bytes(content, stages.KEM_KEY, sender=key.device, stage="enrol")
+                    self._pairs.learn(key, kem)
                 held = taken.get(key.device)
                 if held in online:
                     raise ProtocolError("enrolled twice", sender=key.device, stage="enrol")
@@ -173,6 +185,38 @@ class SecureGrid(WrappedGrid):
                 self._keys[node] = key
 
             self._run_leg(broadcast.round, "enrol", stages.ENROL, fresh, add)
+
+    def _paired(
+        self, broadcast: Broadcast, roster: Roster, nodes: Mapping[int, int]
+    ) -> dict[int, int]:
+        """Of the parties to a hybrid sum, those who share an ML-KEM secret with all of the others.
+
+        Pairs that share none yet are asked to: all of them in the first round, later those of
+        devices that were not there or enrolled anew. Whoever misses a stage is left out.
+        """
+        parties = {self._number(node) for node in broadcast.nodes} & nodes.keys()
+        seats = self.protocol.shape(len(parties), len(roster.members)).seats
+        parties |= set(roster.drawn(seats)) & nodes.keys()
+        left, at_once = sorted(parties), max(1, MAX_PAIRS // len(parties))
+        for start in range(0, len(parties), at_once):
+            keys = [self._keys[nodes[device]] for device in left]
+            receivers = sorted(parties)[start : start + at_once]
+            exchange = Exchange(self._pairs, self.run.run_id, roster, keys, receivers)
+            self._exchange(broadcast.round, nodes, exchange)
+            left = [device for device in left if device not in exchange.left]
+        return {device: nodes[device] for device in left}
+
+    def _exchange(self, round: int, nodes: Mapping[int, int], exchange: Exchange) -> None:
+        def opened(content: RecordDict, *, node: int) -> None:
+            exchange.opened(self._keys[node].device)
+
+        deal = {nodes[d]: _message(request.encode()) for d, request in exchange.to_deal().items()}
+        if not deal:
+            return
+        add = self._taking(exchange.add, "encapsulate")
+        self._run_leg(round, "encapsulate", stages.ENCAPSULATE, deal, add)
+        open_ = {nodes[d]: _message(request.encode()) for d, request in exchange.to_open().items()}
+        self._run_leg(round, "decapsulate", stages.DECAPSULATE, open_, opened)
 
     def _report(
         self,
@@ -201,7 +245,7 @@ class SecureGrid(WrappedGrid):
         )
 
     def _reveal(self, round: int, nodes: Mapping[int, int], revealing: Revealing) -> None:
-        content = _record({stages.MESSAGE: revealing.request().encode()})
+        content = _message(revealing.request().encode())
         requests = {nodes[member]: content for member in revealing.members}
         self._run_leg(
             round, "reveal", stages.REVEAL, requests, self._taking(revealing.add, "reveal")
@@ -284,7 +328,11 @@ def _bytes(content: RecordDict, name: str, *, sender: int, stage: str) -> bytes:
     return value
 
 
-def _record(fields: Mapping[str, bytes]) -> RecordDict:
+def _message(data: bytes) -> RecordDict:
+    return _record({stages.MESSAGE: data})
+
+
+def _record(fields: Mapping[str, bytes | bool]) -> RecordDict:
     return RecordDict({stages.RECORD: ConfigRecord(dict(fields))})
 
 

@@ -10,7 +10,8 @@ or two reveals could give an input away. Python cannot consume a value, so whoev
 goes through `tacit.client.rounds`.
 
 `agreed` is what `agree_all` gives: one secret with each party of the session. It depends on the run
-keys only, so a device computes it once for a cohort and keeps it as it keeps its run key.
+keys, and in a hybrid session on what was encapsulated to them (see `hybrid`), but on nothing else
+of the session: a device computes it once for a cohort and keeps it as it keeps its run key.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from tacit.crypto.codec import Ring
 from tacit.crypto.errors import ParameterError, ProtocolError
 from tacit.crypto.identity import (
     KEY_BYTES,
+    NO_KEM,
     Identity,
     Roster,
     RunKey,
@@ -35,6 +37,7 @@ from tacit.crypto.identity import (
 )
 from tacit.crypto.prg import add_masks, keystream
 from tacit.crypto.secagg.graph import neighbours, to_bits
+from tacit.crypto.secagg.hybrid import KemKey, combine
 from tacit.crypto.secagg.messages import (
     SECRET_BYTES,
     Attestation,
@@ -62,11 +65,25 @@ _NONCE = bytes(12)
 
 @dataclass(frozen=True, slots=True)
 class Enrolled:
-    """A run key is drawn and published; good for one report in every sum of the run."""
+    """A run key is drawn and published; good for one report in every sum of the run.
+
+    `kem_seed` is what the ML-KEM key is made from, empty in a run that is not hybrid.
+    """
 
     run: int
     device: int
     secret: bytes = field(repr=False)
+    kem_seed: bytes = field(default=b"", repr=False)
+
+    @property
+    def kem(self) -> KemKey | None:
+        """The ML-KEM key of a hybrid run."""
+        return KemKey(self.kem_seed) if self.kem_seed else None
+
+    def run_key(self, identity: Identity) -> RunKey:
+        """The public half, signed: the same each time."""
+        kem = NO_KEM if self.kem is None else self.kem.digest
+        return RunKey.signed(identity, self.run, self.device, self.secret, kem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +104,33 @@ class Attested:
     opened: Octets = field(repr=False)
 
 
-def enrol(identity: Identity, run: int, device: int, rand: bytes) -> tuple[Enrolled, RunKey]:
-    """Once per run: draw a run key from 32 fresh random bytes and sign its public half."""
+def enrol(
+    identity: Identity, run: int, device: int, rand: bytes, kem_seed: bytes = b""
+) -> tuple[Enrolled, RunKey]:
+    """Once per run: draw a run key from 32 fresh random bytes and sign its public half.
+
+    `kem_seed` is 64 more where the run is hybrid.
+    """
     if len(rand) != KEY_BYTES:
         raise ParameterError(f"enrol takes {KEY_BYTES} random bytes")
-    return Enrolled(run, device, rand), RunKey.signed(identity, run, device, rand)
+    state = Enrolled(run, device, rand, kem_seed)
+    return state, state.run_key(identity)
 
 
-def agree_all(state: Enrolled, session: Session) -> dict[int, bytes]:
+def agree_all(
+    state: Enrolled, session: Session, kem: Mapping[int, bytes] | None = None
+) -> dict[int, bytes]:
     """Our secret with each party of the session, ourselves among them, as its run keys give it.
 
-    Raises ProtocolError for a low-order point.
+    In a hybrid session `kem` holds the ML-KEM secret with each other party, and all secrets are of
+    both kinds. Raises ProtocolError for a low-order point, or a party that `kem` lacks.
     """
-    return agree(state.secret, (session.key(party) for party in session.parties))
+    agreed = agree(state.secret, (session.key(party) for party in session.parties))
+    if not session.hybrid:
+        return agreed
+    if state.kem is None:
+        raise ProtocolError("we enrolled without an ML-KEM key", sender=0, stage="report")
+    return combine(agreed, {**(kem or {}), state.device: state.kem.own_secret()})
 
 
 def report(

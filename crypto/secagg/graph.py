@@ -12,7 +12,8 @@ and by then the session is fixed. What corrupt devices claim to be neighbours of
 the masks that hide an honest device are those it shares with honest ones.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 
@@ -45,21 +46,31 @@ def _coin(session: bytes, secret: bytes, one: int, other: int) -> int:
     return int.from_bytes(tossed[:_COIN_BYTES], "little")
 
 
-def to_bits(session: Session, devices: Iterable[int]) -> bytes:
+def to_bits(session: Session, devices: tuple[int, ...]) -> bytes:
     """Devices of the cohort as one bit each, in its order, lowest bit first."""
-    chosen = set(devices)
-    return np.packbits([d in chosen for d in session.devices], bitorder="little").tobytes()
+    return _to_bits(session.devices, devices)
 
 
 def from_bits(session: Session, bits: bytes) -> tuple[int, ...]:
     """Inverse of `to_bits`. Raises ValueError for bits beyond the cohort."""
-    flags = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")
-    size = len(session.devices)
-    if flags[size:].any():
-        raise ValueError("bits beyond the cohort")
-    return tuple(d for d, flag in zip(session.devices, flags[:size].tolist(), strict=True) if flag)
+    return _from_bits(session.devices, bits)
 
 
 def bits_size(session: Session) -> int:
     """Bytes of `to_bits`."""
     return (len(session.devices) + 7) // 8
+
+
+# Kept, since each member of a committee is asked about the same neighbours of each device.
+@lru_cache(maxsize=1 << 13)
+def _to_bits(cohort: tuple[int, ...], devices: tuple[int, ...]) -> bytes:
+    chosen = set(devices)
+    return np.packbits([device in chosen for device in cohort], bitorder="little").tobytes()
+
+
+@lru_cache(maxsize=1 << 13)
+def _from_bits(cohort: tuple[int, ...], bits: bytes) -> tuple[int, ...]:
+    flags = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little").tolist()
+    if any(flags[len(cohort) :]):
+        raise ValueError("bits beyond the cohort")
+    return tuple(device for device, flag in zip(cohort, flags, strict=False) if flag)

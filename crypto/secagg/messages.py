@@ -35,7 +35,13 @@ def hash_row(label: bytes, context: bytes, number: int, row: bytes) -> bytes:
 
 def hash_rows(label: bytes, context: bytes, rows: Octets) -> bytes:
     """The hashes of all `rows` (k, 32), joined."""
-    return b"".join(hash_row(label, context, i, row.tobytes()) for i, row in enumerate(rows))
+    data, start, hashes = rows.tobytes(), hashlib.sha256(label + context), []
+    for number in range(len(rows)):
+        row = start.copy()
+        row.update(number.to_bytes(4, "little"))
+        row.update(data[number * SECRET_BYTES : (number + 1) * SECRET_BYTES])
+        hashes.append(row.digest()[:HASH_BYTES])
+    return b"".join(hashes)
 
 
 def pair_context(session: bytes, setup: bytes, one: int, other: int) -> bytes:
@@ -115,7 +121,7 @@ class Report:
         )
 
 
-def signed_part(header: bytes, packed: bytes | memoryview) -> bytes:
+def signed_part(header: bytes | memoryview, packed: bytes | memoryview) -> bytes:
     """What a report's signature is over: a digest of its header and of a checksum of its vector.
 
     The header is what others rely on: who dealt which shares, and with whom it masked. Of the
@@ -127,7 +133,9 @@ def signed_part(header: bytes, packed: bytes | memoryview) -> bytes:
     tag = Cipher(algorithms.AES256(bytes(32)), modes.GCM(bytes(12))).encryptor()
     tag.authenticate_additional_data(packed)
     tag.finalize()
-    return hashlib.sha256(header + tag.tag).digest()
+    digest = hashlib.sha256(header)
+    digest.update(tag.tag)
+    return digest.digest()
 
 
 def _neighbours(reader: Reader, session: Session, device: int) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from functools import cached_property, lru_cache
 from tacit.crypto import labels
 from tacit.crypto.codec import Codec
 from tacit.crypto.errors import ParameterError, ProtocolError
-from tacit.crypto.identity import Roster, RunKey
+from tacit.crypto.identity import NO_KEM, Roster, RunKey
 from tacit.crypto.shamir import MAX_POINTS
 from tacit.crypto.wire import VERSION, Reader, Writer
 
@@ -39,6 +39,8 @@ class Session:
     A committee is part of the cohort, chosen by the server (`seats` is 0), or it is those of the
     `seats` devices that the roster's beacon draws who are there. Of these, some may not be in the
     cohort: their keys are in `witnesses`. All tuples are sorted by device.
+
+    In a `hybrid` session every secret of two parties comes from X25519 and ML-KEM together.
     """
 
     run: int
@@ -52,6 +54,7 @@ class Session:
     seats: int
     threshold: int
     min_survivors: int
+    hybrid: bool
     roster: bytes  # digest
     model: bytes  # digest
     config: bytes  # digest
@@ -85,6 +88,9 @@ class Session:
         keys = [key.public for key in (*self.cohort, *self.witnesses)]
         if len(set(keys)) < len(keys):
             raise ParameterError("two devices share one run key")
+        plain = [key.device for key in self._keys.values() if key.kem == NO_KEM]
+        if self.hybrid and plain:
+            raise ParameterError(f"a hybrid session, and device {plain[0]} has no ML-KEM key")
 
     def _check_committee(self) -> None:
         size, present = self.committee_size, len(self.committee)
@@ -185,6 +191,7 @@ class Session:
         for member in self.committee:
             writer.u64(member)
         writer.u32(self.seats).u32(self.threshold).u32(self.min_survivors)
+        writer.u8(self.hybrid)
         for digest in (self.roster, self.model, self.config):
             writer.fixed(digest, DIGEST_BYTES)
         return writer.data()
@@ -204,6 +211,9 @@ class Session:
         degree = reader.u32()
         committee = tuple(reader.u64() for _ in range(reader.count(MAX_POINTS)))
         seats, threshold, min_survivors = reader.u32(), reader.u32(), reader.u32()
+        hybrid = reader.u8()
+        if hybrid > 1:
+            raise reader.bad(f"hybrid is {hybrid}, expected 0 or 1")
         digests = [reader.fixed(DIGEST_BYTES) for _ in range(3)]
         reader.end()
         length, clients, metrics, bits = sizes
@@ -221,6 +231,7 @@ class Session:
                 seats,
                 threshold,
                 min_survivors,
+                bool(hybrid),
                 *digests,
             )
         except ValueError as bad:  # ParameterError, or a purpose that does not exist

@@ -1,7 +1,7 @@
 """How the stages travel as Flower messages: the names that device and server both use.
 
 `report` rides in the strategy's own train or evaluate message, beside the model. The other stages
-are queries of their own.
+are queries of their own; `encapsulate` and `decapsulate` are asked in hybrid runs only.
 """
 
 import hashlib
@@ -15,12 +15,16 @@ from tacit.crypto.wire import Writer
 Value: TypeAlias = int | float | str | bytes | bool | Sequence["Value"]
 
 ENROL = "query.tacit_enrol"
+ENCAPSULATE = "query.tacit_encapsulate"
+DECAPSULATE = "query.tacit_decapsulate"
 ATTEST = "query.tacit_attest"
 REVEAL = "query.tacit_reveal"
 
 RECORD = "tacit"  # the ConfigRecord of every stage message
 ROSTER = "roster"
+HYBRID = "hybrid"  # whether the run is; a request to enrol without it is for one that is not
 RUN_KEY = "run-key"
+KEM_KEY = "kem-key"
 SESSION = "session"
 WEIGHT_KEY = "weight-key"  # which of a reply's metrics is its weight
 MESSAGE = "message"

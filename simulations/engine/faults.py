@@ -31,13 +31,19 @@ Named = TypeVar("Named", bound=Enum)
 
 
 class Stage(StrEnum):
-    """A device's part in a round. Evaluation is one stage, in the clear or under masks."""
+    """A device's part in a round. Evaluation is one stage, in the clear or under masks; encapsulate
+    and decapsulate are those of hybrid runs."""
 
     ENROL = "enrol"
+    ENCAPSULATE = "encapsulate"
+    DECAPSULATE = "decapsulate"
     REPORT = "report"
     ATTEST = "attest"
     REVEAL = "reveal"
     EVALUATE = "evaluate"
+
+
+_NO_QUERY = (Stage.REPORT, Stage.EVALUATE)  # these ride in the strategy's own messages
 
 
 class Corruption(Enum):
@@ -166,8 +172,8 @@ def stage_of(message_type: str) -> Stage | None:
         return Stage.REPORT
     if category == "evaluate":
         return Stage.EVALUATE
-    for stage in (Stage.ENROL, Stage.ATTEST, Stage.REVEAL):
-        if category == "query" and action == f"tacit_{stage}":
+    for stage in Stage:
+        if category == "query" and action == f"tacit_{stage}" and stage not in _NO_QUERY:
             return stage
     return None
 
@@ -199,7 +205,8 @@ def parse_fault(text: str) -> Fault:
 
         fault  := kind stage numbers ["@" numbers] ["after"]
         kind   := "drop" | "crash" | "delay" SECONDS | "corrupt" how
-        stage  := "enrol" | "report" | "attest" | "reveal" | "evaluate"
+        stage  := "enrol" | "encapsulate" | "decapsulate" | "report" | "attest" | "reveal"
+                  | "evaluate"
         how    := "nan" | "wrong-shape" | "other-key" | "huge-weight" | "garbage"
         numbers := part {"," part};  part := N | N "-" N   (both ends are in)
 

@@ -158,6 +158,8 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["simulate", *args("data.partition=sites")], "does not say which site"),
     (["simulate", *args('faults=["drop report 4"]')], "the devices are 0 to 3"),
     (["simulate", *args("secure.precision=9")], "no room in 11 bits"),
+    (["simulate", *args("policy.hybrid=true")], "would refuse: a sum under X25519 alone"),
+    (["simulate", *args("secure.hybrid=true", "secure.protocol=plain")], "nothing that is plain"),
     (["simulate", "-c", "none.toml"], "no configuration at none.toml"),
     (["simulate", "--resume"], "no run in runs/latest"),
     (["simulate", "--resume", "--set", "run.rounds=3"], "leave out the rest"),
@@ -251,6 +253,13 @@ def test_json_is_all_that_is_printed(tacit: Tacit) -> None:
 
 def test_quiet_says_nothing(tacit: Tacit) -> None:
     assert tacit("simulate", *args(), "--quiet") == Ended(0, "", "")
+
+
+def test_a_hybrid_run_is_a_setting(tacit: Tacit, here: Path) -> None:
+    """And it says so: the settings are kept with the run."""
+    assert tacit("simulate", *args("secure.hybrid=true", "policy.hybrid=true"), "-q").code == 0
+    settings = RunFolder.open(here / "runs" / "latest").settings
+    assert (settings.secure.hybrid, settings.policy.hybrid) == (True, True)
 
 
 def test_names_are_shown_as_they_are(tacit: Tacit, here: Path) -> None:

@@ -126,6 +126,14 @@ def test_a_strategy_goes_the_same_way_under_masks_and_in_the_clear(name: str) ->
     assert min(accuracy_of(secure), accuracy_of(plain)) > 0.85
 
 
+def test_a_hybrid_run_ends_with_the_same_model() -> None:
+    finished, events = run(small("secure.hybrid=true", "policy.hybrid=true"))
+    assert same(run(small())[0], finished)
+    assert finished.oracle is not None
+    assert (finished.oracle.exact, finished.oracle.checked) == (3, 3)
+    assert not left_out(events)
+
+
 def test_strategies_differ() -> None:
     """Or the test above would compare one strategy with itself six times."""
     ends = [run(small(f"strategy.name={name}", PLAIN))[0] for name in STRATEGIES]
@@ -136,6 +144,8 @@ def test_strategies_differ() -> None:
     ("fault", "protocol", "told"),
     [
         ("drop enrol 3 @1", "pairwise", {(1, "enrol", 3)}),
+        ("drop encapsulate 0 @1", "hybrid", {(1, "encapsulate", 0)}),
+        ("drop decapsulate 3 @1 after", "hybrid", {(1, "decapsulate", 3)}),
         ("drop report 0 @2", "pairwise", {(2, "report", 0)}),
         ("drop report 3 @2 after", "pairwise", {(2, "report", 3)}),
         ("drop attest 0 @3", "pairwise", {(3, "attest", 0)}),
@@ -152,7 +162,8 @@ def test_strategies_differ() -> None:
 def test_events_name_a_device_as_its_fault_does(
     fault: str, protocol: str, told: set[tuple[int, str, int]]
 ) -> None:
-    finished, events = run(small(f"secure.protocol={protocol}", f'faults=["{fault}"]'))
+    how = "secure.hybrid=true" if protocol == "hybrid" else f"secure.protocol={protocol}"
+    finished, events = run(small(how, f'faults=["{fault}"]'))
     assert left_out(events) == told
     assert sum(isinstance(event, RoundFinished) for event in events) == 3
     assert not [event for event in events if isinstance(event, SumFailed)]

@@ -132,3 +132,36 @@ def test_what_is_encoded_decodes_to_what_was_given() -> None:
     step = 1 / codec.scale * codec.max_weight / 8.0
     np.testing.assert_allclose(mean.update, given.update, rtol=0, atol=step)
     assert mean.metrics[0] == pytest.approx(0.5, abs=0.5 / codec.metric_scale * 10_000 / 8)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(6, dtype=np.float32).reshape(2, 3),
+        np.array(-1.5),
+        np.arange(6.0).reshape(2, 3).T,
+        np.zeros((0, 3)),
+        np.arange(3, dtype=">i4"),
+        np.arange(3, dtype=np.uint8),
+        np.zeros(2, [("a" * 200, "f4")]),  # a header longer than most
+    ],
+)
+def test_arrays_are_read_as_flower_reads_them(array: np.ndarray) -> None:
+    sent = Array(array)
+    (read,) = received_arrays(RecordDict({"arrays": ArrayRecord({"x": sent})})).values()
+    theirs = sent.numpy()
+    assert (read.shape, read.dtype, read.tobytes()) == (theirs.shape, theirs.dtype, array.tobytes())
+
+
+@pytest.mark.parametrize("cut", [0, 5, 20, 100, 127, 128, 140])
+def test_arrays_that_flower_cannot_read_are_refused_as_flower_does(cut: int) -> None:
+    whole = Array(np.arange(6.0))
+    broken = Array(whole.dtype, whole.shape, whole.stype, whole.data[:cut])
+    with pytest.raises((ValueError, EOFError)):
+        received_arrays(RecordDict({"arrays": ArrayRecord({"x": broken})}))
+
+
+def test_a_plain_array_is_not_copied() -> None:
+    sent = Array(np.arange(1000.0))
+    (read,) = received_arrays(RecordDict({"arrays": ArrayRecord({"x": sent})})).values()
+    assert np.shares_memory(read, np.frombuffer(sent.data, np.uint8))

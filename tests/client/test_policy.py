@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tacit.client.policy import Policy
 from tacit.crypto.codec import Codec
 from tacit.crypto.errors import ParameterError, PolicyRefusal
-from tacit.crypto.identity import Roster, RunKey
+from tacit.crypto.identity import NO_KEM, Roster, RunKey
 from tacit.crypto.secagg.parameters import COMPLETE
 from tacit.crypto.secagg.session import Purpose, Session, threshold_for
 from tacit.crypto.simulated import simulated_roster
@@ -21,7 +21,9 @@ DIGEST = bytes(32)
 
 
 def keys(devices: int) -> tuple[RunKey, ...]:
-    return tuple(RunKey(d, d.to_bytes(32, "little"), bytes(64)) for d in range(1, devices + 1))
+    return tuple(
+        RunKey(d, d.to_bytes(32, "little"), NO_KEM, bytes(64)) for d in range(1, devices + 1)
+    )
 
 
 def session(
@@ -106,6 +108,7 @@ def test_a_drawn_committee_is_the_beacons() -> None:
         (Policy(), session(10, committee=(4, 5), threshold=2), "threshold 2 of 2"),
         (Policy(), session(10, committee=(4, 5, 6), threshold=3), "threshold 3 of 3"),
         (Policy(min_bits=33), session(10), "a ring of 29 bits"),
+        (Policy(hybrid=True), session(10), r"under X25519 alone.*ML-KEM.*\(policy\.hybrid\)"),
         (Policy(), session(10, codec=Codec(4, 10, 0, 1.0, 1.0, 1.0, bits=12)), "a ring of 12"),
     ],
 )
@@ -154,9 +157,9 @@ def test_the_check_is_no_stricter_than_it_has_to_be() -> None:
 
 
 def test_of_two_policies_the_stricter_decides_in_every_field() -> None:
-    ours = Policy(5, 4, 0.2, 30, 20, 2.0, plain=True)
-    owners = Policy(3, 6, 0.5, 40, 16, None, plain=False)
-    both = Policy(5, 6, 0.5, 40, 20, 2.0, plain=False)
+    ours = Policy(5, 4, 0.2, 30, 20, 2.0, plain=True, hybrid=False)
+    owners = Policy(3, 6, 0.5, 40, 16, None, plain=False, hybrid=True)
+    both = Policy(5, 6, 0.5, 40, 20, 2.0, plain=False, hybrid=True)
     assert ours.stricter(owners) == owners.stricter(ours) == both
     assert ours.stricter(ours) == ours
     norms = [None, 3.0, 1.0]

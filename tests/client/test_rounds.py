@@ -56,6 +56,7 @@ def sessions() -> Session:
 SESSION = sessions()
 STATES = [
     Enrolled(RUN, 3, bytes(range(32))),
+    Enrolled(RUN, 3, bytes(range(32)), bytes(range(64))),
     Reported(SESSION, 3),
     Attested(SESSION, 3, (1, 2, 4), np.arange(6 * 32, dtype=np.uint8).reshape(6, 32)),
 ]
@@ -85,15 +86,22 @@ def test_a_damaged_state_is_malformed_and_nothing_else(state: rounds.State) -> N
         rounds.decode_state(b"\x09" + data[1:])
 
 
+def test_an_ml_kem_seed_of_another_size_is_malformed() -> None:
+    data = rounds.encode_state(Enrolled(RUN, 3, bytes(32), bytes(63)))
+    with pytest.raises(MalformedMessage, match="an ML-KEM seed of 63 bytes"):
+        rounds.decode_state(data)
+
+
 @pytest.mark.parametrize("state", STATES)
 def test_secrets_stay_out_of_repr(state: rounds.State) -> None:
     assert "secret" not in repr(state)
+    assert "seed" not in repr(state)
     assert "opened" not in repr(state)
 
 
 def test_a_failed_step_ends_the_sum() -> None:
     vault = ContextVault(RecordDict())
-    rounds.begin(vault, STATES[1])  # type: ignore[arg-type]
+    rounds.begin(vault, STATES[2])  # type: ignore[arg-type]
 
     def fail(state: Reported) -> tuple[None, bytes]:
         raise ProtocolError("no", sender=0, stage="attest")
@@ -107,7 +115,7 @@ def test_a_failed_step_ends_the_sum() -> None:
 def test_the_state_is_gone_while_the_step_runs() -> None:
     """A crash in the middle of a step leaves nothing that the step could be repeated with."""
     vault = ContextVault(RecordDict())
-    rounds.begin(vault, STATES[1])  # type: ignore[arg-type]
+    rounds.begin(vault, STATES[2])  # type: ignore[arg-type]
 
     def look(state: Reported) -> tuple[None, bool]:
         return None, vault.read("session") is None

@@ -11,6 +11,8 @@ from tacit.crypto import labels
 from tacit.crypto.codec import Codec, Ring
 from tacit.crypto.identity import Identity, Member, Roster, RunKey
 from tacit.crypto.secagg import client
+from tacit.crypto.secagg.hybrid import SEED_BYTES
+from tacit.crypto.secagg.memory import exchange
 from tacit.crypto.secagg.messages import (
     Attestation,
     AttestRequest,
@@ -44,6 +46,7 @@ class Federation:
 
     size: int = 4
     rand: Callable[[int], bytes] = field(default_factory=Counted)
+    hybrid: bool = False
 
     def __post_init__(self) -> None:
         self.authority = Identity(self.rand(32))
@@ -58,9 +61,13 @@ class Federation:
         self.enrolled: dict[int, client.Enrolled] = {}
         self.keys: dict[int, RunKey] = {}
         for device in self.devices:
+            seed = self.rand(SEED_BYTES) if self.hybrid else b""
             self.enrolled[device], self.keys[device] = client.enrol(
-                self.identities[device], 1, device, self.rand(32)
+                self.identities[device], 1, device, self.rand(32), seed
             )
+        self.kem: dict[int, dict[int, bytes]] = (
+            exchange(self.identities, self.roster, self.enrolled, self.keys) if self.hybrid else {}
+        )
 
     def session(self, codec: Codec | None = None, **changed: Any) -> Session:
         """A session of everyone, everyone on the committee, unless `changed` says otherwise."""
@@ -76,6 +83,7 @@ class Federation:
             "seats": 0,
             "threshold": threshold_for(self.size, 0),
             "min_survivors": 2,
+            "hybrid": self.hybrid,
             "roster": self.roster.digest(),
             "model": bytes(32),
             "config": bytes(32),
@@ -89,7 +97,7 @@ class Federation:
         return codec.encode(update, np.array([2.0 * device]), codec.max_weight, self.rand(32))
 
     def agreed(self, session: Session, device: int) -> dict[int, bytes]:
-        return client.agree_all(self.enrolled[device], session)
+        return client.agree_all(self.enrolled[device], session, self.kem.get(device))
 
     def report(
         self, session: Session, device: int, setup: bytes = bytes(32)

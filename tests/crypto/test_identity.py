@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from tacit.crypto import labels
 from tacit.crypto.errors import MalformedMessage, ParameterError, ProtocolError
 from tacit.crypto.identity import (
+    NO_KEM,
     Identity,
     Member,
     Roster,
@@ -79,8 +80,8 @@ def test_keys_and_signatures_that_are_none_verify_nothing(public: bytes, signatu
 def test_x25519_vectors() -> None:
     assert run_public(ALICE) == ALICE_PUBLIC
     assert run_public(BOB) == BOB_PUBLIC
-    assert agree(ALICE, [RunKey(2, BOB_PUBLIC, b"")]) == {2: SHARED}
-    assert agree(BOB, [RunKey(1, ALICE_PUBLIC, b"")]) == {1: SHARED}
+    assert agree(ALICE, [RunKey(2, BOB_PUBLIC, NO_KEM, b"")]) == {2: SHARED}
+    assert agree(BOB, [RunKey(1, ALICE_PUBLIC, NO_KEM, b"")]) == {1: SHARED}
 
 
 def test_hkdf_vectors() -> None:
@@ -141,14 +142,14 @@ def test_low_order_points_are_refused(point: str, top: int) -> None:
     raw = bytearray(_hex(point))
     raw[-1] |= top
     with pytest.raises(ProtocolError, match="low-order") as refused:
-        agree(ALICE, [RunKey(2, BOB_PUBLIC, b""), RunKey(9, bytes(raw), b"")])
+        agree(ALICE, [RunKey(2, BOB_PUBLIC, NO_KEM, b""), RunKey(9, bytes(raw), NO_KEM, b"")])
     assert refused.value.sender == 9
 
 
 def test_two_encodings_of_one_point_agree_on_one_secret() -> None:
     """Why pair keys are bound to device numbers: see `messages.pair_context`."""
     twin = BOB_PUBLIC[:31] + bytes([BOB_PUBLIC[31] ^ 0x80])
-    assert agree(ALICE, [RunKey(3, twin, b"")])[3] == SHARED
+    assert agree(ALICE, [RunKey(3, twin, NO_KEM, b"")])[3] == SHARED
 
 
 def flips(data: bytes) -> list[bytes]:
@@ -240,6 +241,7 @@ def test_a_run_key_is_bound_to_run_device_and_identity() -> None:
         (key, 1, 2),
         (replace(key, device=2), 1, 1),
         (replace(key, public=crew.keys[2].public), 1, 1),
+        (replace(key, kem=bytes(31) + b"\1"), 1, 1),
         (replace(key, signature=crew.keys[2].signature), 1, 1),
         (replace(key, signature=key.signature[:63] + b"\0"), 1, 1),
     ):
@@ -249,23 +251,32 @@ def test_a_run_key_is_bound_to_run_device_and_identity() -> None:
 
 def test_a_signature_for_another_purpose_is_no_run_key() -> None:
     identity = Identity(bytes(32))
-    body = Writer().u64(1).u64(1).fixed(ALICE_PUBLIC, 32).data()
-    RunKey(1, ALICE_PUBLIC, identity.sign(labels.RUN_KEY, body)).verify(1, identity.public)
+    body = Writer().u64(1).u64(1).fixed(ALICE_PUBLIC, 32).fixed(NO_KEM, 32).data()
+    RunKey(1, ALICE_PUBLIC, NO_KEM, identity.sign(labels.RUN_KEY, body)).verify(1, identity.public)
     with pytest.raises(ProtocolError, match="not signed"):
-        RunKey(1, ALICE_PUBLIC, identity.sign(labels.REPORT, body)).verify(1, identity.public)
+        RunKey(1, ALICE_PUBLIC, NO_KEM, identity.sign(labels.REPORT, body)).verify(
+            1, identity.public
+        )
 
 
 def test_no_secret_shows_in_a_repr() -> None:
-    crew = Federation(3)
+    crew = Federation(3, hybrid=True)
     session = crew.session()
     states, reports = crew.reports(session, crew.devices)
     attested, _ = crew.attest(crew.collect(session, reports), states)
     secrets = [
         crew.identities[1].secret,
         crew.enrolled[1].secret,
+        crew.enrolled[1].kem_seed,
         attested[1].opened[0].tobytes(),
     ]
-    for thing in (crew.identities[1], crew.enrolled[1], states[1], attested[1]):
+    for thing in (
+        crew.identities[1],
+        crew.enrolled[1],
+        crew.enrolled[1].kem,
+        states[1],
+        attested[1],
+    ):
         shown = repr(thing)
         assert "secret" not in shown
         assert "opened" not in shown

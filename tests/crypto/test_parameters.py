@@ -24,6 +24,7 @@ from tacit.crypto.secagg.parameters import (
 )
 from tacit.crypto.secagg.session import threshold_for
 from tacit.crypto.shamir import MAX_POINTS
+from tests.crypto import parameter_table
 
 # The bound on a cut, by hand.
 
@@ -349,3 +350,9 @@ def test_what_cannot_be_is_refused_with_a_remedy(asked, said: str) -> None:
     with pytest.raises(ParameterError) as refused:
         choose(*asked)
     assert said in str(refused.value)
+
+
+def test_the_document_has_what_is_chosen() -> None:
+    text = parameter_table.DOC.read_text(encoding="utf-8")
+    assert parameter_table.between_marks(text).strip() == parameter_table.table().strip()
+    assert parameter_table.with_table(text) == text

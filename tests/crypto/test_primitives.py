@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from tacit.crypto import identity, labels
 from tacit.crypto.errors import ProtocolError
-from tacit.crypto.identity import Identity, RunKey, agree, derive, run_public, verified
+from tacit.crypto.identity import NO_KEM, Identity, RunKey, agree, derive, run_public, verified
 from tacit.crypto.prg import CHUNK_BYTES, add_masks
 
 HERE = Path(__file__).resolve().parent.parent / "vectors" / "primitives"
@@ -105,7 +105,7 @@ def test_hkdf_sha256() -> None:
 
 
 def shared(secret: bytes, public: bytes) -> bytes:
-    return agree(secret, [RunKey(7, public, b"")])[7]
+    return agree(secret, [RunKey(7, public, NO_KEM, b"")])[7]
 
 
 def test_x25519_rfc_7748() -> None:

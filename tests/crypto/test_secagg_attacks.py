@@ -9,7 +9,7 @@ import pytest
 from tacit.crypto import labels, shamir
 from tacit.crypto.codec import Codec, Ring
 from tacit.crypto.errors import ProtocolError
-from tacit.crypto.identity import RunKey, derive
+from tacit.crypto.identity import NO_KEM, RunKey, derive
 from tacit.crypto.prg import add_masks
 from tacit.crypto.secagg import client
 from tacit.crypto.secagg.messages import AttestRequest, Report, RevealRequest, Shares
@@ -125,8 +125,8 @@ def twin(crew: Federation, of: int, as_: int) -> RunKey:
     """The run key of one device, its top bit flipped, signed by a corrupt other as its own."""
     public = crew.keys[of].public
     same_point = public[:31] + bytes([public[31] ^ 0x80])
-    body = (1).to_bytes(8, "little") + as_.to_bytes(8, "little") + same_point
-    return RunKey(as_, same_point, crew.identities[as_].sign(labels.RUN_KEY, body))
+    body = (1).to_bytes(8, "little") + as_.to_bytes(8, "little") + same_point + NO_KEM
+    return RunKey(as_, same_point, NO_KEM, crew.identities[as_].sign(labels.RUN_KEY, body))
 
 
 @pytest.mark.parametrize("corrupt", [1, 5])

@@ -27,6 +27,7 @@ class Round:
     silent: dict[int, str]
     min_survivors: int
     corrupt: int
+    hybrid: bool
 
     def speaking(self, stage: str) -> list[int]:
         """The devices that still speak at a stage."""
@@ -52,6 +53,7 @@ def rounds(draw: st.DrawFn) -> Round:
         draw(st.dictionaries(st.sampled_from(devices), st.sampled_from(STAGES), max_size=4)),
         draw(st.integers(2, len(devices))),
         draw(st.integers(0, (len(devices) - 1) // 2)),
+        draw(st.booleans()),
     )
 
 
@@ -84,6 +86,7 @@ def test_the_sum_is_numpys_over_the_survivors_or_there_is_none(case: Round) -> N
             silent=case.silent,
             min_survivors=case.min_survivors,
             corrupt=case.corrupt,
+            hybrid=case.hybrid,
         )
 
     if not enough:

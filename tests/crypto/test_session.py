@@ -7,7 +7,7 @@ import pytest
 
 from tacit.crypto.codec import Codec
 from tacit.crypto.errors import MalformedMessage, ParameterError, ProtocolError
-from tacit.crypto.identity import Identity, Roster, RunKey
+from tacit.crypto.identity import NO_KEM, Identity, Roster, RunKey
 from tacit.crypto.secagg.session import Purpose, Session, threshold_for
 from tacit.crypto.secagg.stages import Value, config_digest
 from tests.crypto.federation import NOW, Federation
@@ -15,7 +15,8 @@ from tests.crypto.federation import NOW, Federation
 CREW = Federation(5)
 SESSION = CREW.session()
 KEYS = tuple(CREW.keys.values())
-OUTSIDER = RunKey(9, bytes([9]) * 32, bytes(64))
+OUTSIDER = RunKey(9, bytes([9]) * 32, NO_KEM, bytes(64))
+HYBRID_KEYS = tuple(replace(key, kem=bytes([key.device]) * 32) for key in KEYS)
 DRAWN: dict[str, Any] = {"committee": (1, 2, 3, 9), "seats": 5, "threshold": 3}
 
 
@@ -55,6 +56,18 @@ DRAWN: dict[str, Any] = {"committee": (1, 2, 3, 9), "seats": 5, "threshold": 3}
         ({"min_survivors": 1}, r"min_survivors=1, expected 2\.\.5"),
         ({"min_survivors": 0}, "min_survivors=0"),
         ({"min_survivors": 6}, r"min_survivors=6, expected 2\.\.5"),
+        ({"hybrid": True}, "a hybrid session, and device 1 has no ML-KEM key"),
+        (
+            {
+                "cohort": (*HYBRID_KEYS[:4], replace(KEYS[4], kem=NO_KEM)),
+                "hybrid": True,
+            },
+            "device 5 has no ML-KEM key",
+        ),
+        (
+            {"cohort": HYBRID_KEYS, "witnesses": (OUTSIDER,), "hybrid": True, **DRAWN},
+            "device 9 has no ML-KEM key",
+        ),
         ({"roster": bytes(31)}, "digests have 32 bytes"),
         ({"model": b""}, "digests have 32 bytes"),
         ({"config": bytes(33)}, "digests have 32 bytes"),
@@ -66,7 +79,7 @@ def test_an_impossible_session_is_not_built(changed: dict[str, Any], says: str) 
 
 
 def test_a_committee_of_256_is_not_built() -> None:
-    cohort = tuple(RunKey(d, d.to_bytes(32, "little"), bytes(64)) for d in range(1, 257))
+    cohort = tuple(RunKey(d, d.to_bytes(32, "little"), NO_KEM, bytes(64)) for d in range(1, 257))
     settings: dict[str, Any] = {"cohort": cohort, "codec": Codec(1, 256, 0), "threshold": 129}
     assert CREW.session(**settings, committee=tuple(range(1, 256))).point(255) == 255
     with pytest.raises(ParameterError, match="256 members on 256 seats, at most 255"):
@@ -86,6 +99,7 @@ OTHERS: dict[str, Any] = {
     "seats": 5,
     "threshold": 4,
     "min_survivors": 3,
+    "hybrid": True,
     "roster": bytes([1]) * 32,
     "model": bytes([1]) * 32,
     "config": bytes([1]) * 32,
@@ -105,8 +119,9 @@ def test_every_field_is_in_the_id() -> None:
     assert set(OTHERS) == {field.name for field in fields(Session)}
     assert set(CODECS) == {field.name for field in fields(Codec)}
     ids = [SESSION.id]
+    also = {"committee": {"threshold": 4}, "witnesses": DRAWN, "hybrid": {"cohort": HYBRID_KEYS}}
     for name, other in OTHERS.items():
-        changed = {name: other} | {"committee": {"threshold": 4}, "witnesses": DRAWN}.get(name, {})
+        changed = {name: other} | also.get(name, {})
         ids.append(replace(SESSION, **changed).id)
     ids.append(replace(SESSION, threshold=4, committee=(2, 3, 4, 5)).id)
     for name, other in CODECS.items():
@@ -119,6 +134,7 @@ def test_every_field_is_in_the_id() -> None:
         ).id
     )
     ids.append(replace(SESSION, **DRAWN, witnesses=(replace(OUTSIDER, signature=b"1" * 64),)).id)
+    ids.append(replace(SESSION, cohort=HYBRID_KEYS).id)  # keys of a hybrid run, and no hybrid sum
     assert len(set(ids)) == len(ids)
     assert replace(SESSION).id == SESSION.id
 
@@ -130,6 +146,12 @@ def test_a_session_decodes_to_itself() -> None:
     data = bytearray(SESSION.encode())
     data[13] = 3
     with pytest.raises(MalformedMessage, match="3 is not a valid Purpose"):
+        Session.decode(bytes(data))
+    hybrid = replace(SESSION, cohort=HYBRID_KEYS, hybrid=True)
+    assert Session.decode(hybrid.encode()) == hybrid
+    data = bytearray(hybrid.encode())
+    data[-3 * 32 - 1] = 2
+    with pytest.raises(MalformedMessage, match="hybrid is 2, expected 0 or 1"):
         Session.decode(bytes(data))
 
 

@@ -103,7 +103,9 @@ class Told:
         self.committee = list(struct.unpack_from(f"<{members}Q", data, at + 8))
         at += 8 + 8 * members
         self.seats, self.threshold, self.least = struct.unpack_from("<III", data, at)
-        assert len(data) == at + 12 + 96
+        (hybrid,) = struct.unpack_from("<B", data, at + 12)
+        assert hybrid == 0
+        assert len(data) == at + 13 + 96
         self.id = hashlib.sha256(label("session") + data).digest()
         self.secrets = {d["device"]: bytes.fromhex(d["run secret"]) for d in vector["devices"]}
         self.seeds = {d["device"]: d["identity secret"] for d in vector["devices"]}
@@ -111,8 +113,8 @@ class Told:
 
     @staticmethod
     def listed(data: bytes, at: int, count: int) -> tuple[dict[int, bytes], int]:
-        rows = [data[at + 104 * k : at + 104 * (k + 1)] for k in range(count)]
-        return {struct.unpack("<Q", row[:8])[0]: row[8:40] for row in rows}, at + 104 * count
+        rows = [data[at + 136 * k : at + 136 * (k + 1)] for k in range(count)]
+        return {struct.unpack("<Q", row[:8])[0]: row[8:40] for row in rows}, at + 136 * count
 
     def neighbours(self, me: int) -> list[int]:
         others = [device for device in self.devices if device != me]
@@ -259,8 +261,9 @@ def test_digests_and_run_keys(vector: Vector) -> None:
     for device in vector["devices"]:
         number, secret = device["device"], told.secrets[device["device"]]
         public = X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
-        proof = signed(told.seeds[number], "run key", u64(told.run, number) + public)
-        assert device["run key"] == (u64(number) + public + proof).hex()
+        keys_of = public + bytes(32)  # no ML-KEM key
+        proof = signed(told.seeds[number], "run key", u64(told.run, number) + keys_of)
+        assert device["run key"] == (u64(number) + keys_of + proof).hex()
         keys += bytes.fromhex(device["run key"]) if number in told.keys else b""
     cohort = hashlib.sha256(label("cohort") + u64(told.run) + bytes.fromhex(digest) + keys)
     assert cohort.hexdigest() == vector["cohort digest"]

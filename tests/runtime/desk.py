@@ -4,7 +4,7 @@ A test changes one thing on the way and sees what the device makes of it. Device
 simulation: device d is partition d - 1, its identity is `simulated_identity(d)`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,13 @@ from tacit.client.policy import Policy
 from tacit.crypto.codec import Mean
 from tacit.crypto.identity import Roster, RunKey
 from tacit.crypto.secagg import stages
+from tacit.crypto.secagg.hybrid import (
+    Capsule,
+    DecapsulateRequest,
+    Encapsulated,
+    EncapsulateRequest,
+    Peer,
+)
 from tacit.crypto.secagg.messages import AttestRequest, RevealRequest
 from tacit.crypto.secagg.server import Attesting, Collecting, Revealing
 from tacit.crypto.secagg.session import Purpose, Session
@@ -51,7 +58,7 @@ def message(content: RecordDict, kind: str, node: int = 1000) -> Message:
     return built
 
 
-def stage(**fields: bytes | str) -> RecordDict:
+def stage(**fields: bytes | str | bool) -> RecordDict:
     """The content of a stage message; `run_key` stands for the field "run-key"."""
     named = ConfigRecord({name.replace("_", "-"): value for name, value in fields.items()})
     return RecordDict({stages.RECORD: named})
@@ -85,6 +92,7 @@ class Desk:
         self.contexts = {device: context(device - 1) for device in range(1, devices + 1)}
         self.model: ArrayRecord = linear.initial()
         self.keys: dict[int, RunKey] = {}
+        self.kem: dict[int, bytes] = {}  # ML-KEM keys, in a hybrid run
 
     def ask(self, device: int, kind: str, content: RecordDict) -> RecordDict:
         """Raises what the device raises."""
@@ -97,9 +105,31 @@ class Desk:
 
     def enrol(self, devices: Sequence[int] | None = None) -> "Desk":
         for device in devices or self.contexts:
-            reply = self.ask(device, stages.ENROL, stage(roster=self.roster.encode()))
+            hybrid = {"hybrid": True} if self.protocol.hybrid else {}
+            reply = self.ask(device, stages.ENROL, stage(roster=self.roster.encode(), **hybrid))
             data = field(reply, stages.RUN_KEY)
             self.keys[device] = RunKey.read(Reader(data, sender=device, stage="enrol"))
+            if self.protocol.hybrid:
+                self.kem[device] = field(reply, stages.KEM_KEY)
+        return self
+
+    def capsules(self, device: int, peers: Iterable[int]) -> dict[int, Capsule]:
+        """Stage encapsulate: what `device` seals for `peers`."""
+        asked = EncapsulateRequest(tuple(Peer(self.keys[d], self.kem[d]) for d in peers))
+        reply = self.ask(device, stages.ENCAPSULATE, stage(message=asked.encode()))
+        return dict(Encapsulated.decode(field(reply), sender=device).capsules)
+
+    def open(self, device: int, capsules: Mapping[int, Capsule]) -> None:
+        """Stage decapsulate: `device` is given capsules, by dealer."""
+        told = DecapsulateRequest(tuple((self.keys[d], capsules[d]) for d in sorted(capsules)))
+        reply = self.ask(device, stages.DECAPSULATE, stage(message=told.encode()))
+        assert not reply.config_records[stages.RECORD]
+
+    def exchange(self) -> "Desk":
+        """Both stages, everyone answering."""
+        sealed = {d: self.capsules(d, (p for p in self.keys if p > d)) for d in self.keys}
+        for device in self.keys:
+            self.open(device, {d: sealed[d][device] for d in self.keys if d < device})
         return self
 
     def config(self, round: int) -> dict[str, Any]:

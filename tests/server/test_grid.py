@@ -1,5 +1,6 @@
 """`SecureGrid`: exact over whoever is left, nothing below the threshold, and on it goes."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,13 +19,13 @@ from tacit.client.device import simulated_device
 from tacit.client.policy import Policy
 from tacit.crypto import labels
 from tacit.crypto.errors import ParameterError
-from tacit.crypto.identity import Member, Roster
+from tacit.crypto.identity import NO_KEM, Member, Roster, RunKey
 from tacit.crypto.prg import keystream
 from tacit.crypto.secagg import stages
 from tacit.crypto.secagg.session import Purpose, threshold_for
 from tacit.crypto.simulated import simulated_identity
 from tacit.crypto.vector import model_digest
-from tacit.crypto.wire import Writer
+from tacit.crypto.wire import Reader, Writer
 from tacit.server.events import Event, LeftOut, RoundFinished, SumFailed, SumOpened
 from tacit.server.flower import envelope, identity
 from tacit.server.grid import SecureGrid
@@ -340,10 +342,41 @@ def test_a_run_key_that_does_not_hold_keeps_its_device_out(
 @pytest.mark.parametrize("seed", range(4))
 def test_a_strangers_claim_does_not_keep_a_device_out(seed: int) -> None:
     """Node 1000 says it is device 5, whose signature it does not have; whoever is heard first."""
-    writer = Writer().u64(5).fixed(bytes(32), 32).fixed(bytes(64), 64)
+    writer = Writer().u64(5).fixed(bytes(32), 32).fixed(NO_KEM, 32).fixed(bytes(64), 64)
     claim = spoil_field(stages.RUN_KEY, lambda _: writer.data())
     ran = run([Corrupt("enrol", {0}, how=claim)], rounds=1, seed=seed)
     opened(ran, ALL - {0}, 1, cohort=6)
+
+
+def test_a_run_key_that_its_device_copied_from_another_is_refused() -> None:
+    """Signed by the copier as its own. No session can be built that has one key twice."""
+    shown: dict[str, RunKey] = {}
+
+    def copying(reply: Message) -> Message:
+        spoilt = envelope(reply)
+        record = spoilt.content.config_records[stages.RECORD]
+        data = record[stages.RUN_KEY]
+        assert isinstance(data, bytes)
+        key = shown.setdefault("first", RunKey.read(Reader(data, sender=0, stage="enrol")))
+        body = Writer().u64(run_id).u64(3).fixed(key.public, 32).fixed(NO_KEM, 32).data()
+        signature = simulated_identity(3).sign(labels.RUN_KEY, body)
+        if key.device != 3 and data[0] == 3:
+            writer = Writer()
+            RunKey(3, key.public, NO_KEM, signature).write(writer)
+            record[stages.RUN_KEY] = writer.data()
+        return spoilt
+
+    def started(inner: InProcessGrid) -> InProcessGrid:
+        nonlocal run_id
+        run_id = inner.run.run_id
+        return inner
+
+    run_id = 0
+    ran = run([Corrupt("enrol", {0, 2}, {1}, how=copying)], wrap=started)
+    (event,) = ran.of(LeftOut, 1)
+    assert "device 3: another's run key" in event.reason
+    opened(ran, ALL - {2}, 1, cohort=6)
+    opened(ran, ALL, 2)
 
 
 def test_a_replayed_run_key_of_another_device_is_refused() -> None:
@@ -383,6 +416,216 @@ def test_what_a_device_says_cannot_disturb_a_terminal() -> None:
     assert event.reason.isprintable()
     assert len(event.reason) < 600
     opened(ran, ALL - {2}, 1, cohort=6)
+
+
+# Hybrid runs
+
+HYBRID = Pairwise(hybrid=True)
+EXCHANGE = ("encapsulate", "decapsulate")
+
+
+class Counting(WrappedGrid):
+    """Counts what the server asks, by stage."""
+
+    def __init__(self, inner: Grid) -> None:
+        super().__init__(inner)
+        self.asked: Counter[str] = Counter()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        sent = list(messages)
+        self.asked.update(message.metadata.message_type.split("_")[-1] for message in sent)
+        return self.inner.push_messages(sent)
+
+
+def hybrid(
+    faults: Sequence[Fault] = (), *, wrap: Callable[[Grid], Counting] = Counting, **settings_: Any
+) -> tuple[Ran, list[Counting]]:
+    grids: list[Counting] = []
+
+    def wrapped(inner: Grid) -> Counting:
+        grids.append(wrap(inner))
+        return grids[-1]
+
+    return run(faults, protocol=HYBRID, wrap=wrapped, **settings_), grids
+
+
+def test_a_hybrid_run_is_exact_and_exchanges_secrets_once() -> None:
+    ran, (grid,) = hybrid(rounds=3, fraction_evaluate=1.0)
+    assert not [event for event in ran.events if isinstance(event, LeftOut)]
+    for round in (1, 2, 3):
+        before, after = ran.models[round - 1], ran.models[round]
+        np.testing.assert_array_equal(after["w"], on_the_grid(before, ALL, round))
+    # Of each pair the lower number deals: all but the last one, and all but the first one opens.
+    assert (grid.asked["encapsulate"], grid.asked["decapsulate"]) == (DEVICES - 1, DEVICES - 1)
+    assert grid.asked["enrol"] == DEVICES
+
+
+def test_a_run_that_is_not_hybrid_has_none_of_it() -> None:
+    grids: list[Counting] = []
+
+    def wrapped(inner: Grid) -> Counting:
+        grids.append(Counting(inner))
+        return grids[-1]
+
+    run(wrap=wrapped, rounds=1)
+    assert set(grids[0].asked) == {"enrol", "train", "attest", "reveal"}
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("stage", EXCHANGE)
+def test_who_misses_the_exchange_is_left_out_and_catches_up(stage: str, after: bool) -> None:
+    ran, (grid,) = hybrid([Drop(stage, {1, 4}, {1}, after=after)])
+    assert ran.left_out(1) == {(stage, 1), (stage, 4)}
+    assert ran.left_out(2) == set()
+    opened(ran, ALL - {1, 4}, 1, cohort=DEVICES - 2)
+    opened(ran, ALL, 2)
+    # In round 2 only those who miss a secret are asked again: with the two of round 1.
+    assert grid.asked[stage] <= 2 * (DEVICES - 1)
+
+
+def test_the_first_and_the_last_device_may_miss_it_too() -> None:
+    ran, _ = hybrid([Drop("encapsulate", {0}, {1}), Drop("decapsulate", {6}, {1})])
+    assert ran.left_out(1) == {("encapsulate", 0), ("decapsulate", 6)}
+    opened(ran, ALL - {0, 6}, 1, cohort=DEVICES - 2)
+    opened(ran, ALL, 2)
+
+
+@settings(max_examples=15)
+@given(
+    fates=st.lists(
+        st.tuples(st.sampled_from([None, None, *EXCHANGE, "enrol", "report"]), st.booleans()),
+        min_size=DEVICES,
+        max_size=DEVICES,
+    )
+)
+def test_any_drop_outs_in_a_hybrid_run(fates: list[tuple[str | None, bool]]) -> None:
+    faults = [
+        Drop(stage, {device}, {1}, after=after)
+        for device, (stage, after) in enumerate(fates)
+        if stage is not None
+    ]
+
+    def gone(stage: str) -> set[int]:
+        return {device for device, fate in enumerate(fates) if fate[0] == stage}
+
+    ran, _ = hybrid(faults)
+    there = ALL - gone("enrol")
+    there -= gone("encapsulate") - {max(there, default=0)}  # who deals to nobody is not asked
+    there -= gone("decapsulate") - {min(there, default=0)}  # nor who is dealt nothing
+    reported = there - gone("report")
+    if len(there) < 3 or len(reported) < threshold_for(len(there), len(there) // 3):
+        failed(ran, "")
+    else:
+        opened(ran, reported, 1, cohort=len(there))
+    opened(ran, ALL, 2)
+
+
+def test_too_few_are_left_after_the_exchange() -> None:
+    ran, _ = hybrid([Drop("decapsulate", {2, 3, 4, 5, 6}, {1})])
+    failed(ran, "0 of 2 devices reported")
+    opened(ran, ALL, 2)
+
+
+def test_a_device_that_enrols_later_exchanges_secrets_then() -> None:
+    ran, (grid,) = hybrid([Drop("enrol", {3}, {1})])
+    opened(ran, ALL - {3}, 1, cohort=DEVICES - 1)
+    opened(ran, ALL, 2)
+    # Round 2: the three of a lower number deal to device 4, and it deals to the three above.
+    assert grid.asked["encapsulate"] == (DEVICES - 2) + 4
+    assert grid.asked["decapsulate"] == (DEVICES - 2) + 4
+
+
+class Forgetting(Counting):
+    """Its device of partition 3 loses its memory after round 1."""
+
+    inner: InProcessGrid
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        sent = list(messages)
+        if any(m.metadata.group_id == "2" for m in sent) and not self.asked["forgotten"]:
+            self.asked["forgotten"] += 1
+            self.inner._fleet.context(1003).state.clear()
+        return super().push_messages(sent)
+
+
+def test_a_device_that_enrols_anew_gets_new_secrets() -> None:
+    ran, (grid,) = hybrid(wrap=Forgetting, rounds=3)
+    assert ran.left_out(2) == {("report", 3)}
+    assert ran.left_out(3) == set()
+    opened(ran, ALL, 1)
+    opened(ran, ALL - {3}, 2)
+    opened(ran, ALL, 3)
+    assert grid.asked["encapsulate"] == (DEVICES - 1) + 4
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+def test_capsules_that_do_not_hold_keep_only_their_dealer_out(
+    spoil: Callable[[Message], Message],
+) -> None:
+    ran, _ = hybrid([Corrupt("encapsulate", {2}, {1}, how=spoil)])
+    assert ran.left_out(1) == {("encapsulate", 2)}
+    opened(ran, ALL - {2}, 1, cohort=DEVICES - 1)
+    opened(ran, ALL, 2)
+
+
+def without_kem_key(reply: Message) -> Message:
+    spoilt = envelope(reply)
+    del spoilt.content.config_records[stages.RECORD][stages.KEM_KEY]
+    return spoilt
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (spoil_field(stages.KEM_KEY, lambda b: b[:-1] + bytes([b[-1] ^ 1])), "does not name this"),
+        (spoil_field(stages.KEM_KEY, lambda b: b[:-1]), "does not name this"),
+        (spoil_field(stages.RUN_KEY, lambda b: b[:40] + bytes(32) + b[72:]), "not signed"),
+        (without_kem_key, "no 'kem-key' in the reply"),
+    ],
+    ids=["another", "short", "none", "as in a plain run"],
+)
+def test_an_ml_kem_key_that_does_not_hold_keeps_its_device_out(
+    spoil: Callable[[Message], Message], reason: str
+) -> None:
+    ran, _ = hybrid([Corrupt("enrol", {2}, {1}, how=spoil)])
+    (event,) = ran.of(LeftOut, 1)
+    assert reason in event.reason
+    opened(ran, ALL - {2}, 1, cohort=DEVICES - 1)
+    opened(ran, ALL, 2)
+
+
+def test_no_exchange_holds_more_than_so_many_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tacit.server.grid.MAX_PAIRS", 2 * DEVICES)  # two receivers at a time
+    faults = [Drop("encapsulate", {0}, {1}), Drop("decapsulate", {4}, {1})]
+    ran, (counted,) = hybrid(faults)
+    # Device 1 is silent when it is first asked, and is then asked no more in that round.
+    assert ran.left_out(1) == {("encapsulate", 0), ("decapsulate", 4)}
+    assert len(ran.of(LeftOut, 1)) == 2
+    opened(ran, ALL - {0, 4}, 1, cohort=DEVICES - 2)
+    opened(ran, ALL, 2)
+    assert counted.asked["encapsulate"] > DEVICES
+
+
+def test_a_drawn_committee_takes_part_in_the_exchange() -> None:
+    """A third of the devices in each round, and a committee of five of which some are witnesses."""
+    protocol = Pairwise(hybrid=True, corrupt=0.0, seats=5, min_survivors=3)
+    policy = Policy(corrupt=0.0, security=0)
+    devices, ran = 12, Ran()
+
+    def app() -> ClientApp:
+        return linear.register(SecureClientApp(policy, device_of=simulated_device))
+
+    strategy = FedAvg(
+        fraction_train=0.34,
+        fraction_evaluate=0.0,
+        min_train_nodes=4,
+        min_available_nodes=devices,
+    )
+    with InProcessGrid(app, devices=devices) as inner, identity(inner.run.run_id):
+        secure = Secure(strategy, protocol).grid(inner, on_event=ran.events.append)
+        run_rounds(secure, strategy, linear.initial(), Plan(3, seed=2), on_event=ran.events.append)
+    assert not [event for event in ran.events if isinstance(event, LeftOut | SumFailed)]
+    assert [event.survivors for event in ran.events if isinstance(event, SumOpened)] == [4, 4, 4]
 
 
 # Misuse, and what passes through

@@ -5,12 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tacit.client.policy import Policy
 from tacit.crypto.errors import ParameterError, TooFewClients
-from tacit.crypto.identity import RunKey
+from tacit.crypto.identity import NO_KEM, RunKey
+from tacit.crypto.secagg import hybrid
 from tacit.crypto.secagg.parameters import COMPLETE, choose
 from tacit.crypto.secagg.session import Purpose, Session
 from tacit.crypto.simulated import simulated_roster
@@ -20,7 +22,7 @@ BINDING = Binding(b"m" * 32, b"c" * 32)
 
 
 def key(device: int) -> RunKey:
-    return RunKey(device, device.to_bytes(32, "big"), bytes(64))
+    return RunKey(device, device.to_bytes(32, "big"), NO_KEM, bytes(64))
 
 
 def session(
@@ -91,6 +93,24 @@ def test_fewer_survivors_take_more_neighbours() -> None:
     fewer = session(300, Pairwise(corrupt=0.1, drop=0.1, min_survivors=200))
     assert fewer.min_survivors == 200
     assert fewer.degree > by_default.degree
+
+
+def test_hybrid_sums_need_a_library_that_has_ml_kem(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Pairwise(hybrid=True).hybrid
+    assert not session(10).hybrid
+    with pytest.raises(ParameterError, match="device 1 has no ML-KEM key"):
+        session(10, Pairwise(hybrid=True))
+
+    def lacking(seed: bytes) -> None:
+        raise UnsupportedAlgorithm("no ML-KEM")
+
+    class Lacking:
+        from_seed_bytes = staticmethod(lacking)
+
+    monkeypatch.setattr(hybrid, "MLKEM768PrivateKey", Lacking)
+    with pytest.raises(ParameterError, match="this `cryptography` lacks"):
+        Pairwise(hybrid=True)
+    Pairwise()
 
 
 def test_seats_of_devices_outside_the_cohort_are_witnesses() -> None:

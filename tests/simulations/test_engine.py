@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 IN_THIS_PROCESS = [Mode.SYNC, Mode.THREADS]
 KINDS = {
     Stage.ENROL: "query.tacit_enrol",
+    Stage.ENCAPSULATE: "query.tacit_encapsulate",
+    Stage.DECAPSULATE: "query.tacit_decapsulate",
     Stage.REPORT: "train",
     Stage.ATTEST: "query.tacit_attest",
     Stage.REVEAL: "query.tacit_reveal",
@@ -84,7 +86,7 @@ def load() -> ClientApp:
             content["back"] = ConfigRecord({"large": config["large"][::-1]})
         return Message(RecordDict(content), reply_to=message)
 
-    for action in ("default", "tacit_enrol", "tacit_attest", "tacit_reveal"):
+    for action in ("default", *(kind.partition(".")[2] for kind in KINDS.values() if "." in kind)):
         app.query(action)(obey)
     return app
 

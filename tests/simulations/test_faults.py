@@ -93,6 +93,9 @@ def test_a_fault_built_in_code_is_checked_as_well() -> None:
     ("kind", "stage"),
     [
         ("query.tacit_enrol", "enrol"),
+        ("query.tacit_encapsulate", "encapsulate"),
+        ("query.tacit_decapsulate", "decapsulate"),
+        ("query.tacit_report", None),
         ("train", "report"),
         ("train.masked", "report"),
         ("query.tacit_attest", "attest"),
