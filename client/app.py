@@ -84,9 +84,9 @@ class SecureClientApp(ClientApp):
             stages.ATTEST: self._attest,
             stages.REVEAL: self._reveal,
         }.get(kind)
-        secure = _is_secure(message)
+        secure = stage is not None or _is_secure(message)
         try:
-            if stage is None and not secure:
+            if not secure:
                 self._agreed(self._device_of(context)).check_plain(kind)
                 return self._run_app(message, context)
             return (stage or self._report)(message, context)
@@ -172,6 +172,8 @@ class SecureClientApp(ClientApp):
         policy.check(session, _roster(device))
         received = received_arrays(message.content)
         _check_binding(session, message, received, weight_key)
+        # What Flower says of a message is not the session's; of it a function may use the round.
+        message.metadata.group_id = str(session.round)
         agreed = rounds.agreed(device.vault, session)
         rounds.forget(device.vault)
         rounds.serve_once(device.vault, session)
@@ -327,7 +329,7 @@ def _check_binding(session: Session, message: Message, received: Arrays, weight_
     if (
         len(configs) > 1
         or message.content.metric_records
-        or stages.config_digest(config, weight_key, kind) != session.config
+        or stages.config_digest(config, weight_key, kind, [*message.content]) != session.config
     ):
         raise refuse("the configuration is not the one the session names")
 

@@ -94,9 +94,11 @@ class Policy:
         """Two sets of survivors cannot both be attested, nor corrupt members alone open any."""
         size = session.committee_size
         if session.seats:
+            enrolled = len(roster.members)
+            if size > enrolled:
+                raise PolicyRefusal(f"a committee of {size} seats out of {enrolled} devices")
             if not set(session.committee) <= set(roster.drawn(size)):
                 raise PolicyRefusal("a committee that the roster's beacon did not draw")
-            enrolled = len(roster.members)
             members = most_corrupt(enrolled, math.floor(self.corrupt * enrolled), size)
         else:  # the server chose it: all corrupt devices of the cohort may be on it
             members = min(math.floor(self.corrupt * len(session.cohort)), size)

@@ -61,8 +61,8 @@ def forget(vault: Vault) -> None:
 def keep_run(vault: Vault, state: Enrolled) -> None:
     """Keep the run key. The key of an earlier run is gone, and all secrets that came of it: nothing
     of that run can be opened any more."""
-    vault.take(_AGREED)
-    vault.take(_KEM)
+    for slot in (_SESSION, _AGREED, _KEM):
+        vault.take(slot)
     vault.write(_RUN, encode_state(state))
 
 
@@ -132,8 +132,13 @@ def serve_once(vault: Vault, session: Session) -> None:
     """Count this session as served, durably, before anything of it leaves the device.
 
     Raises ProtocolError for a (round, purpose) at or below one already served in this run: no
-    replay, no restart, no second sum over another set.
+    replay, no restart, no second sum over another set. Of two processes at once, one is refused.
     """
+    with vault.alone():
+        _serve_once(vault, session)
+
+
+def _serve_once(vault: Vault, session: Session) -> None:
     served = _served(vault)
     highest = served.get(session.run, (0, 0))
     asked = (session.round, int(session.purpose))

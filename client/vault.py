@@ -6,7 +6,8 @@ the simulated device.
 """
 
 import os
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, cast
@@ -17,6 +18,11 @@ from flwr.app import ConfigRecord, RecordDict
 
 from tacit.crypto import labels
 from tacit.crypto.errors import ParameterError
+
+try:
+    import fcntl
+except ImportError:  # no Unix
+    fcntl = None  # type: ignore[assignment]
 
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
@@ -35,6 +41,10 @@ class Vault(Protocol):
 
     def take(self, slot: str) -> bytes | None:
         """The slot's content, which is gone from the vault when this returns."""
+        ...
+
+    def alone(self) -> AbstractContextManager[None]:
+        """While this is entered nobody else is in it: a counter is read and raised in one go."""
         ...
 
 
@@ -58,6 +68,9 @@ class ContextVault:
         self._slots.pop(slot, None)
         return value
 
+    def alone(self) -> AbstractContextManager[None]:
+        return nullcontext()  # an engine hands a device one message at a time
+
     @property
     def _slots(self) -> MutableMapping[str, object]:
         if self.RECORD not in self.state:
@@ -79,6 +92,7 @@ class FileVault:
     key: bytes = field(repr=False)
 
     KEY_FILE = "vault.key"
+    LOCK_FILE = "vault.lock"
 
     @classmethod
     def create(cls, folder: Path, rand: bytes) -> "FileVault":
@@ -130,6 +144,18 @@ class FileVault:
             return None
         _sync(self.folder)
         return value
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        # A lock of the system's, which ends with the process that holds it. Where there is none
+        # (Windows), one process may use the vault at a time.
+        handle = os.open(self.folder / self.LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            if fcntl is not None:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
 
     def _path(self, slot: str) -> Path:
         if not slot.isidentifier():

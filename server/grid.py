@@ -94,7 +94,7 @@ class SecureGrid(WrappedGrid):
         """All stages of one sum. Raises TooFewClients or ProtocolError if it is not opened."""
         roster = self._roster or self._simulated()
         self._enrol(broadcast, roster)
-        nodes = self._nodes()
+        nodes = self._nodes(roster)
         if self.protocol.hybrid:
             nodes = self._paired(broadcast, roster, nodes)
         session = self._session(broadcast, purpose, roster, nodes)
@@ -139,14 +139,21 @@ class SecureGrid(WrappedGrid):
             Layout.of(model).size if purpose is Purpose.TRAIN else 0,
             Binding(
                 model_digest(model),
-                stages.config_digest(dict(broadcast.config), self._weight_key, broadcast.kind),
+                stages.config_digest(
+                    dict(broadcast.config), self._weight_key, broadcast.kind, [*broadcast.content]
+                ),
             ),
         )
 
-    def _nodes(self) -> dict[int, int]:
-        """The node of every device that is enrolled in this run and has not lied."""
+    def _nodes(self, roster: Roster) -> dict[int, int]:
+        """The node of every device that is enrolled in this run, still a member, and has not lied.
+
+        A member whose time is over would have all others refuse the sum.
+        """
+        now = _now()
+        over = {member.device for member in roster.members if member.valid_until < now}
         held = {key.device: node for node, key in self._keys.items()}
-        return {device: node for device, node in held.items() if device not in self._banned}
+        return {d: node for d, node in held.items() if d not in over | self._banned}
 
     def _enrol(self, broadcast: Broadcast, roster: Roster) -> None:
         """Enrol the nodes of the cohort, and of the committee, that are not enrolled in this run.
@@ -338,3 +345,7 @@ def _record(fields: Mapping[str, bytes | bool]) -> RecordDict:
 
 def _array_record(arrays: Arrays) -> ArrayRecord:
     return ArrayRecord({name: Array(array) for name, array in arrays.items()})
+
+
+def _now() -> int:
+    return int(time.time())

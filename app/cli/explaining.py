@@ -110,7 +110,7 @@ def _risks(chosen: Parameters, corrupt: int) -> Table:
         "two parts",
     )
     table.add_row(
-        "committee, each draw",
+        "committee, each roster",
         _chance(drawn),
         f"it has more than {corrupt} corrupt members: the server may open two sums over almost "
         "the same devices, and a single update from them",

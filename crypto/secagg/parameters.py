@@ -28,6 +28,8 @@ from tacit.crypto.shamir import MAX_POINTS
 
 SECURITY = 40  # a promise may fail with probability 2**-SECURITY
 LIVENESS = 20  # a round may be lost for want of a committee with probability 2**-LIVENESS
+# Committees of one roster are nested, and the server says how many seats it wants: up to 255 tries.
+DRAW_SECURITY = SECURITY + 1 + MAX_POINTS.bit_length()
 COMPLETE = 32  # up to here everyone is everyone's neighbour, and on the committee
 
 
@@ -189,11 +191,11 @@ def _ln_choose(total: int, chosen: int) -> float:
     return math.lgamma(total + 1) - math.lgamma(chosen + 1) - math.lgamma(total - chosen + 1)
 
 
-def most_corrupt(roster: int, corrupt: int, seats: int, security: int = SECURITY + 1) -> int:
+def most_corrupt(roster: int, corrupt: int, seats: int, security: int = DRAW_SECURITY) -> int:
     """The smallest m such that more than m corrupt seats have a chance of at most 2**-security.
 
     `seats` devices are drawn out of `roster`, of which `corrupt` are so: without replacement, and
-    independently of who is corrupt. Exact.
+    independently of who is corrupt. Exact. Raises ParameterError for more seats than devices.
     """
     ways = _ways(roster, corrupt, seats)
     total, more, most = math.comb(roster, seats), 0, seats
@@ -214,6 +216,8 @@ def stall_risk(roster: int, silent: int, seats: int, threshold: int) -> float:
 
 def _ways(roster: int, marked: int, seats: int) -> list[int]:
     """In how many draws of `seats` out of `roster` k of the `marked` are drawn; k = 0 .. seats."""
+    if seats > roster:
+        raise ParameterError(f"{seats} seats and {roster} devices to draw them from")
     plain = roster - marked
     fewest = max(0, seats - plain)
     ways = [0] * fewest + [math.comb(marked, fewest) * math.comb(plain, seats - fewest)]

@@ -84,6 +84,7 @@ class Collecting:
         self._id = session.id
         self._identities = {member.device: member.public for member in roster.members}
         self._groups: dict[tuple[str, ...], Group] = {}
+        self._odd: dict[int, tuple[str, ...]] = {}  # devices whose group made room for another
         self._closed = False
 
     def add(self, data: bytes, *, sender: int) -> None:
@@ -94,7 +95,7 @@ class Collecting:
         message = Report.decode(data, session, sender=sender)
         if message.session != self._id or message.device != sender:
             raise ProtocolError("report is for another session", sender=sender, stage="report")
-        known = any(sender in group.dealt for group in self._groups.values())
+        known = sender in self._odd or any(sender in g.dealt for g in self._groups.values())
         if sender not in session.devices or known:
             raise ProtocolError("not in the cohort, or sent twice", sender=sender, stage="report")
         # Whatever decodes encodes to the same bytes, so the header is there as it was signed.
@@ -141,26 +142,33 @@ class Collecting:
 
     def strays(self) -> dict[int, str]:
         """Devices that reported, but not what most did, and what sets them apart."""
-        usual = self._usual()
+        usual, sent = self._usual(), dict(self._odd)
+        for names, group in self._groups.items():
+            if names != usual:
+                sent.update(dict.fromkeys(group.dealt, names))
         return {
             device: f"metrics {list(names)}, most sent {list(usual)}"
-            for names, group in self._groups.items()
-            if names != usual
-            for device in group.dealt
+            for device, names in sorted(sent.items())
         }
 
     def _usual(self) -> tuple[str, ...]:
         """The names that most reports have; of equally many, the first in order."""
         return min(self._groups, key=lambda n: (-len(self._groups[n].dealt), n), default=())
 
+    def _make_room(self, names: tuple[str, ...], sender: int) -> None:
+        """Give up the group that a device has had to itself for longest: names that nobody shares
+        must not keep out those that come after."""
+        lone = next((n for n, group in self._groups.items() if len(group.dealt) == 1), None)
+        if lone is None:
+            raise ProtocolError(
+                f"metrics {list(names)} are the names of nobody else", sender=sender, stage="report"
+            )
+        self._odd[next(iter(self._groups.pop(lone).dealt))] = lone
+
     def _group(self, names: tuple[str, ...], sender: int) -> Group:
         if names not in self._groups:
             if len(self._groups) == MAX_GROUPS:  # or hostile names would cost a vector each
-                raise ProtocolError(
-                    f"metrics {list(names)} are the names of nobody else",
-                    sender=sender,
-                    stage="report",
-                )
+                self._make_room(names, sender)
             codec = self.session.codec
             self._groups[names] = Group(np.zeros(codec.size, codec.dtype), {})
         return self._groups[names]

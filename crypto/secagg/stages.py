@@ -32,15 +32,19 @@ MESSAGE = "message"
 NOT_ENROLLED = "this device is not enrolled in the run"  # a refusal the server can mend
 
 
-def config_digest(config: Mapping[str, Value], weight_key: str, kind: str) -> bytes:
+def config_digest(
+    config: Mapping[str, Value], weight_key: str, kind: str, names: Sequence[str]
+) -> bytes:
     """32 bytes that two parties share only if they hold the same training configuration.
 
-    `kind` is the message type: it says which of a device's functions is asked for.
+    `kind` is the message type: it says which of a device's functions is asked for. `names` are
+    those of the records of the message, which a function may look up.
 
     Every value carries its type and its length, so no two configurations encode alike. Raises
     ParameterError for a value of another type.
     """
-    return _digest(labels.CONFIG_DIGEST, {"kind": kind, "weight key": weight_key}, config)
+    frame = {"kind": kind, "weight key": weight_key, "names": sorted(names)}
+    return _digest(labels.CONFIG_DIGEST, frame, config)
 
 
 def setup_digest(run_config: Mapping[str, Value]) -> bytes:

@@ -61,14 +61,14 @@ def test_a_large_cohort_is_explained(secagg: Secagg) -> None:
     for part in (
         "1000 devices, of which 100 may collude with the server and 200 may be missing.",
         "neighbours 346 each device masks with so many others on average",
-        "committee 145 drawn by lot from a roster of 1000",
-        "threshold 94 so many of them open a sum; 42 corrupt ones",
+        "committee 155 drawn by lot from a roster of 1000",
+        "threshold 101 so many of them open a sum; 46 corrupt ones",
         "fewest survivors 800",
         "graph, each sum 2^-41",
-        "committee, each draw 2^-41",
+        "committee, each roster 2^-41",
         "answers, each sum 2^-20",
         "a device sends 3.2 MB its masked vector, 26 bits for each of 1,000,000 parameters",
-        "2.4 MB sealed shares",
+        "2.6 MB sealed shares",
         "Not covered (docs/security.md",
     ):
         assert part in said
@@ -82,7 +82,7 @@ def test_a_small_cohort_leaves_nothing_to_chance(secagg: Secagg) -> None:
         "committee 20 all of the cohort",
         "threshold 14 so many of them open a sum; 6 corrupt ones",
         "graph, each sum none",
-        "committee, each draw none",
+        "committee, each roster none",
         "answers, each sum none",
     ):
         assert part in said

@@ -1,6 +1,7 @@
 """The device's side of a masked sum: what it refuses, and that it opens what it must, once."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -44,6 +45,9 @@ class Shelf:
 
     def take(self, slot: str) -> bytes | None:
         return self.slots.pop(slot, None)
+
+    def alone(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 # enrol and report

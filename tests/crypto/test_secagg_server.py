@@ -18,7 +18,7 @@ from tacit.crypto.secagg.messages import (
     hash_rows,
     share_context,
 )
-from tacit.crypto.secagg.server import Collecting
+from tacit.crypto.secagg.server import MAX_GROUPS, Collecting
 from tacit.crypto.secagg.session import Session, threshold_for
 from tests.crypto.federation import Federation, expected, means
 
@@ -104,8 +104,23 @@ def test_a_crowd_of_odd_names_costs_no_memory() -> None:
     for device in (1, 2, 3):
         odd = crew.resigned(session, reports[device], metrics=(f"m{device}",))
         collecting.add(odd.encode(session), sender=device)
-    with pytest.raises(ProtocolError, match=r"device 4: metrics .* are the names of nobody else"):
-        collecting.add(reports[4].encode(session), sender=4)
+    collecting.add(reports[4].encode(session), sender=4)  # the one that was alone longest goes
+    assert len(collecting._groups) == MAX_GROUPS
+    assert 1 in collecting.strays()
+    with pytest.raises(ProtocolError, match="device 1: not in the cohort, or sent twice"):
+        collecting.add(reports[1].encode(session), sender=1)
+
+
+def test_names_that_others_share_are_not_given_up() -> None:
+    crew = Federation(7)
+    session = crew.session()
+    _, reports = crew.reports(session, crew.devices)
+    collecting = Collecting(session, crew.roster)
+    for device in range(1, 7):
+        pair = crew.resigned(session, reports[device], metrics=(f"m{device % 3}",))
+        collecting.add(pair.encode(session), sender=device)
+    with pytest.raises(ProtocolError, match=r"device 7: metrics .* are the names of nobody else"):
+        collecting.add(reports[7].encode(session), sender=7)
 
 
 def test_a_report_after_the_close_is_too_late() -> None:

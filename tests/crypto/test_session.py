@@ -256,11 +256,15 @@ CONFIGS: list[dict[str, Value]] = [
 
 
 def test_configurations_have_digests_of_their_own() -> None:
-    digests = [config_digest(config, "w", "train") for config in CONFIGS]
-    digests += [config_digest({}, "n", "train"), config_digest({}, "w", "train.other")]
-    digests += [config_digest({}, "", "wtrain"), config_digest({}, "wtrain", "")]
+    digests = [config_digest(config, "w", "train", ["x"]) for config in CONFIGS]
+    digests += [
+        config_digest({}, "n", "train", ["x"]),
+        config_digest({}, "w", "train.other", ["x"]),
+    ]
+    digests += [config_digest({}, "", "wtrain", ["x"]), config_digest({}, "wtrain", "", ["x"])]
+    digests += [config_digest({}, "w", "train", names) for names in ([], ["y"], ["x", "y"])]
     assert len(set(digests)) == len(digests)
     ordered, other = {"a": 1, "b": 2}, {"b": 2, "a": 1}
-    assert config_digest(ordered, "w", "train") == config_digest(other, "w", "train")
+    assert config_digest(ordered, "w", "train", ["x"]) == config_digest(other, "w", "train", ["x"])
     with pytest.raises(ParameterError, match="holds a NoneType"):
-        config_digest({"a": None}, "w", "train")  # type: ignore[dict-item]
+        config_digest({"a": None}, "w", "train", [])  # type: ignore[dict-item]

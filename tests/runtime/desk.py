@@ -45,6 +45,7 @@ from tests.runtime import linear
 from tests.runtime.linear import TrainReply
 
 RUN = 7
+NAMES = ("arrays", "config")  # the records of a strategy's message
 
 
 def context(partition: int, run: int = RUN, run_config: Mapping[str, Any] | None = None) -> Context:
@@ -157,7 +158,7 @@ class Desk:
             Layout.of(model).size if purpose is Purpose.TRAIN else 0,
             Binding(
                 model_digest(model),
-                stages.config_digest(self.config(round), linear.WEIGHT, kind),
+                stages.config_digest(self.config(round), linear.WEIGHT, kind, NAMES),
             ),
         )
         return replace(session, **changes)
