@@ -3,7 +3,6 @@
 reply ─> trained - received ─> clip to the owner's norm ─> [update, metrics, weight] ─> codec
 """
 
-import io
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +15,10 @@ from tacit.client.policy import Policy
 from tacit.client.trainer import Arrays
 from tacit.crypto.codec import Codec, Ring
 from tacit.crypto.errors import ParameterError
-from tacit.crypto.vector import Floats, Layout
+from tacit.crypto.vector import Floats, Layout, saved_array
 from tacit.privacy.clip import clip
 
-_HEADER_BYTES = 128  # of an array that numpy saved: all but those with very long dtypes
-_NUMPY = "numpy.ndarray"  # how Flower names what numpy saved
+NUMPY = "numpy.ndarray"  # how Flower names what numpy saved
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +53,8 @@ def _view(array: Array) -> NDArray[Any]:
 
     Flower's way copies a model twice.
     """
-    head = io.BytesIO(array.data[:_HEADER_BYTES])
-    try:
-        if array.stype != _NUMPY or np.lib.format.read_magic(head) != (1, 0):
-            return array.numpy()
-        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(head)
-    except ValueError:
-        return array.numpy()  # says what is wrong with it
-    size = math.prod(shape) * dtype.itemsize
-    plain = size > 0 and not is_fortran and not dtype.hasobject
-    if not plain or len(array.data) != head.tell() + size:
-        return array.numpy()
-    return np.frombuffer(array.data, dtype, offset=head.tell()).reshape(shape)
+    read = saved_array(array.data) if array.stype == NUMPY else None
+    return array.numpy() if read is None else read  # Flower says what is wrong with an array
 
 
 def contribution(

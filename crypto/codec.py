@@ -191,35 +191,40 @@ class Codec:
         device sent something that no encoder makes, and the rest of the sum is noise. Raises it
         too for a sum larger than honest encoders can make together; who made it, nobody can tell.
         """
-        signed = self._signed(total)
-        if int(signed[-1]) != survivors:
+        *metrics, of_weights, count = self._signed(total[self.length :])
+        if int(count) != survivors:
             raise ProtocolError(
                 "the sum does not check: its masks do not cancel", sender=0, stage="open"
             )
-        weight = float(signed[-2]) / self.weight_scale
+        weight = float(of_weights) / self.weight_scale
         if not weight > 0:
             raise ProtocolError(f"total weight {weight:g}", sender=0, stage="open")
         share = weight / self.max_weight
-        if self._is_too_large(signed, share, survivors):
+        update, largest = np.empty(self.length), 0
+        for start in range(0, self.length, CHUNK):  # a server holds two such vectors as it is
+            signed = self._signed(total[start : min(start + CHUNK, self.length)])
+            largest = max(largest, -int(signed.min()), int(signed.max()))
+            np.divide(signed, self.scale * share, out=update[start : start + CHUNK])
+        if self._is_too_large(largest, int(of_weights), share, survivors):
             raise ProtocolError(
                 "the sum is larger than honest devices can make it", sender=0, stage="open"
             )
-        update = signed[: self.length] / (self.scale * share)
-        high, low = signed[self.length : -TAIL].reshape(2, self.metrics)
+        high, low = np.array(metrics, np.int64).reshape(2, self.metrics)
         # In floats: an int64 would overflow from 2**12 devices on. Only the sum is rounded.
         above = (high - (survivors << (self.limb - 1))).astype(np.float64)
         steps = above * 2.0**self.limb + low
         return Mean(update, steps / (self.metric_scale * share), weight)
 
-    def _is_too_large(self, signed: NDArray[np.int64], share: float, survivors: int) -> bool:
-        """Whether a sum of so much weight is beyond what `survivors` honest encoders reach."""
-        if signed[-2] > survivors * (self.max_weight * self.weight_scale + 0.5):
+    def _is_too_large(self, largest: int, weights: int, share: float, survivors: int) -> bool:
+        """Whether a sum of so much weight, whose largest coordinate has that size, is beyond what
+        `survivors` honest encoders reach."""
+        if weights > survivors * (self.max_weight * self.weight_scale + 0.5):
             return True
         # Each device rounds its coordinate by up to a step, and its weight by up to half a step;
         # and a float64 rounds this bound itself, which matters from 50 bits on.
         of_weight = survivors / (2 * self.weight_scale * self.max_weight)
         reach = self.bound * self.scale * (share + of_weight) + survivors
-        return bool(np.abs(signed[: self.length]).max(initial=0) > reach * (1 + 2.0**-48))
+        return largest > reach * (1 + 2.0**-48)
 
     def _digits(self, metrics: Floats) -> NDArray[np.int64]:
         """High and low digit of each metric, both 0 <= digit < 2**limb; shape (2, metrics)."""

@@ -8,6 +8,7 @@ Ed25519: one forged then comes too late to change a sum that is long over.
 """
 
 import hashlib
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -21,11 +22,13 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from tacit.crypto import labels
 from tacit.crypto.errors import ParameterError, ProtocolError
-from tacit.crypto.wire import VERSION, Reader, Writer
+from tacit.crypto.wire import MAX_ITEMS, VERSION, Reader, Writer
 
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
 BEACON_BYTES = 32
+_MEMBER = struct.Struct(f"<Q{KEY_BYTES}sQ")
+_RUN_KEY = struct.Struct(f"<Q{KEY_BYTES}s{KEY_BYTES}s{SIGNATURE_BYTES}s")
 NO_KEM = bytes(KEY_BYTES)  # in the place of a digest: a run key without an ML-KEM key
 MAX_DEVICES = 1 << 20
 
@@ -145,10 +148,7 @@ class Roster:
         if (version := reader.u8()) != VERSION:
             raise reader.bad(f"roster of version {version}, this device speaks {VERSION}")
         serial = reader.u64()
-        members = tuple(
-            Member(reader.u64(), reader.fixed(KEY_BYTES), reader.u64())
-            for _ in range(reader.count(MAX_DEVICES))
-        )
+        members = tuple(Member(*row) for row in reader.rows(_MEMBER, MAX_DEVICES))
         beacon = reader.fixed(BEACON_BYTES)
         signature = reader.fixed(SIGNATURE_BYTES)
         reader.end()
@@ -168,6 +168,7 @@ def _fault(members: tuple[Member, ...]) -> str | None:
     return None
 
 
+@lru_cache(maxsize=4)  # signed, verified and digested
 def _roster_body(serial: int, members: tuple[Member, ...], beacon: bytes) -> bytes:
     writer = Writer().u8(VERSION).u64(serial).u32(len(members))
     for member in members:
@@ -218,8 +219,12 @@ class RunKey:
 
     @classmethod
     def read(cls, reader: Reader) -> "RunKey":
-        device, public, kem = reader.u64(), reader.fixed(KEY_BYTES), reader.fixed(KEY_BYTES)
-        return cls(device, public, kem, reader.fixed(SIGNATURE_BYTES))
+        return cls(*_RUN_KEY.unpack(reader.fixed(_RUN_KEY.size)))
+
+    @classmethod
+    def read_all(cls, reader: Reader, most: int = MAX_ITEMS) -> tuple["RunKey", ...]:
+        """A number of run keys (u32), bounded by `most`, and these."""
+        return tuple(cls(*row) for row in reader.rows(_RUN_KEY, most))
 
 
 @lru_cache(maxsize=1 << 14)

@@ -5,9 +5,12 @@ tensors a model has.
 """
 
 import hashlib
+import io
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +20,7 @@ from tacit.crypto import labels
 from tacit.crypto.errors import ParameterError
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+_HEADER_BYTES = 128  # of an array that numpy saved: all but those with very long dtypes
 CHUNK = 1 << 14  # coordinates; float64 chunks of 128 KiB are still in the cache when used again
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -99,13 +103,11 @@ class Layout:
             raise ParameterError(f"an update of shape {update.shape}, the model has {self.size}")
         out: dict[str, NDArray[Any]] = {}
         for entry, part in self._parts(update):
-            total = model[entry.name].astype(np.float64) + part.reshape(entry.shape)
-            dtype = np.dtype(entry.dtype)
-            if dtype.kind in "iu":
-                # The largest int64 is no float64: its neighbour below is, and rounds as it should.
-                most = np.nextafter(float(np.iinfo(dtype).max), 0.0)
-                total = np.rint(np.clip(total, float(np.iinfo(dtype).min), most))
-            out[entry.name] = np.asarray(total, dtype)  # asarray: a sum of 0-d arrays is a scalar
+            before, after = model[entry.name].reshape(-1), np.empty(entry.size, entry.dtype)
+            for start in range(0, entry.size, CHUNK):
+                chunk = slice(start, start + CHUNK)
+                after[chunk] = _rounded(before[chunk].astype(np.float64) + part[chunk], after.dtype)
+            out[entry.name] = after.reshape(entry.shape)
         return out
 
     def split(self, vector: Floats) -> dict[str, Floats]:
@@ -117,6 +119,40 @@ class Layout:
         for entry in self.entries:
             yield entry, flat[start : start + entry.size]
             start += entry.size
+
+
+def _rounded(values: Floats, dtype: np.dtype[Any]) -> Floats:
+    """Values that `dtype` holds: for integers the nearest."""
+    if dtype.kind not in "iu":
+        return values
+    # The largest int64 is no float64: its neighbour below is, and rounds as it should.
+    most = np.nextafter(float(np.iinfo(dtype).max), 0.0)
+    return np.rint(np.clip(values, float(np.iinfo(dtype).min), most))
+
+
+def saved_array(data: bytes) -> NDArray[Any] | None:
+    """The array that numpy saved as `data`, read-only and without a copy; None unless its numbers
+    lie in C order to the end of it."""
+    if (found := _header(data[:_HEADER_BYTES])) is None:
+        return None
+    shape, dtype, start = found
+    size = math.prod(shape) * dtype.itemsize
+    if size == 0 or len(data) != start + size:
+        return None
+    return np.frombuffer(data, dtype, offset=start).reshape(shape)
+
+
+@lru_cache(maxsize=256)  # numpy reads a header as Python source, and a model has it twice at least
+def _header(head: bytes) -> tuple[tuple[int, ...], np.dtype[Any], int] | None:
+    """Shape, dtype and where the numbers begin."""
+    stream = io.BytesIO(head)
+    try:
+        if np.lib.format.read_magic(stream) != (1, 0):
+            return None
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    except ValueError:
+        return None
+    return None if is_fortran or dtype.hasobject else (shape, dtype, stream.tell())
 
 
 def model_digest(arrays: Arrays) -> bytes:

@@ -8,6 +8,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
 from tacit.crypto.errors import ParameterError
+from tacit.crypto.vector import saved_array
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -43,7 +44,8 @@ class Broadcast:
         records = list(self.content.array_records.values())
         if len(records) != 1:
             raise ParameterError(f"the strategy sends {len(records)} array records, expected one")
-        return {name: array.numpy() for name, array in records[0].items()}
+        read = ((name, saved_array(array.data), array) for name, array in records[0].items())
+        return {name: array.numpy() if view is None else view for name, view, array in read}
 
     @property
     def config(self) -> ConfigRecord:

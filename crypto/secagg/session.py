@@ -206,8 +206,7 @@ class Session:
         run, round_, purpose = reader.u64(), reader.u32(), reader.u8()
         sizes = (reader.u64(), reader.u32(), reader.u8(), reader.u8())
         bounds = (reader.f64(), reader.f64(), reader.f64())
-        cohort = tuple(RunKey.read(reader) for _ in range(reader.count()))
-        witnesses = tuple(RunKey.read(reader) for _ in range(reader.count(MAX_POINTS)))
+        cohort, witnesses = RunKey.read_all(reader), RunKey.read_all(reader, MAX_POINTS)
         degree = reader.u32()
         committee = tuple(reader.u64() for _ in range(reader.count(MAX_POINTS)))
         seats, threshold, min_survivors = reader.u32(), reader.u32(), reader.u32()
@@ -219,7 +218,7 @@ class Session:
         length, clients, metrics, bits = sizes
         try:
             codec = Codec(length, clients, metrics, *bounds, bits)
-            return cls(
+            session = cls(
                 run,
                 round_,
                 Purpose(purpose),
@@ -236,6 +235,9 @@ class Session:
             )
         except ValueError as bad:  # ParameterError, or a purpose that does not exist
             raise reader.bad(str(bad)) from None
+        # Whatever decodes encodes to the same bytes, so there is no need to do it again.
+        session.__dict__["_encoded"] = data
+        return session
 
 
 def threshold_for(committee: int, corrupt: int) -> int:
