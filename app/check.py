@@ -52,7 +52,7 @@ def _check_cohort(settings: Settings, key: str, share: float) -> None:
         for member in roster.members
     }
     asked = [keys.pop(device) for device in range(1, cohort + 1)]
-    protocol, binding = settings.secure.pairwise(), Binding(*2 * [bytes(DIGEST_BYTES)])
+    protocol, binding = settings.secure.sum(), Binding(*2 * [bytes(DIGEST_BYTES)])
     try:
         session = protocol.session(1, 1, Purpose.TRAIN, asked, roster, keys, 1, binding)
         policy.check(session, roster)

@@ -18,7 +18,8 @@ from pydantic.fields import FieldInfo
 from tacit.client.policy import Policy
 from tacit.client.trainer import LocalPlan
 from tacit.crypto.errors import ParameterError
-from tacit.server.pairwise import Pairwise
+from tacit.server.encrypted import Encrypted
+from tacit.server.pairwise import Pairwise, SecureSum
 from tacit.simulations.data.partition import Partition, parse
 from tacit.simulations.engine.faults import Fault, parse_fault
 
@@ -126,9 +127,11 @@ class StrategySettings(_Section):
 class Secure(_Section):
     """The secure sum; what a device refuses of it is under [policy]."""
 
-    protocol: Literal["pairwise", "plain"] = Field(
-        "pairwise", description="plain shows the server every single update"
+    protocol: Literal["pairwise", "lattice", "plain"] = Field(
+        "pairwise",
+        description="masks in pairs, or one-time lattice keys; plain shows the server every update",
     )
+    parameters: str = Field("4096-64-2", description="parameter set of the lattice protocol")
     precision: int = Field(
         25, ge=8, le=52, description="bits of one device's coordinate; a sum takes a few more"
     )
@@ -154,20 +157,21 @@ class Secure(_Section):
     )
     stage_deadline: float = Field(60.0, gt=0, description="seconds for each stage but training")
 
-    def pairwise(self) -> Pairwise:
+    def sum(self) -> SecureSum:
         """The protocol's parameters."""
-        return Pairwise(
-            precision=self.precision,
-            bound=self.bound,
-            max_weight=self.max_weight,
-            corrupt=self.corrupt,
-            drop=self.drop,
-            min_survivors=self.min_survivors or None,
-            degree=self.degree or None,
-            seats=self.seats or None,
-            hybrid=self.hybrid,
-            stage_deadline=self.stage_deadline,
-        )
+        common: dict[str, Any] = {
+            "bound": self.bound,
+            "max_weight": self.max_weight,
+            "corrupt": self.corrupt,
+            "drop": self.drop,
+            "min_survivors": self.min_survivors or None,
+            "seats": self.seats or None,
+            "hybrid": self.hybrid,
+            "stage_deadline": self.stage_deadline,
+        }
+        if self.protocol == "lattice":
+            return Encrypted(parameters=self.parameters, **common)
+        return Pairwise(precision=self.precision, degree=self.degree or None, **common)
 
 
 class PolicySettings(_Section):

@@ -227,7 +227,8 @@ class SecureClientApp(ClientApp):
         def step(state: secagg.Reported) -> tuple[secagg.Attested, bytes]:
             request = AttestRequest.decode(data, state.session)
             agreed = rounds.agreed(device.vault, state.session)
-            attested, attestation = secagg.attest(state, device.identity, agreed, request)
+            setup = stages.setup_digest(context.run_config)
+            attested, attestation = secagg.attest(state, device.identity, agreed, setup, request)
             return attested, attestation.encode()
 
         answer = rounds.advance(device.vault, secagg.Reported, step)

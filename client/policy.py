@@ -108,7 +108,12 @@ class Policy:
             )
 
     def _check_graph(self, session: Session, corrupt: int) -> None:
-        """No choice of survivors leaves the honest ones in two parts that share no mask."""
+        """No choice of survivors leaves the honest ones in two parts that share no mask.
+
+        An encrypted sum has no masks to share: its committee opens the sum of one set of keys.
+        """
+        if session.lattice:
+            return
         cohort = len(session.cohort)
         removable = cohort - session.min_survivors
         if cut_risk(cohort, corrupt, removable, session.degree) > -self.security:

@@ -10,7 +10,6 @@ from tacit.crypto.errors import ProtocolError
 from tacit.crypto.identity import KEY_BYTES, MAX_DEVICES, RunKey
 from tacit.crypto.secagg.client import Attested, Enrolled, Reported, agree_all
 from tacit.crypto.secagg.hybrid import SEED_BYTES
-from tacit.crypto.secagg.messages import SECRET_BYTES
 from tacit.crypto.secagg.session import DIGEST_BYTES, Purpose, Session
 from tacit.crypto.wire import Reader, Writer
 
@@ -201,9 +200,9 @@ def decode_state(data: bytes) -> State:
         count = reader.count(len(session.cohort))
         survivors = tuple(reader.u64() for _ in range(count))
         opened = reader.blob()
-        if len(opened) % SECRET_BYTES:
-            raise reader.bad(f"{len(opened)} bytes of shares of {SECRET_BYTES}")
-        shares = np.frombuffer(opened, np.uint8).reshape(-1, SECRET_BYTES)
+        if len(opened) % session.share_bytes:
+            raise reader.bad(f"{len(opened)} bytes of shares of {session.share_bytes}")
+        shares = np.frombuffer(opened, np.uint8).reshape(-1, session.share_bytes)
         state = Attested(session, device, survivors, shares)
     else:
         raise reader.bad(f"state of kind {kind}")

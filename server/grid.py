@@ -4,6 +4,7 @@ A strategy sends its messages and gets one reply: the model plus the cohort's we
 the mean metrics, the total weight. A strategy that needs only the mean cannot tell the difference.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 
@@ -14,7 +15,8 @@ from tacit.crypto.errors import ProtocolError, TacitError, TooFewClients
 from tacit.crypto.identity import KEY_BYTES, Roster, RunKey, agree
 from tacit.crypto.secagg import stages
 from tacit.crypto.secagg.capsules import MAX_PAIRS, Exchange, Pairs
-from tacit.crypto.secagg.server import Attesting, Collecting, Opened, Revealing
+from tacit.crypto.secagg.revealing import Opened, Revealing
+from tacit.crypto.secagg.server import Attesting, Collecting
 from tacit.crypto.secagg.session import Purpose, Session
 from tacit.crypto.simulated import simulated_roster
 from tacit.crypto.vector import Layout, model_digest
@@ -23,7 +25,7 @@ from tacit.server.broadcast import Arrays, Broadcast
 from tacit.server.events import LeftOut, OnEvent, SumFailed, SumOpened, unheard
 from tacit.server.inbox import Seen, Tap
 from tacit.server.legs import leg
-from tacit.server.pairwise import Binding, Pairwise
+from tacit.server.pairwise import Binding, SecureSum
 from tacit.server.wrapped import WrappedGrid
 
 DEFAULT_TIMEOUT = 3600.0
@@ -41,7 +43,7 @@ class SecureGrid(WrappedGrid):
     def __init__(
         self,
         inner: Grid,
-        protocol: Pairwise,
+        protocol: SecureSum,
         *,
         roster: Roster | None = None,
         weight_key: str = "num-examples",
@@ -106,9 +108,11 @@ class SecureGrid(WrappedGrid):
         self._attest(broadcast.round, nodes, attesting)
         revealing = attesting.close()
         self._reveal(broadcast.round, nodes, revealing)
-        opened = revealing.open()
+        opened = revealing.open(os.urandom(KEY_BYTES))
         for device in opened.bad:
             self._ban(broadcast.round, "reveal", device, "dealt shares that do not hold")
+        for device in opened.liars:
+            self._ban(broadcast.round, "reveal", device, "gave a wrong share of the sum's key")
         return session, opened
 
     def _simulated(self) -> Roster:

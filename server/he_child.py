@@ -1,17 +1,18 @@
 """The process that gives strangers' ciphertexts to the library: `he_loader` starts it.
 
-It reads requests from standard input and writes replies to what was standard output, until the
-input ends. It holds no key. Whatever happens here is the business of `he_loader`: all that an error
-does is end the process.
+Requests come on standard input and replies go to what was standard output, each a HEADER; what
+belongs to it, a contribution or a sum, stands at the beginning of a file that both sides hold. It
+goes on until the input ends. There is no key here. Whatever happens is the business of `he_loader`:
+all that an error does is end the process.
 """
 
 import os
 import struct
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from tacit.crypto.errors import MalformedMessage
 from tacit.crypto.he.bfv import Summer
@@ -34,47 +35,27 @@ SLACK_BYTES = 1 << 28  # for what the library and the allocator keep beyond the 
 
 
 def main() -> None:
-    """Serve until standard input ends."""
-    replies = os.fdopen(os.dup(1), "wb")
+    """Serve until standard input ends. The file's descriptor is the last argument."""
+    replies = os.dup(1)
     os.dup2(2, 1)  # the library writes to standard output now and then
-    requests = Requests(0, SETUP.size)
-    operation, body = requests.read()
-    if operation != START:
-        return
-    number, size, bits, clients, seconds = SETUP.unpack(body)
-    packing = Packing(SCHEMES[number], size, bits, clients)
-    requests = Requests(0, max(frame_bytes(kind, packing) for kind in Kind))
+    file = int(sys.argv[-1])
+    buffer = memoryview(bytearray(SETUP.size))
+    operation, size = _request()
+    number, length, bits, clients, seconds = SETUP.unpack(_body(file, buffer, size))
+    packing = Packing(SCHEMES[number], length, bits, clients)
+    largest = max(frame_bytes(kind, packing) for kind in Kind)
     summer = Summer(packing)
-    _limit_memory(packing)
-    _write(replies, DONE, b"")
+    buffer = memoryview(bytearray(largest))  # one for all: fresh memory is slow to come by
+    _limit_memory(packing, largest)
+    os.write(replies, HEADER.pack(DONE, 0))
     with suppress(EOFError):
         while True:
-            operation, body = requests.read()
+            operation, size = _request()
             _limit_time(seconds)
-            _write(replies, *_serve(summer, operation, body))
-
-
-class Requests:
-    """What comes from a pipe, into one buffer again and again: fresh memory is slow to come by."""
-
-    def __init__(self, descriptor: int, most: int) -> None:
-        self._descriptor = descriptor
-        self._buffer = memoryview(bytearray(max(most, HEADER.size)))
-
-    def read(self) -> tuple[int, memoryview]:
-        """Operation and body, which the next request overwrites. Raises EOFError at the end."""
-        operation, size = HEADER.unpack(self._exactly(HEADER.size))
-        return operation, self._exactly(size)
-
-    def _exactly(self, size: int) -> memoryview:
-        if size > len(self._buffer):
-            raise EOFError
-        left = self._buffer[:size]
-        while left:
-            if not (read := os.readv(self._descriptor, [left])):
-                raise EOFError
-            left = left[read:]
-        return self._buffer[:size]
+            status, body = _serve(summer, operation, _body(file, buffer, size))
+            if body:
+                _put(file, body)
+            os.write(replies, HEADER.pack(status, len(body)))
 
 
 def _serve(summer: Summer, operation: int, body: memoryview) -> tuple[int, bytes]:
@@ -89,13 +70,11 @@ def _serve(summer: Summer, operation: int, body: memoryview) -> tuple[int, bytes
         return REFUSED, b""
 
 
-def _limit_memory(packing: Packing) -> None:
+def _limit_memory(packing: Packing, largest: int) -> None:
     """What is held by now, and room for the sum, one contribution and the bytes of both."""
     if resource is None:
         return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # The only files are in memory, of one ciphertext each.
-    largest = 2 * packing.scheme.ciphertext_bytes
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
     held = Path("/proc/self/statm")
     if held.exists():
@@ -114,7 +93,23 @@ def _limit_time(seconds: float) -> None:
             resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
 
 
-def _write(stream: BinaryIO, status: int, body: bytes) -> None:
-    stream.write(HEADER.pack(status, len(body)))
-    stream.write(body)
-    stream.flush()
+def _request() -> tuple[int, int]:
+    """Operation and size of the body. Raises EOFError at the end."""
+    if len(header := os.read(0, HEADER.size)) < HEADER.size:
+        raise EOFError
+    operation, size = HEADER.unpack(header)
+    return operation, size
+
+
+def _body(file: int, buffer: memoryview, size: int) -> memoryview:
+    """What the file begins with; overwritten by the next request's."""
+    body = buffer[:size]
+    if os.preadv(file, [body], 0) < size:
+        raise EOFError
+    return body
+
+
+def _put(file: int, body: bytes) -> None:
+    left = memoryview(body)
+    while left:
+        left = left[os.pwrite(file, left, len(body) - len(left)) :]

@@ -1,8 +1,10 @@
-"""The parameters of pairwise-masked sums, and how a session is made from them."""
+"""The parameters of secure sums, and how a session is made from them."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from tacit.crypto.codec import Codec
 from tacit.crypto.errors import ParameterError, TooFewClients
@@ -31,18 +33,15 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Pairwise:
-    """Sums under pairwise masks.
+class SecureSum(ABC):
+    """What all secure sums have in common.
 
-    precision       bits of one device's coordinate; the sum of a cohort takes a few more, and up
-                    to 32 in all are one machine word
     bound           largest |coordinate| of an update
     metrics         slots for metrics; metric_bound is the largest |value|
     max_weight      largest weight (example count) of a device
     corrupt         fraction of the devices that may collude with the server
-    drop            fraction that may fall silent, from which larger cohorts get their graph
+    drop            fraction that may fall silent, from which larger cohorts get graph and committee
     min_survivors   fewest reports a sum is opened over
-    degree          neighbours of a device, on average
     seats           committee members drawn by the roster's beacon; 0 is the whole cohort
     hybrid          secrets of ML-KEM beside those of X25519, so that a recorded sum stands up to a
                     later quantum computer: two more stages in the first round, 3.8 kB for a pair
@@ -52,7 +51,6 @@ class Pairwise:
     device refuses is its policy's business: see `tacit.client.policy.Policy`.
     """
 
-    precision: int = 25
     bound: float = 8.0
     metrics: int = 16
     metric_bound: float = 1000.0
@@ -60,12 +58,11 @@ class Pairwise:
     corrupt: float = 1 / 3
     drop: float = 0.3
     min_survivors: int | None = None
-    degree: int | None = None
     seats: int | None = None
     hybrid: bool = False
     stage_deadline: float = 60.0
 
-    name = "pairwise"
+    name: ClassVar[str]
 
     def __post_init__(self) -> None:
         for name in ("corrupt", "drop"):
@@ -75,10 +72,20 @@ class Pairwise:
             raise ParameterError(f"stage_deadline={self.stage_deadline}, expected seconds above 0")
         if self.min_survivors is not None and self.min_survivors < 2:
             raise ParameterError(f"min_survivors={self.min_survivors}, expected at least 2")
-        self._codec(0, 2)  # fails here rather than in a round
+        self.codec(0, 2)  # fails here rather than in a round
         if self.hybrid:
             check_available()
 
+    @property
+    def lattice(self) -> str:
+        """`Session.lattice`."""
+        return ""
+
+    @abstractmethod
+    def codec(self, length: int, clients: int) -> Codec:
+        """How `clients` updates of `length` coordinates are written as ring elements."""
+
+    @abstractmethod
     def shape(self, devices: int, roster: int) -> Shape:
         """Graph and committee of a cohort of `devices` out of `roster`.
 
@@ -87,13 +94,16 @@ class Pairwise:
         smaller than its min_survivors, and ParameterError for one that no graph and committee
         protect.
         """
+
+    def _shape(self, devices: int, roster: int, degree: int | None) -> Shape:
+        """`shape` of a graph of this degree, None: of the least that will do."""
         whole = threshold_for(devices, math.floor(self.corrupt * devices))
         shape = Shape(devices - 1, 0, whole, max(2, whole))
-        if devices > COMPLETE and None in (self.degree, self.seats):
+        if devices > COMPLETE and None in (degree, self.seats):
             found = choose(devices, self.corrupt, self._drop(devices), roster)
             shape = Shape(found.degree, found.seats, found.threshold, found.min_survivors)
-        if self.degree is not None:
-            shape = replace(shape, degree=min(self.degree, devices - 1))
+        if degree is not None:
+            shape = replace(shape, degree=min(degree, devices - 1))
         if self.seats is not None:
             shape = replace(shape, seats=0, threshold=whole)
         if self.seats:
@@ -147,7 +157,7 @@ class Pairwise:
             run=run,
             round=round,
             purpose=purpose,
-            codec=self._codec(length, len(ordered)),
+            codec=self.codec(length, len(ordered)),
             cohort=ordered,
             witnesses=witnesses,
             degree=shape.degree,
@@ -156,13 +166,31 @@ class Pairwise:
             threshold=shape.threshold,
             min_survivors=shape.min_survivors,
             hybrid=self.hybrid,
+            lattice=self.lattice,
             roster=roster.digest(),
             model=binding.model,
             config=binding.config,
         )
 
-    def _codec(self, length: int, clients: int) -> Codec:
-        """The narrowest ring in which `clients` values of `precision` bits add up."""
+
+@dataclass(frozen=True, slots=True)
+class Pairwise(SecureSum):
+    """Sums under pairwise masks.
+
+    precision       bits of one device's coordinate; the sum of a cohort takes a few more, and up
+                    to 32 in all are one machine word
+    degree          neighbours of a device, on average
+
+    and what a `SecureSum` has.
+    """
+
+    precision: int = 25
+    degree: int | None = None
+
+    name: ClassVar[str] = "pairwise"
+
+    def codec(self, length: int, clients: int) -> Codec:
+        """In the narrowest ring in which `clients` values of `precision` bits add up."""
         return Codec(
             length=length,
             clients=clients,
@@ -172,3 +200,6 @@ class Pairwise:
             max_weight=self.max_weight,
             bits=self.precision + clients.bit_length(),
         )
+
+    def shape(self, devices: int, roster: int) -> Shape:
+        return self._shape(devices, roster, self.degree)

@@ -21,7 +21,7 @@ from tacit.server.events import OnEvent
 from tacit.server.grid import SecureGrid
 from tacit.server.inbox import Tap
 from tacit.server.loop import EvaluateFn, Plan, run_rounds
-from tacit.server.pairwise import Pairwise
+from tacit.server.pairwise import Pairwise, SecureSum
 
 MEAN_ONLY = (FedAvg, FedProx, FedAvgM, FedAdam, FedAdagrad, FedYogi)
 """Strategies of Flower whose aggregation sees the replies only through their weighted mean."""
@@ -36,7 +36,7 @@ class Secure(Strategy):
     """
 
     def __init__(
-        self, inner: FedAvg, protocol: Pairwise | None = None, *, roster: Roster | None = None
+        self, inner: FedAvg, protocol: SecureSum | None = None, *, roster: Roster | None = None
     ) -> None:
         if not needs_only_the_mean(inner):
             raise ParameterError(

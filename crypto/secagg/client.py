@@ -35,11 +35,13 @@ from tacit.crypto.identity import (
     run_public,
     verified,
 )
+from tacit.crypto.lattice import keys as lattice_keys
+from tacit.crypto.lattice.cipher import encrypt
+from tacit.crypto.lattice.sets import Lattice
 from tacit.crypto.prg import add_masks, keystream
 from tacit.crypto.secagg.graph import neighbours, to_bits
 from tacit.crypto.secagg.hybrid import KemKey, combine
 from tacit.crypto.secagg.messages import (
-    SECRET_BYTES,
     Attestation,
     AttestRequest,
     Report,
@@ -52,7 +54,7 @@ from tacit.crypto.secagg.messages import (
     survivors_digest,
     wanted,
 )
-from tacit.crypto.secagg.session import DIGEST_BYTES, Session
+from tacit.crypto.secagg.session import DIGEST_BYTES, SECRET_BYTES, Session
 from tacit.crypto.shamir import Octets
 from tacit.crypto.wire import pack
 
@@ -143,19 +145,64 @@ def report(
     setup: bytes,
     rand: bytes,
 ) -> tuple[Reported, Report]:
-    """Mask the encoded contribution, in place, and deal the shares of every mask's key.
+    """Hide the encoded contribution, and deal shares of what opens it.
 
-    y = encoded + PRG(self) + sum_{j > i} PRG(pair_ij) - sum_{j < i} PRG(pair_ij)   mod 2**bits,
-    over the neighbours j of i in the session's graph.
+    In pairs: mask it, y = encoded + PRG(self) + sum_{j > i} PRG(pair_ij) - sum_{j < i} PRG(pair_ij)
+    mod 2**bits, over the neighbours j of i in the session's graph, and deal every mask's key. In an
+    encrypted sum: encrypt it under a fresh lattice key, and deal that.
 
     The caller has checked the session: its members and keys, its policy, its digests. `metrics`
     names the filled slots, sorted; `setup` is 32 bytes that stand for all else the device trains
-    under (see `pair_context`); `rand` is 64 fresh random bytes. `encoded` holds the masked vector
-    afterwards, so that the plain one is gone. Raises ProtocolError if the session is of another run
+    under (see `pair_context`); `rand` is 64 fresh random bytes. `encoded` is overwritten, so
+    that the plain vector is gone. Raises ProtocolError if the session is of another run
     or does not hold our key, and ParameterError for a vector of another codec.
     """
     me = state.device
     _check_report(state, session, encoded, setup, rand)
+    if session.scheme is None:
+        hidden = _masked(session, me, agreed, encoded, setup, rand)
+    else:
+        hidden = _encrypted(session, session.scheme, encoded, rand)
+    sealed, hashes = _seal(session, me, agreed, setup, hidden)
+    commitments = hash_rows(labels.SECRET_HASH, share_context(session.id, me, 0), hidden.committed)
+    unsigned = Report(
+        hidden.packed,
+        session.id,
+        me,
+        tuple(metrics),
+        hidden.neighbours,
+        sealed,
+        hashes,
+        commitments,
+        b"",
+    )
+    signature = identity.sign(labels.REPORT, signed_part(unsigned.header(session), hidden.packed))
+    return Reported(session, me), replace(unsigned, signature=signature)
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """A contribution that nobody can read, and what a committee needs to help open the sum.
+
+    `dealt` (members, secrets, share bytes); `committed` are the secrets that one by one may be
+    opened, (secrets, 32).
+    """
+
+    packed: bytes
+    neighbours: tuple[int, ...]
+    dealt: Octets = field(repr=False)
+    committed: Octets = field(repr=False)
+
+
+def _masked(
+    session: Session,
+    me: int,
+    agreed: Mapping[int, bytes],
+    encoded: Ring,
+    setup: bytes,
+    rand: bytes,
+) -> Hidden:
+    """Under a mask of our own, and one with each neighbour."""
     near = neighbours(session, me, agreed)
     pairs = {
         peer: derive(agreed[peer], labels.PAIR_MASK, pair_context(session.id, setup, me, peer))
@@ -168,14 +215,31 @@ def report(
         minus=[key for peer, key in pairs.items() if peer < me],
     )
     secrets = np.frombuffer(self_key + b"".join(pairs.values()), np.uint8).reshape(-1, SECRET_BYTES)
-    sealed, hashes = _deal(session, me, near, agreed, secrets, rand[SECRET_BYTES:])
-    commitments = hash_rows(labels.SECRET_HASH, share_context(session.id, me, 0), secrets)
-    packed = pack(encoded, session.codec.bits)
-    unsigned = Report(
-        packed, session.id, me, tuple(metrics), near, sealed, hashes, commitments, b""
+    points = [session.point(member) for member in session.committee]
+    size = shamir.rand_size(len(secrets), SECRET_BYTES, session.threshold)
+    # The coefficients are as many bytes as a small model: a stream of one key, used for this only.
+    coefficients = keystream(
+        derive(rand[SECRET_BYTES:], labels.SHARE_COEFFICIENTS, session.id), size
     )
-    signature = identity.sign(labels.REPORT, signed_part(unsigned.header(session), packed))
-    return Reported(session, me), replace(unsigned, signature=signature)
+    dealt = shamir.share(secrets, session.threshold, points, coefficients)
+    return Hidden(pack(encoded, session.codec.bits), near, dealt, secrets)
+
+
+def _encrypted(session: Session, scheme: Lattice, encoded: Ring, rand: bytes) -> Hidden:
+    """Under a lattice key that is drawn here, for this session, and used for nothing else."""
+    ours, theirs = rand[:SECRET_BYTES], rand[SECRET_BYTES:]
+    key = lattice_keys.draw(
+        scheme.degree, scheme.secret, derive(ours, labels.LATTICE_KEY, session.id)
+    )
+    errors = derive(ours, labels.LATTICE_ERRORS, session.id)
+    ciphertext = encrypt(scheme, session.public_seed, key, errors, encoded)
+    encoded[:] = 0
+    points = [session.point(member) for member in session.committee]
+    coefficients = derive(theirs, labels.SHARE_COEFFICIENTS, session.id)
+    shares = lattice_keys.share(key, session.threshold, points, coefficients)
+    dealt = shares.astype("<u2").view(np.uint8)[:, None]
+    nothing = np.zeros((0, SECRET_BYTES), np.uint8)
+    return Hidden(ciphertext.tobytes(), (), dealt, nothing)
 
 
 def _check_report(
@@ -194,28 +258,31 @@ def _check_report(
         raise ParameterError("the vector was not encoded by the session's codec")
 
 
-def _deal(
-    session: Session,
-    me: int,
-    near: tuple[int, ...],
-    agreed: Mapping[int, bytes],
-    secrets: Octets,
-    rand: bytes,
+def _seal(
+    session: Session, me: int, agreed: Mapping[int, bytes], setup: bytes, hidden: Hidden
 ) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-    """For each committee member, its shares of all `secrets`, sealed to it; and their hashes."""
-    points = [session.point(member) for member in session.committee]
-    size = shamir.rand_size(len(secrets), SECRET_BYTES, session.threshold)
-    # The coefficients are as many bytes as a small model: a stream of one key, used for this only.
-    coefficients = keystream(derive(rand, labels.SHARE_COEFFICIENTS, session.id), size)
-    dealt = shamir.share(secrets, session.threshold, points, coefficients)
+    """For each committee member, its shares of all secrets, sealed to it; and their hashes."""
     sealed, hashes = [], []
-    for member, shares in zip(session.committee, dealt, strict=True):
+    for member, shares in zip(session.committee, hidden.dealt, strict=True):
         context = share_context(session.id, me, member)
         hashes.append(hash_rows(labels.SHARE_HASH, context, shares))
         key = derive(agreed[member], labels.SHARE_KEY, context, hashes[-1])
-        bound = context + to_bits(session, near)
+        bound = _bound(session, me, member, hidden.neighbours, setup)
         sealed.append(AESGCM(key).encrypt(_NONCE, shares.tobytes(), bound))
     return tuple(sealed), tuple(hashes)
+
+
+def _bound(
+    session: Session, dealer: int, member: int, near: tuple[int, ...], setup: bytes
+) -> bytes:
+    """What a box is bound to.
+
+    `near`: a server that could name other neighbours would have us open the key of a living pair as
+    that of a dropped one. `setup`, in an encrypted sum: masks of devices that were set up otherwise
+    would not cancel, but ciphertexts add up all the same, so their boxes must not open.
+    """
+    context = share_context(session.id, dealer, member) + to_bits(session, near)
+    return context + setup if session.lattice else context
 
 
 def witness(state: Enrolled, session: Session) -> Reported:
@@ -234,9 +301,13 @@ def witness(state: Enrolled, session: Session) -> Reported:
 
 
 def attest(
-    state: Reported, identity: Identity, agreed: Mapping[int, bytes], request: AttestRequest
+    state: Reported,
+    identity: Identity,
+    agreed: Mapping[int, bytes],
+    setup: bytes,
+    request: AttestRequest,
 ) -> tuple[Attested, Attestation]:
-    """Sign the one set of survivors whose sum we will help to open.
+    """Sign the one set of survivors whose sum we will help to open. `setup` is as for `report`.
 
     Raises ProtocolError for a set that is too small, not part of the cohort, or not sorted: then
     nothing of this session is ever opened by us.
@@ -253,14 +324,18 @@ def attest(
         # dropped. A dropped device's self key is never among them, so its report stays masked
         # even if it arrives late.
         numbers, _ = wanted(near, dropped)
-        shares = _unseal(agreed[dealer], state, dealer, near, sealed, hashes)
+        bound = _bound(session, dealer, me, near, setup)
+        shares = _unseal(agreed[dealer], state, dealer, bound, sealed, hashes)
         if shares is None:
             bad.append(dealer)
-            shares = np.zeros((1 + len(near), SECRET_BYTES), np.uint8)
+            shares = np.zeros((1 + len(near), session.share_bytes), np.uint8)
         opened.append(shares[numbers])
     digest = survivors_digest(session.id, survivors)
     signature = identity.sign(labels.SURVIVORS, digest)
-    attested = Attested(session, me, survivors, np.concatenate(opened))
+    together = np.concatenate(opened)
+    if session.lattice:  # of one device's key we give no share, only of the sum of all
+        together = lattice_keys.add(together.view("<u2"))[None].astype("<u2").view(np.uint8)
+    attested = Attested(session, me, survivors, together)
     return attested, Attestation(me, tuple(bad), signature)
 
 
@@ -308,24 +383,15 @@ def _check_survivors(state: Reported, request: AttestRequest) -> None:
 
 
 def _unseal(
-    secret: bytes,
-    state: Reported,
-    dealer: int,
-    near: tuple[int, ...],
-    sealed: bytes,
-    hashes: bytes,
+    secret: bytes, state: Reported, dealer: int, bound: bytes, sealed: bytes, hashes: bytes
 ) -> Octets | None:
-    """The shares `dealer` dealt us, (1 + neighbours, 32); None if they are not what they claim.
-
-    `near` is bound to them: a server that could name other neighbours would have us open the key of
-    a living pair as that of a dropped one.
-    """
+    """The shares `dealer` dealt us, (secrets, share bytes); None if they do not hold."""
     session = state.session
     context = share_context(session.id, dealer, state.device)
     key = derive(secret, labels.SHARE_KEY, context, hashes)
     try:
-        raw = AESGCM(key).decrypt(_NONCE, sealed, context + to_bits(session, near))
+        raw = AESGCM(key).decrypt(_NONCE, sealed, bound)
     except InvalidTag:
         return None
-    shares = np.frombuffer(raw, np.uint8).reshape(-1, SECRET_BYTES)
+    shares = np.frombuffer(raw, np.uint8).reshape(-1, session.share_bytes)
     return shares if hash_rows(labels.SHARE_HASH, context, shares) == hashes else None

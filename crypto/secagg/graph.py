@@ -31,6 +31,8 @@ def neighbours(session: Session, device: int, agreed: Mapping[int, bytes]) -> tu
     probability degree / (cohort - 1): both ends find the same, without a word.
     """
     others = (other for other in session.devices if other != device)
+    if session.lattice:
+        return ()
     if session.is_complete:
         return tuple(others)
     most = (session.degree << (8 * _COIN_BYTES)) // (len(session.devices) - 1)

@@ -16,7 +16,8 @@ from tacit.crypto.secagg.hybrid import (
     encapsulate,
 )
 from tacit.crypto.secagg.messages import AttestRequest, RevealRequest
-from tacit.crypto.secagg.server import Collecting, Opened
+from tacit.crypto.secagg.revealing import Opened
+from tacit.crypto.secagg.server import Collecting
 from tacit.crypto.secagg.session import DIGEST_BYTES, Purpose, Session, threshold_for
 from tacit.crypto.vector import Floats
 
@@ -43,13 +44,14 @@ def secure_sum(
     corrupt: int = 0,
     degree: int | None = None,
     hybrid: bool = False,
+    lattice: str = "",
 ) -> Opened:
     """Run enrol, report, attest and reveal among `inputs`, everyone on the committee.
 
     `silent` maps a device to the stage from which on it says nothing: "report", "attest" or
     "reveal". `rand(n)` returns n fresh random bytes. `degree` is that of the graph of masks,
     complete by default. A `hybrid` sum has secrets of ML-KEM too, in whose encapsulation `rand` has
-    no part. Raises as the stages do.
+    no part. `lattice` names the set of an encrypted sum. Raises as the stages do.
     """
     quiet = dict(silent or {})
     devices = sorted(inputs)
@@ -70,12 +72,13 @@ def secure_sum(
         codec=codec,
         cohort=tuple(keys.values()),
         witnesses=(),
-        degree=len(devices) - 1 if degree is None else degree,
+        degree=0 if lattice else len(devices) - 1 if degree is None else degree,
         committee=tuple(devices),
         seats=0,
         threshold=threshold_for(len(devices), corrupt),
         min_survivors=min_survivors,
         hybrid=hybrid,
+        lattice=lattice,
         roster=roster.digest(),
         model=bytes(32),
         config=bytes(32),
@@ -110,7 +113,7 @@ def secure_sum(
             continue
         request = AttestRequest.decode(attesting.request(device).encode(session), session)
         attested[device], attestation = client.attest(
-            state, identities[device], agreed[device], request
+            state, identities[device], agreed[device], bytes(DIGEST_BYTES), request
         )
         attesting.add(attestation.encode(), sender=device)
 
@@ -120,7 +123,7 @@ def secure_sum(
             continue
         asked = RevealRequest.decode(revealing.request().encode(), session)
         revealing.add(client.reveal(attested[device], roster, asked).encode(), sender=device)
-    return revealing.open()
+    return revealing.open(rand(KEY_BYTES))
 
 
 def exchange(

@@ -16,9 +16,8 @@ from tacit.crypto.identity import SIGNATURE_BYTES
 from tacit.crypto.secagg.graph import bits_size, from_bits, to_bits
 from tacit.crypto.secagg.session import DIGEST_BYTES, Session
 from tacit.crypto.shamir import Octets
-from tacit.crypto.wire import Reader, Writer, packed_size
+from tacit.crypto.wire import Reader, Writer
 
-SECRET_BYTES = 32
 TAG_BYTES = 16  # AES-GCM
 # Truncated to 128 bits: a share is 256 random bits, so its hash hides it, and finding another
 # value with the same hash is a second preimage.
@@ -34,12 +33,12 @@ def hash_row(label: bytes, context: bytes, number: int, row: bytes) -> bytes:
 
 
 def hash_rows(label: bytes, context: bytes, rows: Octets) -> bytes:
-    """The hashes of all `rows` (k, 32), joined."""
+    """The hashes of all `rows` (k, size), joined."""
     data, start, hashes = rows.tobytes(), hashlib.sha256(label + context), []
     for number in range(len(rows)):
         row = start.copy()
         row.update(number.to_bytes(4, "little"))
-        row.update(data[number * SECRET_BYTES : (number + 1) * SECRET_BYTES])
+        row.update(data[number * rows.shape[1] : (number + 1) * rows.shape[1]])
         hashes.append(row.digest()[:HASH_BYTES])
     return b"".join(hashes)
 
@@ -74,6 +73,9 @@ class Report:
     `metrics` names the metrics in the vector's slots: the names are public, the values masked.
     `packed` is the masked vector as `tacit.crypto.wire.pack` writes it. It comes first in the
     message: words are added up fastest where they start at the address of a word.
+
+    In an encrypted sum `packed` is the ciphertext, the one secret is its key, and there are neither
+    neighbours nor commitments: the key itself is never opened, so nobody could compare.
     """
 
     packed: bytes | memoryview
@@ -105,14 +107,15 @@ class Report:
         of the right length; its padding is checked where it is added up."""
         codec = session.codec
         reader = Reader(data, sender=sender, stage="report")
-        packed = reader.view(packed_size(codec.size, codec.bits))
+        packed = reader.view(session.vector_bytes)
         session_id, device = reader.fixed(DIGEST_BYTES), reader.u64()
         names = tuple(reader.text(MAX_NAME) for _ in range(reader.u8()))
         if list(names) != sorted(set(names)) or len(names) > codec.metrics:
             raise reader.bad(f"metric names must be sorted, distinct and at most {codec.metrics}")
         neighbours = _neighbours(reader, session, device)
-        boxes = [_box(reader, neighbours) for _ in session.committee]
-        commitments = reader.fixed((1 + len(neighbours)) * HASH_BYTES)
+        boxes = [_box(reader, session, neighbours) for _ in session.committee]
+        committed = 0 if session.lattice else 1 + len(neighbours)
+        commitments = reader.fixed(committed * HASH_BYTES)
         signature = reader.fixed(SIGNATURE_BYTES)
         reader.end()
         sealed, hashes = tuple(box[0] for box in boxes), tuple(box[1] for box in boxes)
@@ -148,13 +151,15 @@ def _neighbours(reader: Reader, session: Session, device: int) -> tuple[int, ...
         raise reader.bad("a device is not its own neighbour")
     if session.is_complete and len(named) != len(session.devices) - 1:
         raise reader.bad(f"{len(named)} neighbours where everyone is one")
+    if session.lattice and named:
+        raise reader.bad("neighbours in an encrypted sum")
     return named
 
 
-def _box(reader: Reader, neighbours: tuple[int, ...]) -> tuple[bytes, bytes]:
+def _box(reader: Reader, session: Session, neighbours: tuple[int, ...]) -> tuple[bytes, bytes]:
     """One member's sealed shares, and their hashes."""
     rows = 1 + len(neighbours)
-    return reader.fixed(rows * SECRET_BYTES + TAG_BYTES), reader.fixed(rows * HASH_BYTES)
+    return reader.fixed(rows * session.share_bytes + TAG_BYTES), reader.fixed(rows * HASH_BYTES)
 
 
 def wanted(
@@ -202,7 +207,7 @@ class AttestRequest:
         for _ in range(reader.count(len(session.cohort))):
             device = reader.u64()
             neighbours = _neighbours(reader, session, device)
-            rows.append((device, neighbours, *_box(reader, neighbours)))
+            rows.append((device, neighbours, *_box(reader, session, neighbours)))
         reader.end()
         survivors, neighbours_of, sealed, hashes = zip(*rows, strict=True) if rows else ((),) * 4
         return cls(session_id, survivors, neighbours_of, sealed, hashes)
@@ -267,7 +272,8 @@ class Shares:
     """Committee member -> server: for each survivor, its shares of the keys the sum needs.
 
     `opened` (rows, 32), survivor after survivor: the share of its self key, then of its pair key
-    with each dropped neighbour. Rows of survivors in `bad` are zero.
+    with each dropped neighbour. Rows of survivors in `bad` are zero. In an encrypted sum it is one
+    row, the sum of the shares of all survivors' keys.
     """
 
     member: int
@@ -277,10 +283,10 @@ class Shares:
         return Writer().u64(self.member).data() + self.opened.tobytes()
 
     @classmethod
-    def decode(cls, data: bytes, rows: int, *, sender: int) -> "Shares":
-        """Raises MalformedMessage."""
+    def decode(cls, data: bytes, rows: int, size: int, *, sender: int) -> "Shares":
+        """`rows` of `size` bytes. Raises MalformedMessage."""
         reader = Reader(data, sender=sender, stage="reveal")
         member = reader.u64()
-        raw = reader.fixed(rows * SECRET_BYTES)
+        raw = reader.fixed(rows * size)
         reader.end()
-        return cls(member, np.frombuffer(raw, np.uint8).reshape(rows, SECRET_BYTES))
+        return cls(member, np.frombuffer(raw, np.uint8).reshape(rows, size))

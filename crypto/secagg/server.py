@@ -1,4 +1,4 @@
-"""The server's side of a masked sum: collect, have attested, have revealed, open.
+"""The server's side of a secure sum: collect, have attested, have revealed, open.
 
     Collecting ─close─> Attesting ─close─> Revealing ─open─> Mean
 
@@ -6,62 +6,31 @@ Each stage is one object that takes messages one by one as they arrive. A messag
 protocol raises ProtocolError naming its sender and changes nothing, so the round goes on without
 that device; `close` and `open` raise TooFewClients when too few are left. A report is folded into
 the running sum when it arrives: memory is one vector, whatever the number of devices, and the
-sealed shares, 48 bytes for each device, each of its neighbours and each committee member.
+sealed shares: for each device and committee member 48 bytes a neighbour, or one lattice key.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from typing import cast
 
 import numpy as np
 
-from tacit.crypto import labels, shamir
-from tacit.crypto.codec import Mean, Ring
+from tacit.crypto import labels
+from tacit.crypto.codec import Ring
 from tacit.crypto.errors import MalformedMessage, ProtocolError, TooFewClients
 from tacit.crypto.identity import Roster, verified
-from tacit.crypto.prg import add_masks
+from tacit.crypto.lattice.cipher import add
 from tacit.crypto.secagg.messages import (
-    HASH_BYTES,
     Attestation,
     AttestRequest,
     Report,
-    RevealRequest,
-    Shares,
-    hash_row,
-    share_context,
     signed_part,
     survivors_digest,
-    wanted,
 )
+from tacit.crypto.secagg.revealing import Closed, Dealt, KeyRevealing, MaskRevealing, Revealing
 from tacit.crypto.secagg.session import Session
-from tacit.crypto.shamir import Octets
 from tacit.crypto.wire import fold
 
 MAX_GROUPS = 3  # sets of metric names, each with a running sum
-
-
-@dataclass(frozen=True, slots=True)
-class Dealt:
-    """What the server keeps of a report once its vector is folded in."""
-
-    neighbours: tuple[int, ...]
-    sealed: Mapping[int, bytes]  # by committee member
-    hashes: Mapping[int, bytes]
-    commitments: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """An opened sum. `bad` are survivors whose shares did not hold: leave them out from now on.
-
-    They are named by so many committee members that one of these must be honest; a word of fewer
-    could be slander.
-    """
-
-    mean: Mean
-    metrics: tuple[str, ...]
-    survivors: tuple[int, ...]
-    bad: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +74,7 @@ class Collecting:
         if not verified(public, labels.REPORT, content, message.signature):
             raise ProtocolError("report is not signed by its device", sender=sender, stage="report")
         group = self._group(message.metrics, sender)
-        try:
-            fold(group.total, message.packed, session.codec.bits)
-        except ValueError as bad:  # found before anything is added
-            raise MalformedMessage(str(bad), sender=sender, stage="report") from None
+        self._fold(group.total, message)
         committee = session.committee
         group.dealt[sender] = Dealt(
             message.neighbours,
@@ -116,6 +82,17 @@ class Collecting:
             dict(zip(committee, message.hashes, strict=True)),
             message.commitments,
         )
+
+    def _fold(self, total: Ring, message: Report) -> None:
+        scheme = self.session.scheme
+        if scheme is not None:
+            add(total, cast(Ring, np.frombuffer(message.packed, scheme.dtype)))
+            return
+        try:
+            fold(total, message.packed, self.session.codec.bits)
+        except ValueError as bad:  # found before anything is added
+            sender = message.device
+            raise MalformedMessage(str(bad), sender=sender, stage="report") from None
 
     def close(self) -> "Attesting":
         """The survivors are the largest group. Raises TooFewClients below min_survivors."""
@@ -169,48 +146,8 @@ class Collecting:
         if names not in self._groups:
             if len(self._groups) == MAX_GROUPS:  # or hostile names would cost a vector each
                 self._make_room(names, sender)
-            codec = self.session.codec
-            self._groups[names] = Group(np.zeros(codec.size, codec.dtype), {})
+            self._groups[names] = Group(self.session.nothing(), {})
         return self._groups[names]
-
-
-@dataclass(frozen=True)  # no slots: what the sum needs is worked out once
-class Closed:
-    """A sum nobody joins any more: who survived, what they dealt, and the masked total."""
-
-    session: Session
-    id: bytes
-    identities: Mapping[int, bytes]
-    survivors: tuple[int, ...]
-    dealt: Mapping[int, Dealt]
-    total: Ring
-    metrics: tuple[str, ...]
-
-    @property
-    def members(self) -> tuple[int, ...]:
-        """Committee members who can attest: those who reported, and the witnesses."""
-        absent = set(self.session.devices) - set(self.survivors)
-        return tuple(member for member in self.session.committee if member not in absent)
-
-    @cached_property
-    def wanted(self) -> dict[int, tuple[list[int], tuple[int, ...]]]:
-        """For each survivor, in order, what of its secrets the sum needs: see `messages.wanted`."""
-        dropped = frozenset(self.session.devices) - set(self.survivors)
-        return {d: wanted(self.dealt[d].neighbours, dropped) for d in self.survivors}
-
-    @cached_property
-    def rows(self) -> dict[int, slice]:
-        """Where each survivor's shares are among those that a member opens."""
-        ends = np.cumsum([len(numbers) for numbers, _ in self.wanted.values()]).tolist()
-        return {
-            dealer: slice(end - len(numbers), end)
-            for end, (dealer, (numbers, _)) in zip(ends, self.wanted.items(), strict=True)
-        }
-
-    @property
-    def opened_rows(self) -> int:
-        """How many shares each member opens."""
-        return sum(len(numbers) for numbers, _ in self.wanted.values())
 
 
 class Attesting:
@@ -246,7 +183,7 @@ class Attesting:
         self._signatures[sender] = message.signature
         self._bad[sender] = tuple(device for device in message.bad if device in closed.dealt)
 
-    def close(self) -> "Revealing":
+    def close(self) -> Revealing:
         """Raises TooFewClients with fewer signatures than the threshold."""
         threshold = self.closed.session.threshold
         if len(self._signatures) < threshold:
@@ -254,141 +191,5 @@ class Attesting:
                 f"{len(self._signatures)} of {len(self.closed.session.committee)} committee "
                 f"members attested, {threshold} needed (threshold)"
             )
-        return Revealing(self.closed, self._signatures, self._bad)
-
-
-class Revealing:
-    """Stage reveal: gathers shares until every mask can be taken off."""
-
-    def __init__(
-        self,
-        closed: Closed,
-        signatures: Mapping[int, bytes],
-        bad: Mapping[int, tuple[int, ...]],
-    ) -> None:
-        self.closed = closed
-        self._signatures = signatures
-        self._bad = bad
-        self._shares: dict[int, Shares] = {}
-
-    @property
-    def members(self) -> tuple[int, ...]:
-        """Whom to ask: the committee members who attested."""
-        return tuple(sorted(self._signatures))
-
-    def request(self) -> RevealRequest:
-        """What to ask each of them. A threshold of signatures is all they check."""
-        threshold = self.closed.session.threshold
-        return RevealRequest(self.closed.id, tuple(sorted(self._signatures.items())[:threshold]))
-
-    def add(self, data: bytes, *, sender: int) -> None:
-        """Take in one member's shares. Raises ProtocolError if one does not match its hash.
-
-        A share that the member itself called bad is not held against it.
-        """
-        closed = self.closed
-        if sender not in self._signatures:
-            raise ProtocolError("did not attest", sender=sender, stage="reveal")
-        message = Shares.decode(data, closed.opened_rows, sender=sender)
-        if message.member != sender:
-            raise ProtocolError("shares of another member", sender=sender, stage="reveal")
-        for dealer in closed.survivors:
-            if dealer not in self._bad[sender] and not self._matches(message, dealer):
-                raise ProtocolError(
-                    f"wrong share of device {dealer}", sender=sender, stage="reveal"
-                )
-        self._shares[sender] = message
-
-    def open(self) -> Opened:
-        """Take off the masks and decode.
-
-        Raises TooFewClients if some mask has fewer than threshold good shares, and ProtocolError
-        naming a dealer who is to blame for that, or whose shares do not combine to the key it
-        committed to.
-        """
-        closed = self.closed
-        plus: list[bytes] = []
-        minus: list[bytes] = []
-        for dealer, (self_key, *pair_keys) in self._keys().items():
-            minus.append(self_key)
-            # The dealer's mask with a dropped device never met its opposite: take it off too.
-            _, dropped = closed.wanted[dealer]
-            for device, key in zip(dropped, pair_keys, strict=True):
-                (minus if dealer < device else plus).append(key)
-        total = closed.total
-        add_masks(total, plus, minus)
-        mean = closed.session.codec.decode(total, len(closed.survivors))
-        bad = tuple(dealer for dealer in closed.survivors if self._guilty(dealer))
-        return Opened(mean, closed.metrics, closed.survivors, bad)
-
-    def _guilty(self, dealer: int) -> bool:
-        """Whether at least one honest member says that the dealer's shares do not hold.
-
-        A threshold t for a committee of c allows for fewer than 2t - c corrupt members
-        (`threshold_for`), so that many accusers are not all of them liars.
-        """
-        session = self.closed.session
-        accusers = sum(dealer in bad for bad in self._bad.values())
-        return accusers >= 2 * session.threshold - session.committee_size
-
-    def _matches(self, message: Shares, dealer: int) -> bool:
-        closed = self.closed
-        hashes = closed.dealt[dealer].hashes[message.member]
-        context = share_context(closed.id, dealer, message.member)
-        numbers, _ = closed.wanted[dealer]
-        return all(
-            hash_row(labels.SHARE_HASH, context, number, row.tobytes()) == _nth(hashes, number)
-            for number, row in zip(numbers, message.opened[closed.rows[dealer]], strict=True)
-        )
-
-    def _keys(self) -> dict[int, list[bytes]]:
-        """For each survivor the keys of its masks: its self mask, and those with the dropped."""
-        closed, keys = self.closed, {}
-        for members, dealers in self._by_members().items():
-            points = [closed.session.point(member) for member in members]
-            rows = [closed.rows[dealer] for dealer in dealers]
-            shares = [
-                np.concatenate([self._shares[m].opened[of_dealer] for of_dealer in rows])
-                for m in members
-            ]
-            ends = np.cumsum([row.stop - row.start for row in rows])[:-1]
-            opened = np.split(shamir.combine(points, np.stack(shares)), ends)
-            for dealer, of_dealer in zip(dealers, opened, strict=True):
-                keys[dealer] = self._committed(dealer, of_dealer)
-        return keys
-
-    def _by_members(self) -> dict[tuple[int, ...], list[int]]:
-        """The survivors by the members whose shares of them are combined: a threshold of good ones.
-
-        Mostly that is one set for all, and all shares are combined in one go.
-        """
-        threshold = self.closed.session.threshold
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for dealer in self.closed.survivors:
-            good = [m for m in sorted(self._shares) if dealer not in self._bad[m]][:threshold]
-            if len(good) < threshold:
-                if self._guilty(dealer):
-                    raise ProtocolError(
-                        "dealt shares that do not hold", sender=dealer, stage="reveal"
-                    )
-                raise TooFewClients(
-                    f"{len(good)} good shares of device {dealer}, {threshold} needed (threshold)"
-                )
-            groups.setdefault(tuple(good), []).append(dealer)
-        return groups
-
-    def _committed(self, dealer: int, keys: Octets) -> list[bytes]:
-        """The keys as bytes, once each is the one that its dealer committed to."""
-        context = share_context(self.closed.id, dealer, 0)
-        commitments = self.closed.dealt[dealer].commitments
-        for number, key in zip(self.closed.wanted[dealer][0], keys, strict=True):
-            committed = _nth(commitments, number)
-            if hash_row(labels.SECRET_HASH, context, number, key.tobytes()) != committed:
-                raise ProtocolError(
-                    "dealt shares that do not combine to its key", sender=dealer, stage="reveal"
-                )
-        return [key.tobytes() for key in keys]
-
-
-def _nth(hashes: bytes, number: int) -> bytes:
-    return hashes[number * HASH_BYTES : (number + 1) * HASH_BYTES]
+        kind = MaskRevealing if self.closed.session.scheme is None else KeyRevealing
+        return kind(self.closed, self._signatures, self._bad)

@@ -7,18 +7,22 @@ doi:10.1145/3548606.3560557).
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property, lru_cache
 
+import numpy as np
+
 from tacit.crypto import labels
-from tacit.crypto.codec import Codec
+from tacit.crypto.codec import Codec, Ring
 from tacit.crypto.errors import ParameterError, ProtocolError
-from tacit.crypto.identity import NO_KEM, Roster, RunKey
+from tacit.crypto.identity import NO_KEM, Roster, RunKey, derive
+from tacit.crypto.lattice.sets import FAILURE, SETS, Lattice
 from tacit.crypto.shamir import MAX_POINTS
-from tacit.crypto.wire import VERSION, Reader, Writer
+from tacit.crypto.wire import VERSION, Reader, Writer, packed_size
 
 DIGEST_BYTES = 32
+SECRET_BYTES = 32  # of a mask's key
 
 
 class Purpose(IntEnum):
@@ -41,6 +45,9 @@ class Session:
     cohort: their keys are in `witnesses`. All tuples are sorted by device.
 
     In a `hybrid` session every secret of two parties comes from X25519 and ML-KEM together.
+
+    `lattice` names the parameter set of an encrypted sum (see `tacit.crypto.lattice.sets`). There
+    nobody masks against anybody, and `degree` is 0. Empty: devices mask in pairs.
     """
 
     run: int
@@ -55,6 +62,7 @@ class Session:
     threshold: int
     min_survivors: int
     hybrid: bool
+    lattice: str
     roster: bytes  # digest
     model: bytes  # digest
     config: bytes  # digest
@@ -66,16 +74,30 @@ class Session:
             raise ParameterError(
                 f"codec for {self.codec.clients} devices, cohort of {len(self.devices)}"
             )
-        if not 1 <= self.degree < max(2, len(self.devices)):
-            raise ParameterError(
-                f"degree {self.degree}, expected 1..{len(self.devices) - 1} (all others)"
-            )
+        self._check_hiding()
         if not 2 <= self.min_survivors <= len(self.devices):
             raise ParameterError(
                 f"min_survivors={self.min_survivors}, expected 2..{len(self.devices)} (the cohort)"
             )
         if {len(self.roster), len(self.model), len(self.config)} != {DIGEST_BYTES}:
             raise ParameterError(f"digests have {DIGEST_BYTES} bytes")
+
+    def _check_hiding(self) -> None:
+        if self.lattice:
+            if self.lattice not in SETS or self.degree:
+                raise ParameterError(f"lattice {self.lattice!r} with degree {self.degree}")
+            self._check_room()
+        elif not 1 <= self.degree < max(2, len(self.devices)):
+            raise ParameterError(
+                f"degree {self.degree}, expected 1..{len(self.devices) - 1} (all others)"
+            )
+
+    def _check_room(self) -> None:
+        scheme, clients = self.scheme, len(self.devices)
+        if scheme is not None and scheme.failure(clients, self.codec.size) > -FAILURE:
+            raise ParameterError(
+                f"{clients} clients leave no room for {self.codec.bits} bits in {self.lattice}"
+            )
 
     def _check_parties(self) -> None:
         devices, extra = self.devices, [key.device for key in self.witnesses]
@@ -135,7 +157,37 @@ class Session:
     @property
     def is_complete(self) -> bool:
         """Whether every device masks against every other."""
-        return self.degree >= len(self.devices) - 1
+        return not self.lattice and self.degree >= len(self.devices) - 1
+
+    @cached_property
+    def scheme(self) -> Lattice | None:
+        """How an encrypted sum is encrypted, None where devices mask in pairs: the named set, its
+        elements as wide as the codec's."""
+        return replace(SETS[self.lattice], bits=self.codec.bits) if self.lattice else None
+
+    @property
+    def public_seed(self) -> bytes:
+        """What all ciphertexts of an encrypted sum have in common: the seed of its polynomials."""
+        return derive(self.id, labels.LATTICE_PUBLIC)
+
+    @property
+    def vector_bytes(self) -> int:
+        """Bytes of a contribution as it is sent."""
+        if self.scheme is not None:
+            return self.scheme.packed_size(self.codec.size)
+        return packed_size(self.codec.size, self.codec.bits)
+
+    @property
+    def share_bytes(self) -> int:
+        """Bytes of a share of one secret: as many as the secret has, of a lattice key two for each
+        coefficient."""
+        return SECRET_BYTES if self.scheme is None else 2 * self.scheme.degree
+
+    def nothing(self) -> Ring:
+        """The sum of no contributions, to which reports are added."""
+        if self.scheme is not None:
+            return np.zeros(self.scheme.size(self.codec.size), self.scheme.dtype)
+        return np.zeros(self.codec.size, self.codec.dtype)
 
     @property
     def committee_size(self) -> int:
@@ -191,7 +243,7 @@ class Session:
         for member in self.committee:
             writer.u64(member)
         writer.u32(self.seats).u32(self.threshold).u32(self.min_survivors)
-        writer.u8(self.hybrid)
+        writer.u8(self.hybrid).text(self.lattice)
         for digest in (self.roster, self.model, self.config):
             writer.fixed(digest, DIGEST_BYTES)
         return writer.data()
@@ -213,6 +265,7 @@ class Session:
         hybrid = reader.u8()
         if hybrid > 1:
             raise reader.bad(f"hybrid is {hybrid}, expected 0 or 1")
+        lattice = reader.text()
         digests = [reader.fixed(DIGEST_BYTES) for _ in range(3)]
         reader.end()
         length, clients, metrics, bits = sizes
@@ -231,6 +284,7 @@ class Session:
                 threshold,
                 min_survivors,
                 bool(hybrid),
+                lattice,
                 *digests,
             )
         except ValueError as bad:  # ParameterError, or a purpose that does not exist

@@ -158,6 +158,11 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["simulate", *args("data.partition=sites")], "does not say which site"),
     (["simulate", *args('faults=["drop report 4"]')], "the devices are 0 to 3"),
     (["simulate", *args("secure.precision=9")], "no room in 11 bits"),
+    (["simulate", *args("secure.protocol=latice")], "did you mean lattice?"),
+    (
+        ["simulate", *args("secure.protocol=lattice", "secure.parameters=none")],
+        "expected one of 2048-32-1",
+    ),
     (["simulate", *args("policy.hybrid=true")], "would refuse: a sum under X25519 alone"),
     (["simulate", *args("secure.hybrid=true", "secure.protocol=plain")], "nothing that is plain"),
     (["simulate", "-c", "none.toml"], "no configuration at none.toml"),

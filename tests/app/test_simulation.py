@@ -126,6 +126,13 @@ def test_a_strategy_goes_the_same_way_under_masks_and_in_the_clear(name: str) ->
     assert min(accuracy_of(secure), accuracy_of(plain)) > 0.85
 
 
+@pytest.mark.parametrize("parameters", ["2048-32-1", "4096-64-2"])
+def test_encrypted_sums_are_exact(parameters: str) -> None:
+    finished, _ = run(small("secure.protocol=lattice", f"secure.parameters={parameters}"))
+    assert finished.oracle is not None
+    assert finished.oracle.exact == finished.oracle.checked > 0
+
+
 def test_a_hybrid_run_ends_with_the_same_model() -> None:
     finished, events = run(small("secure.hybrid=true", "policy.hybrid=true"))
     assert same(run(small())[0], finished)

@@ -22,14 +22,13 @@ from tacit.crypto.secagg import messages, stages
 from tacit.crypto.secagg.client import Attested, Enrolled, Reported
 from tacit.crypto.secagg.messages import (
     HASH_BYTES,
-    SECRET_BYTES,
     TAG_BYTES,
     AttestRequest,
     RevealRequest,
     Shares,
     survivors_digest,
 )
-from tacit.crypto.secagg.session import Purpose, Session
+from tacit.crypto.secagg.session import SECRET_BYTES, Purpose, Session
 from tacit.crypto.simulated import simulated_identity
 from tacit.server.flower import copy_records, identity
 from tests.runtime.desk import RUN, Desk, field, stage
@@ -339,7 +338,7 @@ def check_opened(session: Session, survivors: tuple[int, ...], data: bytes) -> N
     """For each survivor its self key's share, and one for each dropped peer: no row more."""
     dropped = len(session.devices) - len(survivors)
     rows = len(survivors) * (1 + dropped)
-    shares = Shares.decode(data, rows, sender=ME)
+    shares = Shares.decode(data, rows, SECRET_BYTES, sender=ME)
     assert shares.member == ME
     assert shares.opened.shape == (rows, SECRET_BYTES)
 

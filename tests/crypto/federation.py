@@ -20,7 +20,8 @@ from tacit.crypto.secagg.messages import (
     RevealRequest,
     signed_part,
 )
-from tacit.crypto.secagg.server import Attesting, Collecting, Opened, Revealing
+from tacit.crypto.secagg.revealing import Opened, Revealing
+from tacit.crypto.secagg.server import Attesting, Collecting
 from tacit.crypto.secagg.session import Purpose, Session, threshold_for
 from tacit.crypto.wire import unpack
 
@@ -84,6 +85,7 @@ class Federation:
             "threshold": threshold_for(self.size, 0),
             "min_survivors": 2,
             "hybrid": self.hybrid,
+            "lattice": "",
             "roster": self.roster.digest(),
             "model": bytes(32),
             "config": bytes(32),
@@ -130,7 +132,7 @@ class Federation:
     ) -> tuple[client.Attested, Attestation]:
         """What a member makes of a request."""
         agreed = self.agreed(session, state.device)
-        return client.attest(state, self.identities[state.device], agreed, request)
+        return client.attest(state, self.identities[state.device], agreed, bytes(32), request)
 
     def collect(self, session: Session, reports: Mapping[int, Report]) -> Attesting:
         collecting = Collecting(session, self.roster)
@@ -153,7 +155,7 @@ class Federation:
         for member, state in states.items():
             request = RevealRequest.decode(revealing.request().encode(), session)
             revealing.add(client.reveal(state, self.roster, request).encode(), sender=member)
-        return revealing.open()
+        return revealing.open(self.rand(32))
 
     def run(self, session: Session, reports: Mapping[int, Report], states: Any) -> Opened:
         """All stages after `report`, everyone who has a state answering."""

@@ -49,7 +49,8 @@ def unsealed(crew: Federation, state: client.Reported, report: Report, at: int) 
     """What a member finds in the box that a report has for it."""
     secret = crew.agreed(state.session, state.device)[report.device]
     near, sealed, hashes = report.neighbours, report.sealed[at], report.hashes[at]
-    return client._unseal(secret, state, report.device, near, sealed, hashes)
+    bound = client._bound(state.session, report.device, state.device, near, bytes(32))
+    return client._unseal(secret, state, report.device, bound, sealed, hashes)
 
 
 def self_masks_off(total: Ring, keys: list[bytes]) -> Ring:

@@ -525,5 +525,5 @@ def test_states_kept_in_a_vault_finish_the_sum() -> None:
             ).encode(),
             sender=m,
         )
-    assert means(revealing.open()) == expected(session, (1, 2, 4))
+    assert means(revealing.open(bytes(32))) == expected(session, (1, 2, 4))
     assert all(not shelf.slots for shelf in shelves.values())

@@ -11,7 +11,6 @@ from tacit.crypto import labels, shamir
 from tacit.crypto.errors import ProtocolError, TooFewClients
 from tacit.crypto.secagg import client, messages
 from tacit.crypto.secagg.messages import (
-    SECRET_BYTES,
     Attestation,
     Report,
     Shares,
@@ -19,7 +18,7 @@ from tacit.crypto.secagg.messages import (
     share_context,
 )
 from tacit.crypto.secagg.server import MAX_GROUPS, Collecting
-from tacit.crypto.secagg.session import Session, threshold_for
+from tacit.crypto.secagg.session import SECRET_BYTES, Session, threshold_for
 from tests.crypto.federation import Federation, expected, means
 
 Spoil = Callable[[Federation, Session, Report], Report]
@@ -224,7 +223,7 @@ def test_a_wrong_share_is_caught_and_its_sender_named(row: int, column: int, dea
     assert refused.value.sender == 2
     for member in (1, 4, 5, 6):  # four are a threshold of six
         case.revealing.add(case.shares[member].encode(), sender=member)
-    assert means(case.revealing.open()) == expected(case.session, (1, 2, 4, 5, 6))
+    assert means(case.revealing.open(bytes(32))) == expected(case.session, (1, 2, 4, 5, 6))
 
 
 def test_shares_come_from_those_who_attested_and_are_their_own() -> None:
@@ -242,9 +241,9 @@ def test_one_share_less_than_the_threshold_opens_nothing() -> None:
     for member in (1, 2, 4):
         case.revealing.add(case.shares[member].encode(), sender=member)
     with pytest.raises(TooFewClients, match="3 good shares of device 1, 4 needed"):
-        case.revealing.open()
+        case.revealing.open(bytes(32))
     case.revealing.add(case.shares[6].encode(), sender=6)
-    assert means(case.revealing.open()) == expected(case.session, (1, 2, 4, 5, 6))
+    assert means(case.revealing.open(bytes(32))) == expected(case.session, (1, 2, 4, 5, 6))
 
 
 def cheat(members: tuple[int, ...], part: str) -> Spoil:

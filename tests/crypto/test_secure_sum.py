@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 from tacit.crypto.codec import Codec
 from tacit.crypto.errors import TooFewClients
 from tacit.crypto.secagg.memory import Contribution, secure_sum
-from tacit.crypto.secagg.server import Opened
+from tacit.crypto.secagg.revealing import Opened
 from tacit.crypto.secagg.session import threshold_for
 from tests.crypto.federation import Counted
 
+# Widths of a ring, and whether a sum in it is masked in pairs or encrypted.
+WAYS = [(24, ""), (32, ""), (33, ""), (62, "")]
+WAYS += [(20, "2048-32-1"), (27, "4096-64-2"), (17, "4096-64-3")]
 STAGES = ("report", "attest", "reveal")
 
 
@@ -28,6 +31,7 @@ class Round:
     min_survivors: int
     corrupt: int
     hybrid: bool
+    lattice: str
 
     def speaking(self, stage: str) -> list[int]:
         """The devices that still speak at a stage."""
@@ -38,7 +42,7 @@ class Round:
 @st.composite
 def rounds(draw: st.DrawFn) -> Round:
     devices = draw(st.lists(st.integers(1, 40), min_size=2, max_size=8, unique=True))
-    bits = draw(st.sampled_from([24, 32, 33, 62]))
+    bits, lattice = draw(st.sampled_from(WAYS))
     length = draw(st.integers(0, 5))
     codec = Codec(length, len(devices), 2, max_weight=8.0, metric_bound=4.0, bits=bits)
     # Small enough for the largest scale: numpy's float64 sum below is then exact.
@@ -54,6 +58,7 @@ def rounds(draw: st.DrawFn) -> Round:
         draw(st.integers(2, len(devices))),
         draw(st.integers(0, (len(devices) - 1) // 2)),
         draw(st.booleans()),
+        lattice,
     )
 
 
@@ -87,6 +92,7 @@ def test_the_sum_is_numpys_over_the_survivors_or_there_is_none(case: Round) -> N
             min_survivors=case.min_survivors,
             corrupt=case.corrupt,
             hybrid=case.hybrid,
+            lattice=case.lattice,
         )
 
     if not enough:
@@ -104,15 +110,16 @@ def test_the_sum_is_numpys_over_the_survivors_or_there_is_none(case: Round) -> N
     assert opened.mean.metrics.tolist() == [pytest.approx(losses, abs=1e-12), 0.0]
 
 
+@pytest.mark.parametrize("lattice", ["", "2048-32-1", "4096-64-2"])
 @pytest.mark.parametrize("silent", [{}, {2: "report"}, {1: "report", 3: "reveal"}])
-def test_every_survivor_is_counted_once(silent: dict[int, str]) -> None:
+def test_every_survivor_is_counted_once(silent: dict[int, str], lattice: str) -> None:
     """Device i sends the i-th unit vector: whoever is missing, or there twice, shows."""
-    codec = Codec(6, 6, 0)
+    codec = Codec(6, 6, 0, bits=22)
     inputs = {
         device: Contribution(np.eye(6)[device - 1], np.zeros(0), codec.max_weight)
         for device in range(1, 7)
     }
-    opened = secure_sum(codec, inputs, (), Counted(), silent=silent)
+    opened = secure_sum(codec, inputs, (), Counted(), silent=silent, lattice=lattice)
     there = [float(silent.get(device) != "report") for device in range(1, 7)]
     assert (opened.mean.update * len(opened.survivors)).tolist() == pytest.approx(there, abs=1e-12)
     assert opened.survivors == tuple(d for d in range(1, 7) if silent.get(d) != "report")

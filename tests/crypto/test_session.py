@@ -57,6 +57,13 @@ DRAWN: dict[str, Any] = {"committee": (1, 2, 3, 9), "seats": 5, "threshold": 3}
         ({"min_survivors": 0}, "min_survivors=0"),
         ({"min_survivors": 6}, r"min_survivors=6, expected 2\.\.5"),
         ({"hybrid": True}, "a hybrid session, and device 1 has no ML-KEM key"),
+        ({"lattice": "none", "degree": 0}, "lattice 'none' with degree 0"),
+        ({"lattice": "4096-64-2"}, "lattice '4096-64-2' with degree 4"),
+        ({"lattice": "2048-32-1", "degree": 0}, "a modulus of|no room|fields of"),
+        (
+            {"lattice": "2048-32-1", "degree": 0, "codec": Codec(6, 5, 2, bits=27)},
+            "5 clients leave no room for 27 bits in 2048-32-1",
+        ),
         (
             {
                 "cohort": (*HYBRID_KEYS[:4], replace(KEYS[4], kem=NO_KEM)),
@@ -100,6 +107,7 @@ OTHERS: dict[str, Any] = {
     "threshold": 4,
     "min_survivors": 3,
     "hybrid": True,
+    "lattice": "4096-64-2",
     "roster": bytes([1]) * 32,
     "model": bytes([1]) * 32,
     "config": bytes([1]) * 32,
@@ -119,7 +127,12 @@ def test_every_field_is_in_the_id() -> None:
     assert set(OTHERS) == {field.name for field in fields(Session)}
     assert set(CODECS) == {field.name for field in fields(Codec)}
     ids = [SESSION.id]
-    also = {"committee": {"threshold": 4}, "witnesses": DRAWN, "hybrid": {"cohort": HYBRID_KEYS}}
+    also = {
+        "committee": {"threshold": 4},
+        "witnesses": DRAWN,
+        "hybrid": {"cohort": HYBRID_KEYS},
+        "lattice": {"degree": 0, "codec": replace(SESSION.codec, bits=27)},
+    }
     for name, other in OTHERS.items():
         changed = {name: other} | also.get(name, {})
         ids.append(replace(SESSION, **changed).id)
@@ -150,7 +163,7 @@ def test_a_session_decodes_to_itself() -> None:
     hybrid = replace(SESSION, cohort=HYBRID_KEYS, hybrid=True)
     assert Session.decode(hybrid.encode()) == hybrid
     data = bytearray(hybrid.encode())
-    data[-3 * 32 - 1] = 2
+    data[-3 * 32 - 4 - 1] = 2
     with pytest.raises(MalformedMessage, match="hybrid is 2, expected 0 or 1"):
         Session.decode(bytes(data))
 

@@ -103,9 +103,9 @@ class Told:
         self.committee = list(struct.unpack_from(f"<{members}Q", data, at + 8))
         at += 8 + 8 * members
         self.seats, self.threshold, self.least = struct.unpack_from("<III", data, at)
-        (hybrid,) = struct.unpack_from("<B", data, at + 12)
-        assert hybrid == 0
-        assert len(data) == at + 13 + 96
+        hybrid, lattice = struct.unpack_from("<BI", data, at + 12)
+        assert (hybrid, lattice) == (0, 0)
+        assert len(data) == at + 17 + 96
         self.id = hashlib.sha256(label("session") + data).digest()
         self.secrets = {d["device"]: bytes.fromhex(d["run secret"]) for d in vector["devices"]}
         self.seeds = {d["device"]: d["identity secret"] for d in vector["devices"]}

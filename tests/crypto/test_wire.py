@@ -276,7 +276,7 @@ def messages() -> dict[str, tuple[bytes, Again]]:
             revealing.request().encode(),
             lambda data: RevealRequest.decode(data, session).encode(),
         ),
-        "shares": (shares.encode(), lambda data: Shares.decode(data, 4, sender=1).encode()),
+        "shares": (shares.encode(), lambda data: Shares.decode(data, 4, 32, sender=1).encode()),
         "enrolled": (rounds.encode_state(crew.enrolled[1]), state_again),
         "reported": (rounds.encode_state(states[1]), state_again),
         "attested": (rounds.encode_state(attested), state_again),

@@ -21,7 +21,6 @@ from tacit.crypto.secagg import client, messages, stages
 from tacit.crypto.secagg.client import Enrolled, Reported
 from tacit.crypto.secagg.messages import (
     HASH_BYTES,
-    SECRET_BYTES,
     TAG_BYTES,
     Attestation,
     AttestRequest,
@@ -32,7 +31,7 @@ from tacit.crypto.secagg.messages import (
     share_context,
     survivors_digest,
 )
-from tacit.crypto.secagg.session import Session
+from tacit.crypto.secagg.session import SECRET_BYTES, Session
 from tacit.crypto.simulated import simulated_identity
 from tacit.crypto.wire import unpack
 
@@ -128,7 +127,7 @@ class Adversary:
         session, ask = self._asked[member]
         dropped = frozenset(session.devices) - set(ask.survivors)
         numbers = [messages.wanted(near, dropped)[0] for near in ask.neighbours]
-        rows = Shares.decode(data, sum(map(len, numbers)), sender=member).opened
+        rows = Shares.decode(data, sum(map(len, numbers)), SECRET_BYTES, sender=member).opened
         at = 0
         for dealer, sealed, of_dealer in zip(ask.survivors, ask.sealed, numbers, strict=True):
             for number in of_dealer:
@@ -234,9 +233,9 @@ class Adversary:
             return
         secret = agree(state.secret, [dealt.session.key(dealt.device)])[dealt.device]
         at = Reported(dealt.session, state.device)
-        rows = client._unseal(
-            secret, at, dealt.device, dealt.report.neighbours, *dealt.box(state.device)
-        )
+        near = dealt.report.neighbours
+        bound = client._bound(dealt.session, dealt.device, state.device, near, bytes(32))
+        rows = client._unseal(secret, at, dealt.device, bound, *dealt.box(state.device))
         for number, row in enumerate([] if rows is None else rows):
             dealt.share(state.device, number, row.tobytes())
 

@@ -321,7 +321,7 @@ class World:
             if member not in silent:
                 said = crowd.reveal(member, revealing.request())
                 revealing.add(said, sender=member)
-        return revealing.open().mean.update
+        return revealing.open(bytes(32)).mean.update
 
     # Invariants
 

@@ -5,7 +5,7 @@ device is left out for what it did not do.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,9 @@ from tacit.client.device import simulated_device
 from tacit.crypto import labels
 from tacit.crypto.identity import Member, Roster, RunKey
 from tacit.crypto.secagg import client, stages
-from tacit.crypto.secagg.client import _deal
+from tacit.crypto.secagg.client import Hidden, _seal
 from tacit.crypto.secagg.messages import HASH_BYTES, hash_row, share_context
-from tacit.crypto.secagg.server import Revealing
+from tacit.crypto.secagg.revealing import MaskRevealing, Revealing
 from tacit.crypto.secagg.session import Session
 from tacit.crypto.shamir import Octets
 from tacit.crypto.simulated import simulated_identity
@@ -133,7 +133,7 @@ def wrong_shares(places: Callable[[int], Sequence[int]]) -> Callable[[], bool]:
     return attack
 
 
-UNHASHED = replaced(Revealing, "_matches", lambda *_: True)
+UNHASHED = replaced(MaskRevealing, "_matches", lambda *_: True)
 WRONG: dict[str, Attack] = {
     "one bit": Attack(wrong_shares(lambda size: [8]), UNHASHED),
     "the last bit": Attack(wrong_shares(lambda size: [size - 1]), UNHASHED),
@@ -152,34 +152,33 @@ def test_a_member_that_opens_wrong_shares(
 # A dealer
 
 
-def dealing(
-    change: Callable[[Octets], Octets], members: Sequence[int] | None = None
-) -> Callable[..., Any]:
-    """`_deal` of a device whose secrets are not those it commits to, or, for some `members` only,
-    whose boxes do not open."""
+def dealing(change: Callable[[Octets], Octets], members: Sequence[int] = ()) -> Callable[..., Any]:
+    """`_seal` of a device whose shares are not of the secrets it commits to, or whose boxes for
+    some `members` do not open."""
 
-    def deal(
-        session: Session, me: int, near: Any, agreed: Any, secrets: Octets, rand: bytes
+    def seal(
+        session: Session, me: int, agreed: Any, setup: bytes, hidden: Hidden
     ) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
         if me != LIAR + 1:
-            return _deal(session, me, near, agreed, secrets, rand)
-        if members is None:
-            return _deal(session, me, near, agreed, change(secrets), rand)
-        sealed, hashes = _deal(session, me, near, agreed, secrets, rand)
+            return _seal(session, me, agreed, setup, hidden)
+        # Shares are linear: the same change to all of them is one of the secrets.
+        sealed, hashes = _seal(
+            session, me, agreed, setup, replace(hidden, dealt=change(hidden.dealt))
+        )
         boxes = tuple(
             box[::-1] if member in members else box
             for member, box in zip(session.committee, sealed, strict=True)
         )
         return boxes, hashes
 
-    return deal
+    return seal
 
 
 def hostile_dealer(deal: Callable[..., Any]) -> bool:
     """The liar deals badly in both rounds. It has won if a sum is wrong, if an honest device is
     left out, or if the liar is still there in the second round and spoils that as well."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(client, "_deal", deal)
+        patch.setattr(client, "_seal", deal)
         ran = run()
     first, second = ran.moved(1), ran.moved(2)
     fine = is_whole(first) or not first.any()
@@ -190,7 +189,9 @@ def hostile_dealer(deal: Callable[..., Any]) -> bool:
 DEALERS: dict[str, Attack] = {
     "another secret than it committed to": Attack(
         lambda: hostile_dealer(dealing(lambda secrets: secrets ^ np.uint8(1))),
-        replaced(Revealing, "_committed", lambda self, dealer, keys: [k.tobytes() for k in keys]),
+        replaced(
+            MaskRevealing, "_committed", lambda self, dealer, keys: [k.tobytes() for k in keys]
+        ),
     ),
     "boxes that do not open": Attack(
         lambda: hostile_dealer(dealing(lambda s: s, members=range(1, DEVICES + 1))),

@@ -33,7 +33,8 @@ from tacit.crypto.secagg.hybrid import (
     Peer,
 )
 from tacit.crypto.secagg.messages import AttestRequest, RevealRequest
-from tacit.crypto.secagg.server import Attesting, Collecting, Revealing
+from tacit.crypto.secagg.revealing import Revealing
+from tacit.crypto.secagg.server import Attesting, Collecting
 from tacit.crypto.secagg.session import Purpose, Session
 from tacit.crypto.simulated import simulated_roster
 from tacit.crypto.vector import Layout, model_digest
@@ -200,7 +201,7 @@ class Desk:
     def opened(self, revealing: Revealing) -> Mean:
         for device in revealing.members:
             revealing.add(self.reveal(device, revealing.request()), sender=device)
-        return revealing.open().mean
+        return revealing.open(bytes(32)).mean
 
     def sum(self, session: Session) -> Mean:
         """A whole sum, everyone answering."""

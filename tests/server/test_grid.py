@@ -26,12 +26,13 @@ from tacit.crypto.secagg.session import Purpose, threshold_for
 from tacit.crypto.simulated import simulated_identity
 from tacit.crypto.vector import model_digest
 from tacit.crypto.wire import Reader, Writer
+from tacit.server.encrypted import Encrypted
 from tacit.server.events import Event, LeftOut, RoundFinished, SumFailed, SumOpened
 from tacit.server.flower import envelope, identity
 from tacit.server.grid import SecureGrid
 from tacit.server.inbox import Seen
 from tacit.server.loop import Plan, run_rounds
-from tacit.server.pairwise import Pairwise
+from tacit.server.pairwise import Pairwise, SecureSum
 from tacit.server.wrapped import WrappedGrid
 from tacit.simulations.engine.faults import Corrupt, Crash, Delay, Drop, Fault
 from tacit.simulations.engine.grid import InProcessGrid
@@ -43,8 +44,11 @@ THRESHOLD = threshold_for(DEVICES, DEVICES // 3)  # 5: two may be lost
 EVERYONE: dict[str, Any] = {"min_train_nodes": DEVICES, "min_available_nodes": DEVICES}
 
 
-def load(reply: linear.TrainReply = linear.train_reply) -> Callable[[], ClientApp]:
-    return lambda: linear.register(SecureClientApp(Policy(), device_of=simulated_device), reply)
+def load(
+    reply: linear.TrainReply = linear.train_reply, policy: Policy | None = None
+) -> Callable[[], ClientApp]:
+    agreed = policy or Policy()
+    return lambda: linear.register(SecureClientApp(agreed, device_of=simulated_device), reply)
 
 
 @dataclass
@@ -67,7 +71,8 @@ def run(
     *,
     rounds: int = 2,
     reply: linear.TrainReply = linear.train_reply,
-    protocol: Pairwise | None = None,
+    protocol: SecureSum | None = None,
+    policy: Policy | None = None,
     wrap: Callable[[InProcessGrid], Any] = lambda grid: grid,
     devices: int = DEVICES,
     fraction_evaluate: float = 0.0,
@@ -82,7 +87,7 @@ def run(
     def keep(number: int, arrays: Any) -> None:
         ran.models.append(linear.arrays_of(arrays))
 
-    app = load(reply)
+    app = load(reply, policy)
     with InProcessGrid(app, devices=devices, faults=faults) as inner, identity(inner.run.run_id):
         grid = secure.grid(wrap(inner), on_event=ran.events.append, tap=ran.seen.append)
         plan, tell = Plan(rounds, seed=seed), ran.events.append
@@ -785,3 +790,35 @@ def test_a_simulated_federation_goes_on_without_a_node_that_left() -> None:
         run_rounds(grid, strategy, linear.initial(), Plan(3, seed=1), on_event=tell)
     opened = [e for e in ran.events if isinstance(e, SumOpened)]
     assert [e.cohort for e in opened] == [DEVICES, DEVICES - 1, DEVICES - 1]
+
+
+# Encrypted sums
+
+
+@pytest.mark.parametrize("stage", ["enrol", "report", "attest", "reveal"])
+def test_an_encrypted_sum_is_that_of_the_masked_one(stage: str) -> None:
+    """The same rounding, so the same sum bit for bit, whoever drops out where."""
+    protocol = Encrypted(bound=8.0)
+    bits = protocol.codec(33, DEVICES).bits
+    masked = Pairwise(precision=bits - DEVICES.bit_length())
+    drops = [Drop(stage, {1, 4}, {1})]
+    ran, other = run(drops, protocol=protocol), run(drops, protocol=masked)
+    assert ran.left_out(1) == other.left_out(1)
+    for round in (1, 2):
+        (event,), (theirs,) = ran.of(SumOpened, round), other.of(SumOpened, round)
+        assert (event.survivors, event.cohort) == (theirs.survivors, theirs.cohort)
+    if stage != "enrol":  # there the cohort is smaller, and the masked ring with it
+        for ours, theirs in zip(ran.models, other.models, strict=True):
+            assert ours["w"].tobytes() == theirs["w"].tobytes()
+
+
+def test_an_encrypted_sum_over_too_few_is_not_opened() -> None:
+    ran = run([Drop("report", {1, 2, 4}, {1})], protocol=Encrypted())
+    failed(ran, "4 of 7 devices reported")
+    assert len(ran.of(SumOpened, 2)) == 1
+
+
+def test_an_encrypted_sum_with_a_drawn_committee_and_ml_kem() -> None:
+    protocol = Encrypted(corrupt=0.0, seats=5, hybrid=True, parameters="2048-32-1")
+    ran = run(protocol=protocol, policy=Policy(corrupt=0.0, hybrid=True))
+    assert [e.survivors for e in ran.of(SumOpened, 1)] == [DEVICES]

@@ -16,7 +16,8 @@ from tacit.crypto.errors import TacitError
 from tacit.crypto.identity import KEY_BYTES, Roster, RunKey
 from tacit.crypto.secagg import client
 from tacit.crypto.secagg.messages import AttestRequest, RevealRequest
-from tacit.crypto.secagg.server import Attesting, Collecting, Revealing
+from tacit.crypto.secagg.revealing import Revealing
+from tacit.crypto.secagg.server import Attesting, Collecting
 from tacit.crypto.secagg.session import Session
 from tacit.crypto.wire import Reader, Writer
 from tests.crypto.federation import Counted, Federation
@@ -73,7 +74,7 @@ class Case:
         }
         for member, data in self.shares.items():
             revealing.add(data, sender=member)
-        self.opened = revealing.open()
+        self.opened = revealing.open(bytes(32))
         self.total = revealing.closed.total
 
     def _report(self, device: int) -> None:

@@ -1,0 +1,48 @@
+"""The parameters of encrypted sums."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tacit.crypto.codec import TAIL, Codec
+from tacit.crypto.errors import ParameterError
+from tacit.crypto.lattice.sets import SETS, WIDE
+from tacit.server.pairwise import SecureSum, Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Encrypted(SecureSum):
+    """Sums of vectors that each device encrypts under a one-time lattice key of its own.
+
+    There are no neighbours: what a device does hardly grows with the cohort, nor what the server
+    does with those who drop out. `parameters` names the set, which also says how many bits a
+    coordinate has: see `tacit.crypto.lattice.sets`. The rest is what a `SecureSum` has.
+    """
+
+    parameters: str = WIDE.name
+
+    name: ClassVar[str] = "lattice"
+
+    @property
+    def lattice(self) -> str:
+        return self.parameters
+
+    def codec(self, length: int, clients: int) -> Codec:
+        """As wide as the noise of `clients` ciphertexts leaves room for. Raises ParameterError for
+        an unknown set, or if there is none."""
+        if self.parameters not in SETS:
+            raise ParameterError(
+                f"parameters={self.parameters!r}, expected one of {', '.join(SETS)}"
+            )
+        size = length + 2 * self.metrics + TAIL
+        return Codec(
+            length=length,
+            clients=clients,
+            metrics=self.metrics,
+            bound=self.bound,
+            metric_bound=self.metric_bound,
+            max_weight=self.max_weight,
+            bits=SETS[self.parameters].room(clients, size).bits,
+        )
+
+    def shape(self, devices: int, roster: int) -> Shape:
+        return self._shape(devices, roster, 0)
