@@ -15,7 +15,7 @@ from tacit.client.policy import Policy
 from tacit.client.trainer import Arrays
 from tacit.crypto.codec import Codec, Ring
 from tacit.crypto.errors import ParameterError
-from tacit.crypto.vector import Floats, Layout, saved_array
+from tacit.crypto.vector import Difference, Floats, Layout, saved_array
 from tacit.privacy.clip import clip
 
 NUMPY = "numpy.ndarray"  # how Flower names what numpy saved
@@ -25,7 +25,7 @@ NUMPY = "numpy.ndarray"  # how Flower names what numpy saved
 class Contribution:
     """One device's input to a sum. `names` are sorted and name `metrics`."""
 
-    update: Floats
+    update: Floats | Difference
     names: tuple[str, ...]
     metrics: Floats
     weight: float
@@ -69,9 +69,9 @@ def contribution(
     if received is None:
         return Contribution(np.zeros(0), names, metrics, weight)
     update = Layout.of(received).difference(received_arrays(reply), received)
-    if policy.max_norm is not None:
-        update = clip(update, policy.max_norm)
-    return Contribution(update, names, metrics, weight)
+    if policy.max_norm is None:
+        return Contribution(update, names, metrics, weight)
+    return Contribution(clip(update.whole(), policy.max_norm), names, metrics, weight)
 
 
 def _metrics(reply: RecordDict, weight_key: str) -> tuple[float, tuple[str, ...], Floats]:

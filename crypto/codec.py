@@ -22,6 +22,7 @@ of such biases, Fitzgibbon and Felix 2025, "On Stochastic Rounding with Few Rand
 nearest.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -31,7 +32,7 @@ from numpy.typing import NDArray
 
 from tacit.crypto.errors import ParameterError, ProtocolError
 from tacit.crypto.prg import KeyStream
-from tacit.crypto.vector import Floats
+from tacit.crypto.vector import Difference, Floats
 from tacit.crypto.vector import Ring as Ring  # its name for those who encode and decode
 
 CHUNK = 1 << 15  # coordinates; what is held of a chunk, 700 KiB, stays in the second-level cache
@@ -143,7 +144,9 @@ class Codec:
         """The machine word that holds one ring element."""
         return np.dtype(np.uint32) if self.bits <= 32 else np.dtype(np.uint64)
 
-    def encode(self, update: Floats, metrics: Floats, weight: float, rand: bytes) -> Ring:
+    def encode(
+        self, update: Floats | Difference, metrics: Floats, weight: float, rand: bytes
+    ) -> Ring:
         """One contribution as ring elements, shape (size,), not reduced above `bits`.
 
         `rand` is 32 fresh random bytes, the key of the dither's `KeyStream`: two bytes for each
@@ -172,17 +175,20 @@ class Codec:
         out[-1] = 1
         return out
 
-    def _encode_update(self, update: Floats, scale: float, rand: bytes, out: Ring) -> None:
+    def _encode_update(
+        self, update: Floats | Difference, scale: float, rand: bytes, out: Ring
+    ) -> None:
         """`update * scale`, rounded with dither, into `out`, chunk by chunk."""
         stream = KeyStream(rand, self.length * DITHER_BITS // 8)
         steps = np.empty(min(CHUNK, self.length))
         dither = np.empty(steps.size, f"<u{DITHER_BITS // 8}")
-        for start in range(0, self.length, CHUNK):
-            part = update[start : start + CHUNK]
+        start = 0
+        for part in _chunks(update):
             _check(part, self.bound, "update", "bound")
             stream.fill(dither[: part.size])
             np.multiply(part, scale, out=steps[: part.size])
             _round(steps[: part.size], dither[: part.size], out[start : start + part.size])
+            start += part.size
 
     def decode(self, total: Ring, survivors: int) -> Mean:
         """The means of a sum over `survivors` contributions.
@@ -218,13 +224,14 @@ class Codec:
     def _is_too_large(self, largest: int, weights: int, share: float, survivors: int) -> bool:
         """Whether a sum of so much weight, whose largest coordinate has that size, is beyond what
         `survivors` honest encoders reach."""
-        if weights > survivors * (self.max_weight * self.weight_scale + 0.5):
-            return True
         # Each device rounds its coordinate by up to a step, and its weight by up to half a step;
-        # and a float64 rounds this bound itself, which matters from 50 bits on.
+        # and a float64 rounds these bounds themselves, which matters from 50 bits on.
+        slack = 1 + 2.0**-48
+        if weights > survivors * (self.max_weight * self.weight_scale + 0.5) * slack:
+            return True
         of_weight = survivors / (2 * self.weight_scale * self.max_weight)
         reach = self.bound * self.scale * (share + of_weight) + survivors
-        return largest > reach * (1 + 2.0**-48)
+        return largest > reach * slack
 
     def _digits(self, metrics: Floats) -> NDArray[np.int64]:
         """High and low digit of each metric, both 0 <= digit < 2**limb; shape (2, metrics)."""
@@ -240,6 +247,12 @@ class Codec:
         signed = wide.view(np.int64)
         signed -= half
         return signed
+
+
+def _chunks(update: Floats | Difference) -> Iterator[Floats]:
+    if isinstance(update, Difference):
+        return update.chunks(CHUNK)
+    return (update[start : start + CHUNK] for start in range(0, update.size, CHUNK))
 
 
 def _round(steps: Floats, dither: NDArray[np.uint16], out: Ring) -> None:

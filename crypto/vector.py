@@ -9,7 +9,7 @@ import io
 import math
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -83,18 +83,10 @@ class Layout:
                     f"array {entry.name!r} is {array.dtype}, the model has {np.dtype(entry.dtype)}"
                 )
 
-    def difference(self, new: Arrays, old: Arrays) -> Floats:
-        """`new - old` as one vector, shape (size,). Raises ParameterError if `new` does not fit."""
+    def difference(self, new: Arrays, old: Arrays) -> "Difference":
+        """`new - old` as one vector. Raises ParameterError if `new` does not fit."""
         self.check(new)
-        flat = np.empty(self.size)
-        for entry, part in self._parts(flat):
-            before, after = old[entry.name].reshape(-1), new[entry.name].reshape(-1)
-            for start in range(0, part.size, CHUNK):
-                chunk = part[start : start + CHUNK]
-                # In float64 throughout: in their own dtype, 3 - 5 of two uint8 is 254.
-                chunk[:] = after[start : start + CHUNK]
-                chunk -= before[start : start + CHUNK]
-        return flat
+        return Difference(self, new, old)
 
     def add(self, model: Arrays, update: Floats) -> dict[str, NDArray[Any]]:
         """`model + update` in the model's own dtypes; integers are rounded to the nearest that the
@@ -119,6 +111,43 @@ class Layout:
         for entry in self.entries:
             yield entry, flat[start : start + entry.size]
             start += entry.size
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """`new - old` as one vector of float64, worked out a chunk at a time: with a model's dtype of
+    float32 all of it would be twice the size of the model."""
+
+    layout: Layout
+    new: Arrays = field(repr=False)
+    old: Arrays = field(repr=False)
+
+    @property
+    def shape(self) -> tuple[int]:
+        return (self.layout.size,)
+
+    def chunks(self, size: int) -> Iterator[Floats]:
+        """The vector in pieces of `size`, but for the last. Each is overwritten by the next."""
+        buffer, filled = np.empty(min(size, self.layout.size)), 0
+        for entry in self.layout.entries:
+            before, after = self.old[entry.name].reshape(-1), self.new[entry.name].reshape(-1)
+            at = 0
+            while at < entry.size:
+                taken = min(entry.size - at, buffer.size - filled)
+                piece = buffer[filled : filled + taken]
+                # In float64 throughout: in their own dtype, 3 - 5 of two uint8 is 254.
+                piece[:] = after[at : at + taken]
+                piece -= before[at : at + taken]
+                at, filled = at + taken, filled + taken
+                if filled == buffer.size:
+                    yield buffer
+                    filled = 0
+        if filled:
+            yield buffer[:filled]
+
+    def whole(self) -> Floats:
+        """All of it at once."""
+        return next(self.chunks(self.layout.size), np.zeros(0))
 
 
 def _rounded(values: Floats, dtype: np.dtype[Any]) -> Floats:

@@ -60,7 +60,7 @@ class ReplyFilter:
             raise ParameterError(f"{len(records)} array records, expected one")
         trained = {name: _decoded(name, array) for name, array in records[0].items()}
         layout = Layout.of(model)
-        flat = layout.difference(trained, model)
+        flat = layout.difference(trained, model).whole()
         norm = float(np.linalg.norm(flat))
         if not math.isfinite(norm):
             raise ParameterError("the update is not finite")

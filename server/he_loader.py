@@ -20,6 +20,7 @@ import os
 import selectors
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -41,16 +42,8 @@ from tacit.server.he_child import (
     TOTAL,
 )
 
-try:
-    import fcntl
-
-    SET_PIPE_SIZE: int | None = getattr(fcntl, "F_SETPIPE_SZ", None)  # Linux
-except ImportError:  # Windows
-    SET_PIPE_SIZE = None
-
 START_SECONDS = 60.0  # to import the library on a busy machine
 ATTEMPTS = 3  # at taking up a sum in a fresh process
-PIPE_BYTES = 1 << 20
 
 _CODE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -97,14 +90,20 @@ class Loader:
         if not seconds > 0 or keep < 1:
             raise ParameterError(f"seconds={seconds}, keep={keep}: expected more than none")
         self.packing = packing
-        self.count = 0
         self._seconds = seconds
         self._keep = keep
         self._command = list(command) if command is not None else child_command()
         self._saved = b""  # the sum of all but the messages in `_since`
-        self._since: list[bytes] = []
+        self._in_saved: list[int] = []
+        self._since: list[tuple[int, bytes]] = []
         self._child: _Child | None = None
         self._resume()
+
+    @property
+    def senders(self) -> tuple[int, ...]:
+        """Whose contributions the sum is of. Ask after `total`: a message that was accepted and
+        breaks a process later, when it is replayed, is dropped."""
+        return tuple(sorted([*self._in_saved, *(sender for sender, _ in self._since)]))
 
     def add(self, data: bytes, *, sender: int) -> None:
         """Add a contribution. Raises MalformedMessage, the sum as before, if it does not load.
@@ -117,7 +116,7 @@ class Loader:
                 f"{len(data)} bytes, at most {limit} allowed", sender=sender, stage="report"
             )
         read_frame(data, Kind.CONTRIBUTION, self.packing, sender=sender, stage="report")
-        if self.count == self.packing.clients:
+        if len(self.senders) == self.packing.clients:
             raise ParameterError(f"room for {self.packing.clients} devices, and no more")
         if self._child is None or self._child.is_dead():  # before this device had any part in it
             self._resume()
@@ -130,16 +129,15 @@ class Loader:
             ) from None
         if status == REFUSED:
             raise MalformedMessage("a ciphertext does not load", sender=sender, stage="report")
-        self.count += 1
-        self._since.append(data)
+        self._since.append((sender, data))
         if len(self._since) >= self._keep:
             self._save()
 
     def total(self) -> bytes:
         """The sum so far. Raises ParameterError for the sum of nothing."""
-        if not self.count:
-            raise ParameterError("nothing was added")
         self._save()
+        if not self._saved:
+            raise ParameterError("nothing was added")
         return self._saved
 
     def close(self) -> None:
@@ -160,12 +158,13 @@ class Loader:
         self.close()
 
     def _save(self) -> None:
-        if not self._since:
-            return
         for _ in range(ATTEMPTS):
+            if not self._since:
+                return
             with suppress(_Lost):
                 status, total = self._ask(TOTAL, b"")
                 if status == DONE and self._is_sum(total):
+                    self._in_saved += [sender for sender, _ in self._since]
                     self._saved, self._since = total, []
                     return
             self._resume()
@@ -175,7 +174,7 @@ class Loader:
         """Whether what the process says is a sum of as many as were added, as far as one sees."""
         with suppress(MalformedMessage):
             count, _ = read_frame(total, Kind.SUM, self.packing, sender=0, stage="report")
-            return count == self.count
+            return count == len(self.senders)
         return False
 
     def _ask(self, operation: int, body: bytes) -> tuple[int, bytes]:
@@ -184,17 +183,32 @@ class Loader:
         return self._child.ask(operation, body, self._seconds)
 
     def _resume(self) -> None:
-        """Replace the process, and give the sum to the new one."""
-        for _ in range(ATTEMPTS):
+        """Replace the process, and give the sum to the new one.
+
+        Of messages to replay, one that breaks it is dropped: there is an end to that.
+        """
+        for _ in range(ATTEMPTS + len(self._since)):
             self.close()
             with suppress(_Lost):
                 self._child = _Child(self._command, self.packing, self._seconds)
-                steps = [(RESTORE, self._saved)] if self._saved else []
-                steps += [(ADD, message) for message in self._since]
-                if all(self._ask(*step)[0] == DONE for step in steps):
+                if self._saved and self._ask(RESTORE, self._saved)[0] != DONE:
+                    continue
+                if self._replay():
                     return
         self.close()
         raise LoaderFailed("the process that loads ciphertexts does not start, or not take up")
+
+    def _replay(self) -> bool:
+        """Whether all messages since the last save went in; one that did not is dropped."""
+        for at, (_, message) in enumerate(self._since):
+            try:
+                status, _ = self._ask(ADD, message)
+            except _Lost:
+                status = REFUSED
+            if status != DONE:
+                del self._since[at]
+                return False
+        return True
 
 
 class _Child:
@@ -202,23 +216,22 @@ class _Child:
 
     def __init__(self, command: list[str], packing: Packing, seconds: float) -> None:
         self._limit = frame_bytes(Kind.SUM, packing)
+        self._file = _memory_file()
+        descriptor = self._file.fileno()
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and code
-                command,
+                [*command, str(descriptor)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                pass_fds=[descriptor],
                 env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
                 cwd="/",
                 bufsize=0,
             )
         except OSError:
+            self._file.close()
             raise _Lost from None
-        for pipe in self._pipes():
-            os.set_blocking(pipe.fileno(), False)
-            if SET_PIPE_SIZE is not None:
-                with suppress(OSError):  # the system's limit: smaller pieces do as well
-                    fcntl.fcntl(pipe.fileno(), SET_PIPE_SIZE, PIPE_BYTES)
         scheme = packing.scheme.number
         setup = SETUP.pack(scheme, packing.size, packing.bits, packing.clients, seconds)
         try:
@@ -228,28 +241,24 @@ class _Child:
             raise
 
     def ask(self, operation: int, body: bytes, seconds: float) -> tuple[int, bytes]:
-        """Status and body of the reply."""
+        """Status and body of the reply. Bodies stand in the file, which neither side maps: who
+        shortens it then gives the other an error, and no signal."""
         deadline = time.monotonic() + seconds
         to, out = self._pipes()
-        parts = [memoryview(HEADER.pack(operation, len(body))), memoryview(body)]
-        reply = bytearray()
-        with selectors.DefaultSelector() as selector:
-            selector.register(to, selectors.EVENT_WRITE)
-            selector.register(out, selectors.EVENT_READ)
-            while (size := self._size(reply)) is None or len(reply) < size:
-                ready = selector.select(deadline - time.monotonic())
-                if not ready or time.monotonic() > deadline:
-                    raise _Lost
-                for key, _ in ready:
-                    if key.fileobj is out:
-                        reply += _received(out)
-                    else:
-                        parts = _after(parts, _sent(to, parts))
-                        if not parts:
-                            selector.unregister(to)
-        if len(reply) != size or parts:
+        try:
+            left = memoryview(body)
+            while left:
+                left = left[os.pwrite(self._file.fileno(), left, len(body) - len(left)) :]
+            os.write(to.fileno(), HEADER.pack(operation, len(body)))  # a pipe takes it at once
+            status, size = HEADER.unpack(self._header(out, deadline))
+            if status not in (DONE, REFUSED) or size > self._limit:
+                raise _Lost
+            reply = os.pread(self._file.fileno(), size, 0)
+        except OSError:
+            raise _Lost from None
+        if len(reply) != size:
             raise _Lost
-        return reply[0], bytes(memoryview(reply)[HEADER.size :])
+        return status, reply
 
     def is_dead(self) -> bool:
         return self._process.poll() is not None
@@ -257,17 +266,21 @@ class _Child:
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
-        for pipe in self._pipes():
-            pipe.close()
+        for end in (*self._pipes(), self._file):
+            end.close()
 
-    def _size(self, reply: bytearray) -> int | None:
-        """Bytes of the whole reply, once its header is there."""
-        if len(reply) < HEADER.size:
-            return None
-        status, size = HEADER.unpack_from(reply)
-        if status not in (DONE, REFUSED) or size > self._limit:
-            raise _Lost
-        return HEADER.size + int(size)
+    def _header(self, out: IO[bytes], deadline: float) -> bytes:
+        header = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(out, selectors.EVENT_READ)
+            while len(header) < HEADER.size:
+                left = deadline - time.monotonic()
+                if left <= 0 or not selector.select(left):
+                    raise _Lost
+                if not (data := os.read(out.fileno(), HEADER.size - len(header))):
+                    raise _Lost
+                header += data
+        return header
 
     def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
         to, out = self._process.stdin, self._process.stdout
@@ -276,33 +289,8 @@ class _Child:
         return to, out
 
 
-def _received(out: IO[bytes]) -> bytes:
-    try:
-        data = os.read(out.fileno(), PIPE_BYTES)
-    except BlockingIOError:
-        return b""
-    except OSError:
-        raise _Lost from None
-    if not data:
-        raise _Lost
-    return data
-
-
-def _after(parts: list[memoryview], sent: int) -> list[memoryview]:
-    """What is left of `parts` when so many bytes of them are gone."""
-    left = []
-    for part in parts:
-        gone = min(sent, len(part))
-        sent -= gone
-        if gone < len(part):
-            left.append(part[gone:])
-    return left
-
-
-def _sent(to: IO[bytes], parts: list[memoryview]) -> int:
-    try:
-        return os.writev(to.fileno(), parts)
-    except BlockingIOError:
-        return 0
-    except OSError:
-        raise _Lost from None
+def _memory_file() -> IO[bytes]:
+    """In memory where the system has such files, else on the disk, under no name."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("tacit"), "w+b", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)

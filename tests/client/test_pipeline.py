@@ -13,9 +13,15 @@ from tacit.client.policy import Policy
 from tacit.client.trainer import Arrays
 from tacit.crypto.codec import Codec
 from tacit.crypto.errors import ParameterError
+from tacit.crypto.vector import Difference
 
 MODEL: Arrays = {"w": np.ones((2, 3), np.float32), "b": np.array(2.0), "n": np.array([7, 8])}
 OPEN = Policy()
+
+
+def flat(given: Contribution) -> np.ndarray:
+    """The update as one array, clipped or not."""
+    return given.update.whole() if isinstance(given.update, Difference) else given.update
 
 
 def record(arrays: Arrays) -> ArrayRecord:
@@ -31,7 +37,7 @@ def reply(arrays: Arrays | None = None, **metrics: Any) -> RecordDict:
 def test_an_update_is_the_difference_in_the_models_order() -> None:
     trained = {"w": MODEL["w"] + np.float32(0.5), "b": np.array(1.0), "n": np.array([8, 10])}
     given = contribution(reply(trained, loss=0.25, accuracy=0.5), MODEL, "num-examples", OPEN)
-    np.testing.assert_array_equal(given.update, [0.5] * 6 + [-1.0] + [1.0, 2.0])
+    np.testing.assert_array_equal(flat(given), [0.5] * 6 + [-1.0] + [1.0, 2.0])
     assert given.names == ("accuracy", "loss")
     np.testing.assert_array_equal(given.metrics, [0.5, 0.25])
     assert given.weight == 10.0
@@ -99,13 +105,13 @@ def test_the_owners_norm_holds_whatever_was_trained(step: list[float], norm: flo
         {"a": record({"w": np.array(step)}), "m": MetricRecord({"num-examples": 1})}
     )
     given = contribution(trained, model, "num-examples", Policy(max_norm=norm))
-    before, after = np.linalg.norm(step), np.linalg.norm(given.update)
+    before, after = np.linalg.norm(step), np.linalg.norm(flat(given))
     assert after <= norm * (1 + 1e-12)
     if before <= norm:
-        np.testing.assert_array_equal(given.update, step)
+        np.testing.assert_array_equal(flat(given), step)
     else:
         # Scaled down, not turned: |after - before * norm / |before|| is rounding alone.
-        np.testing.assert_allclose(given.update, np.array(step) * (norm / before), rtol=1e-12)
+        np.testing.assert_allclose(flat(given), np.array(step) * (norm / before), rtol=1e-12)
 
 
 def test_an_update_that_is_not_finite_is_refused_with_and_without_a_norm() -> None:

@@ -16,7 +16,7 @@ from tests.strategies import RANGES, two_models
 def test_a_difference_leads_from_one_model_to_the_other(models: tuple[Arrays, Arrays]) -> None:
     old, new = models
     layout = Layout.of(old)
-    update = layout.difference(new, old)
+    update = layout.difference(new, old).whole()
     assert update.shape == (layout.size,)
     assert update.dtype == np.float64
     wanted = [new[name].astype("f8").ravel() - old[name].astype("f8").ravel() for name in old]
@@ -101,7 +101,7 @@ def test_byte_order_and_memory_order_are_no_part_of_a_model() -> None:
     turned = {"w": np.asfortranarray(plain["w"].astype(">f4"))}
     assert Layout.of(turned) == Layout.of(plain)
     assert model_digest(turned) == model_digest(plain)
-    assert Layout.of(plain).difference(turned, plain).tolist() == [0.0] * 6
+    assert Layout.of(plain).difference(turned, plain).whole().tolist() == [0.0] * 6
 
 
 _LONE = np.array([1.0, 2.0], "f4")
@@ -154,3 +154,15 @@ def test_the_ranges_of_these_tests_are_exact() -> None:
     for code, (low, high, denominator) in RANGES.items():
         for number in (low, high, low + 1, high - 1):
             assert float(np.array(number / denominator).astype(code)) == number / denominator
+
+
+@given(two_models(), st.integers(1, 7))
+def test_a_difference_is_the_same_in_pieces_of_any_size(
+    models: tuple[Arrays, Arrays], size: int
+) -> None:
+    new, old = models
+    difference = Layout.of(old).difference(new, old)
+    pieces = [piece.copy() for piece in difference.chunks(size)]
+    assert all(len(piece) == size for piece in pieces[:-1])
+    assert np.array_equal(np.concatenate([np.zeros(0), *pieces]), difference.whole())
+    assert difference.shape == difference.whole().shape

@@ -1,0 +1,80 @@
+"""A device's part in a sum: to contribute to it, and to open it.
+
+    GroupKey ─ contribute ─> bytes       ... added up by a `Summer`, somewhere ...
+             └ open_sum   <─ bytes ─> ring elements, for `Codec.decode`
+
+**A group's key is good until `open_sum` first refuses.** What it refuses is the server's doing or
+an accident, and a server that may go on trying learns a bit about the key each time (see `tags`).
+So whoever stores the key takes it off the shelf first and puts it back after a sum that held, as
+`tacit.client.rounds` does with states; without it a device contributes nothing, until a new epoch.
+
+Who calls this has checked the session, contributes once to each, and opens the sum of one set for
+each: that one which the committee attested. Two sets that differ by a device give that device away.
+"""
+
+import numpy as np
+
+from tacit.crypto.errors import MalformedMessage, ParameterError, ProtocolError
+from tacit.crypto.he.bfv import decrypt, encrypt
+from tacit.crypto.he.keys import Consortium, GroupKey
+from tacit.crypto.he.packing import Packing
+from tacit.crypto.he.tags import TAGS, check, tag
+from tacit.crypto.secagg.session import DIGEST_BYTES
+from tacit.crypto.vector import Ring
+
+STAGE = "open"
+
+
+def contribute(
+    group: GroupKey,
+    consortium: Consortium,
+    packing: Packing,
+    session: bytes,
+    device: int,
+    encoded: Ring,
+) -> bytes:
+    """One device's vector, packed, tagged and encrypted. `session` is the session's id.
+
+    Raises ParameterError for a vector that does not fit the packing, or a key of another epoch.
+    """
+    _check(group, consortium, packing, session)
+    if device not in consortium.devices:
+        raise ParameterError(f"device {device} is not a member")
+    slots = packing.pack(encoded)
+    tags = tag(group.tag_secret, session, device, slots, packing.scheme.plain)
+    return encrypt(group.key, packing, np.concatenate([slots, tags]))
+
+
+def open_sum(
+    group: GroupKey,
+    consortium: Consortium,
+    packing: Packing,
+    session: bytes,
+    survivors: tuple[int, ...],
+    total: bytes,
+) -> Ring:
+    """The sum of the vectors of exactly `survivors`, the attested set: elements mod 2**bits.
+
+    Raises ProtocolError for everything else that may come, and then the key is to be used no more.
+    """
+    _check(group, consortium, packing, session)
+    if list(survivors) != sorted(set(survivors)) or not set(survivors) <= set(consortium.devices):
+        raise ProtocolError("survivors are not part of the consortium", sender=0, stage=STAGE)
+    count, slots = decrypt(group.key, packing, total, stage=STAGE)
+    if count != len(survivors):
+        raise MalformedMessage(
+            f"a sum of {count} for {len(survivors)} survivors", sender=0, stage=STAGE
+        )
+    words = slots[: packing.words]
+    tags = slots[packing.words : packing.words + TAGS]
+    check(group.tag_secret, session, survivors, words, tags, packing.scheme.plain)
+    return packing.unpack(words)
+
+
+def _check(group: GroupKey, consortium: Consortium, packing: Packing, session: bytes) -> None:
+    if group.epoch != consortium.epoch:
+        raise ParameterError("a key of another epoch")
+    if packing.scheme != consortium.scheme:
+        raise ParameterError(f"a packing for {packing.scheme.name}")
+    if len(session) != DIGEST_BYTES:
+        raise ParameterError(f"a session's id has {DIGEST_BYTES} bytes")
