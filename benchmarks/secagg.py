@@ -38,6 +38,7 @@ from benchmarks.shared.comparison import (  # noqa: E402
     crowd_rows,
     default_rows,
     drawing,
+    encrypted_rows,
     large_rows,
     memory_rows,
     typical,
@@ -146,6 +147,8 @@ def measure_all(quick: bool, crowd: bool, report: Report) -> list[tuple[Task, Co
     if not quick:
         strict = Task(TACIT, 50, length, 0.1, rounds=ROUNDS, terms="default")
         report.table(*default_rows(strict, report.measured(strict)))
+        lattice = replace(compared[-1][0], terms="lattice")
+        report.table(*encrypted_rows(lattice, report.measured(lattice), compared[-1][1]))
     return compared
 
 

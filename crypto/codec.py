@@ -152,8 +152,8 @@ class Codec:
         `rand` is 32 fresh random bytes, the key of the dither's `KeyStream`: two bytes for each
         coordinate of the update, in order, little-endian. `metrics` may be shorter than the slots:
         the rest are 0. Raises ParameterError for a coordinate above its bound or not finite, or a
-        weight outside 0 < weight <= max_weight. The error quotes the value, so it is for the
-        device's own log and never for the server.
+        weight outside 0 < weight <= max_weight, or so small that it rounds to 0. The error quotes
+        the value, so it is for the device's own log and never for the server.
         """
         if update.shape != (self.length,) or metrics.ndim != 1 or metrics.size > self.metrics:
             raise ParameterError(
@@ -163,6 +163,10 @@ class Codec:
             raise ParameterError(
                 f"weight {weight:g} is outside 0 < weight <= {self.max_weight:g} (max_weight)"
             )
+        if (
+            steps := round(weight * self.weight_scale)
+        ) == 0:  # it would add to the mean for nothing
+            raise ParameterError(f"weight {weight:g} is no step of {1 / self.weight_scale:g}")
         share = weight / self.max_weight
         out = np.empty(self.size, self.dtype)
         self._encode_update(update, self.scale * share, rand, out[: self.length])
@@ -171,7 +175,7 @@ class Codec:
         slots[: metrics.size] = metrics
         high, low = self._digits(slots * share)
         out[self.length : -TAIL] = np.concatenate([high, low])
-        out[-2] = round(weight * self.weight_scale)
+        out[-2] = steps
         out[-1] = 1
         return out
 

@@ -68,6 +68,21 @@ def default_rows(task: Task, found: Cost | None) -> tuple[str, list[Row]]:
     return title, _by_itself(task, found)
 
 
+def encrypted_rows(task: Task, found: Cost | None, costs: Costs) -> tuple[str, list[Row]]:
+    """An encrypted sum beside Flower's masks, in `costs`, of as many devices; with its title."""
+    if found is None:
+        return "", []
+    rows = _by_itself(task, found)
+    if FLOWER in costs:
+        theirs = costs[FLOWER]
+        rows.append(Row("client: Flower / Tacit", theirs.client / found.client, "x"))
+        rows.append(Row("server: Flower / Tacit", theirs.server / found.server, "x"))
+    if PLAIN in costs:
+        rows.append(Row("server: Tacit / plain", found.server / costs[PLAIN].server, "x"))
+    open_ = f"{found.threshold} of {found.holders} open"
+    return f"Encrypted under lattice keys: {case_name(task)}, {open_}", rows
+
+
 def crowd_rows(task: Task, found: Cost | None) -> tuple[str, list[Row]]:
     """A sum of many devices in one process, with its title."""
     if found is None:

@@ -16,10 +16,11 @@ from tacit.client.device import Device
 from tacit.client.policy import Policy
 from tacit.client.vault import ContextVault
 from tacit.crypto.identity import KEY_BYTES, Identity, Member, Roster
+from tacit.server.encrypted import Encrypted
 from tacit.server.events import Event, SumFailed
 from tacit.server.flower import identity
 from tacit.server.grid import SecureGrid
-from tacit.server.pairwise import Pairwise, Shape
+from tacit.server.pairwise import Pairwise, SecureSum, Shape
 
 WEIGHT = "num-examples"
 FOREVER = (1 << 63) - 1
@@ -29,7 +30,7 @@ FOREVER = (1 << 63) - 1
 class Terms:
     """What the server asks for and what the devices agree to."""
 
-    protocol: Pairwise
+    protocol: SecureSum
     policy: Policy
 
     def shape(self, devices: int) -> Shape:
@@ -49,6 +50,11 @@ TERMS = {
     "default": Terms(_asking(), Policy()),
     # One in ten in league with the server, and the promise kept but for a chance of 2**-40.
     "crowd": Terms(_asking(corrupt=0.1, drop=0.2), Policy(corrupt=0.1)),
+    # Nobody masks: a lattice key for each device, of which the same 11 of 21 open the sum.
+    "lattice": Terms(
+        Encrypted(bound=0.5, max_weight=HEAVIEST, metrics=1, corrupt=0.0, seats=21),
+        Policy(corrupt=0.0),
+    ),
     "three": Terms(_asking(corrupt=0.0, min_survivors=3), Policy(corrupt=0.0)),
 }
 

@@ -72,6 +72,7 @@ def crowds(draw: st.DrawFn) -> tuple[Codec, list[Given]]:
         update = draw(st.lists(within(codec.bound), min_size=3, max_size=3))
         metrics = draw(st.lists(within(codec.metric_bound), max_size=2))
         weight = draw(st.sampled_from([1.0, 0.5]) | st.floats(0.01, 1.0)) * codec.max_weight
+        weight = max(weight, 1 / codec.weight_scale)  # or it rounds to 0, and is refused
         inputs.append((np.array(update), np.array(metrics), weight, draw(rands)))
     return codec, inputs
 
@@ -397,3 +398,11 @@ def outwards(rand: bytes, sign: int) -> bool:
     """Whether the first dither takes 1/255 up to 1, or -1/255 down to -1."""
     first = int.from_bytes(stream(rand, 2), "little")
     return (sign * round(Fraction(1 << 16, 255)) + first) >> 16 == sign
+
+
+def test_a_weight_that_rounds_to_nothing_is_refused() -> None:
+    codec = Codec(3, 64, 2, bound=0.001, metric_bound=0.001, max_weight=0.5, bits=8)
+    assert codec.weight_scale == 2
+    with pytest.raises(ParameterError, match=r"weight 0\.25 is no step of 0\.5"):
+        codec.encode(np.zeros(3), np.zeros(0), 0.25, bytes(32))
+    assert codec.encode(np.zeros(3), np.zeros(0), 0.5, bytes(32))[-2] == 1
