@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from tacit.app.config import Settings
+from tacit.app.config import Secure, Settings
 from tacit.app.material import material, trainer_for
 from tacit.crypto.errors import ParameterError, PolicyRefusal, TacitError, TooFewClients
 from tacit.crypto.identity import SIGNATURE_BYTES, RunKey
@@ -14,6 +14,9 @@ from tacit.server.pairwise import Binding
 from tacit.simulations.data.dataset import take
 from tacit.simulations.engine.faults import check_devices
 
+# Settings under secure that a protocol has no use for.
+UNUSED = {"lattice": ("precision", "degree"), "pairwise": ("parameters",)}
+
 
 def check(settings: Settings) -> None:
     """Load everything a run needs and try what it will do. Raises ParameterError that says what
@@ -22,6 +25,7 @@ def check(settings: Settings) -> None:
         raise ParameterError("a run needs safetensors: pip install 'tacit[sim]'")
     check_devices(settings.fault_plan, settings.data.devices)
     strategy = settings.strategy
+    _check_unused(settings.secure)
     if settings.secure.protocol != "plain":
         _check_cohort(settings, "strategy.fraction_train", strategy.fraction_train)
         if strategy.fraction_evaluate:
@@ -35,6 +39,15 @@ def check(settings: Settings) -> None:
             "raise it, or set strategy.fraction_evaluate to 0"
         )
     _check_model(settings)
+
+
+def _check_unused(secure: Secure) -> None:
+    """What is set and does nothing was meant to do something."""
+    for key in UNUSED.get(secure.protocol, ()):
+        if getattr(secure, key) != getattr(Secure(), key):
+            raise ParameterError(
+                f"secure.{key} means nothing with secure.protocol = {secure.protocol}: leave it out"
+            )
 
 
 def _check_cohort(settings: Settings, key: str, share: float) -> None:

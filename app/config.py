@@ -187,6 +187,7 @@ class PolicySettings(_Section):
     )
     max_norm: float = Field(0.0, ge=0, description="largest L2 norm of an update; 0 is any")
     hybrid: bool = Field(False, description="no sum without ML-KEM: see secure.hybrid")
+    lattice: bool = Field(False, description="sums under lattice keys too: see secure.protocol")
 
     def policy(self, *, plain: bool) -> Policy:
         """The devices' policy. `plain` devices answer outside secure sums too."""
@@ -198,6 +199,7 @@ class PolicySettings(_Section):
             max_norm=self.max_norm or None,
             plain=plain,
             hybrid=self.hybrid,
+            lattice=self.lattice,
         )
 
 

@@ -23,6 +23,8 @@ class Policy:
     max_norm        largest L2 norm an update may have; longer ones are scaled down. None: as it is
     plain           whether anything is ever answered outside a secure sum
     hybrid          whether a sum must stand up to a later quantum computer: secrets of ML-KEM too
+    lattice         whether sums under lattice keys are joined, a protocol that is new: see
+                    `docs/security.md`, Encrypted sums
     """
 
     min_cohort: int = 3
@@ -33,6 +35,7 @@ class Policy:
     max_norm: float | None = None
     plain: bool = False
     hybrid: bool = False
+    lattice: bool = False
 
     def __post_init__(self) -> None:
         if self.min_cohort < 2 or self.min_survivors < 2:
@@ -56,6 +59,7 @@ class Policy:
             min(norms, default=None),
             self.plain and other.plain,
             self.hybrid or other.hybrid,
+            self.lattice and other.lattice,
         )
 
     def check(self, session: Session, roster: Roster) -> None:
@@ -63,6 +67,10 @@ class Policy:
 
         `roster` is the one that the session names.
         """
+        if session.lattice and not self.lattice:
+            raise PolicyRefusal(
+                "a sum under lattice keys: this device's owner does not allow it (policy.lattice)"
+            )
         cohort = len(session.cohort)
         if cohort < self.min_cohort:
             raise PolicyRefusal(f"a cohort of {cohort}, this device asks for {self.min_cohort}")

@@ -149,11 +149,11 @@ class Codec:
     ) -> Ring:
         """One contribution as ring elements, shape (size,), not reduced above `bits`.
 
-        `rand` is 32 fresh random bytes, the key of the dither's `KeyStream`: two bytes for each
-        coordinate of the update, in order, little-endian. `metrics` may be shorter than the slots:
-        the rest are 0. Raises ParameterError for a coordinate above its bound or not finite, or a
-        weight outside 0 < weight <= max_weight, or so small that it rounds to 0. The error quotes
-        the value, so it is for the device's own log and never for the server.
+        `rand` is 32 secret bytes for this vector only, the key of the dither's `KeyStream`: two
+        bytes for each coordinate of the update, in order, little-endian. `metrics` may be shorter
+        than the slots: the rest are 0. Raises ParameterError for a coordinate above its bound or
+        not finite, or a weight outside 0 < weight <= max_weight, or so small that it rounds to 0.
+        The error quotes the value, so it is for the device's own log and never for the server.
         """
         if update.shape != (self.length,) or metrics.ndim != 1 or metrics.size > self.metrics:
             raise ParameterError(

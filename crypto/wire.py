@@ -225,6 +225,11 @@ def fold(total: Ring, data: bytes | memoryview, bits: int) -> None:
             np.add(into, _row(tile[:, : into.size], place, scratch[:, : into.size]), into)
 
 
+def check_packed(data: bytes | memoryview, count: int, bits: int) -> None:
+    """Raises ValueError, as `unpack` and `fold` do, unless these are `count` packed elements."""
+    _words(data, count, bits)
+
+
 def _words(data: bytes | memoryview, count: int, bits: int) -> Ring:
     """The words of packed data, rows by columns, once length and appended zeros are checked."""
     if len(data) != packed_size(count, bits):

@@ -13,8 +13,9 @@ from tacit.server.pairwise import SecureSum, Shape
 class Encrypted(SecureSum):
     """Sums of vectors that each device encrypts under a one-time lattice key of its own.
 
-    There are no neighbours: what a device does hardly grows with the cohort, nor what the server
-    does with those who drop out. `parameters` names the set, which also says how many bits a
+    There are no neighbours, and who drops out costs the server nothing. A device deals a key to
+    each committee member, and a member holds one of each device, so a drawn committee keeps both
+    small. `parameters` names the set, which also says how many bits a
     coordinate has: see `tacit.crypto.lattice.sets`. The rest is what a `SecureSum` has.
     """
 

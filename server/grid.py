@@ -6,12 +6,13 @@ the mean metrics, the total weight. A strategy that needs only the mean cannot t
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from tacit.crypto.errors import ProtocolError, TacitError, TooFewClients
+from tacit.crypto.errors import ParameterError, ProtocolError, TacitError, TooFewClients
 from tacit.crypto.identity import KEY_BYTES, Roster, RunKey, agree
 from tacit.crypto.secagg import stages
 from tacit.crypto.secagg.capsules import MAX_PAIRS, Exchange, Pairs
@@ -59,6 +60,7 @@ class SecureGrid(WrappedGrid):
         self._keys: dict[int, RunKey] = {}  # by node
         self._pairs = Pairs()  # of a hybrid run
         self._most_online = 0
+        self._asked: set[int] = set()  # nodes that were asked to enrol with this roster
         self._banned: set[int] = set()  # devices whose shares did not hold
 
     def send_and_receive(
@@ -124,6 +126,7 @@ class SecureGrid(WrappedGrid):
         if online > self._most_online:
             self._most_online = online
             self._keys.clear()
+            self._asked.clear()
         return simulated_roster(self._most_online)
 
     def _session(
@@ -132,22 +135,28 @@ class SecureGrid(WrappedGrid):
         """The sum that this exchange asks for, among those of its nodes that are enrolled."""
         model = broadcast.model
         keys = {device: self._keys[node] for device, node in nodes.items()}
-        asked = {self._number(node) for node in broadcast.nodes}
-        return self.protocol.session(
-            self.run.run_id,
-            broadcast.round,
-            purpose,
-            [key for device, key in keys.items() if device in asked],
-            roster,
-            {device: key for device, key in keys.items() if device not in asked},
-            Layout.of(model).size if purpose is Purpose.TRAIN else 0,
-            Binding(
-                model_digest(model),
-                stages.config_digest(
-                    dict(broadcast.config), self._weight_key, broadcast.kind, [*broadcast.content]
-                ),
-            ),
+        asked = self._devices(broadcast.nodes)
+        length = Layout.of(model).size if purpose is Purpose.TRAIN else 0
+        config = stages.config_digest(
+            dict(broadcast.config), self._weight_key, broadcast.kind, [*broadcast.content]
         )
+        with _this_cohort():
+            return self.protocol.session(
+                self.run.run_id,
+                broadcast.round,
+                purpose,
+                [key for device, key in keys.items() if device in asked],
+                roster,
+                {device: key for device, key in keys.items() if device not in asked},
+                length,
+                Binding(model_digest(model), config),
+            )
+
+    def _seats(self, devices: int, roster: Roster) -> int:
+        """The seats of a committee for so many devices, some of which may be no members."""
+        with _this_cohort():
+            members = len(roster.members)
+            return self.protocol.shape(min(devices, members), members).seats
 
     def _nodes(self, roster: Roster) -> dict[int, int]:
         """The node of every device that is enrolled in this run, still a member, and has not lied.
@@ -163,11 +172,13 @@ class SecureGrid(WrappedGrid):
         """Enrol the nodes of the cohort, and of the committee, that are not enrolled in this run.
 
         Which device is on which node the server learns by this alone, so where a committee is drawn
-        all nodes are asked, once.
+        all nodes are asked: those that are not in the cohort once, since the silent among them
+        would hold up every sum.
         """
         asked = list(broadcast.nodes)
-        if self.protocol.shape(len(asked), len(roster.members)).seats:
-            asked += sorted(set(self.inner.get_node_ids()) - set(asked))
+        if self._seats(len(asked), roster):
+            asked += sorted(set(self.inner.get_node_ids()) - set(asked) - self._asked)
+        self._asked.update(asked)
         hybrid = {stages.HYBRID: True} if self.protocol.hybrid else {}
         content = _record({stages.ROSTER: roster.encode(), **hybrid})
         fresh = {node: content for node in asked if node not in self._keys}
@@ -205,9 +216,8 @@ class SecureGrid(WrappedGrid):
         Pairs that share none yet are asked to: all of them in the first round, later those of
         devices that were not there or enrolled anew. Whoever misses a stage is left out.
         """
-        parties = {self._number(node) for node in broadcast.nodes} & nodes.keys()
-        seats = self.protocol.shape(len(parties), len(roster.members)).seats
-        parties |= set(roster.drawn(seats)) & nodes.keys()
+        parties = self._devices(broadcast.nodes) & nodes.keys()
+        parties |= set(roster.drawn(self._seats(len(parties), roster))) & nodes.keys()
         left, at_once = sorted(parties), max(1, MAX_PAIRS // len(parties))
         for start in range(0, len(parties), at_once):
             keys = [self._keys[nodes[device]] for device in left]
@@ -294,11 +304,16 @@ class SecureGrid(WrappedGrid):
             if answer.refused and stages.NOT_ENROLLED in answer.reason:
                 # It lost its run key (a restart, another run): let it enrol again.
                 self._keys.pop(answer.node, None)
+                self._asked.discard(answer.node)
 
     def _ban(self, round: int, stage: str, device: int, reason: str) -> None:
         if device:  # 0 is this server: nobody to leave out
             self._banned.add(device)
             self._on_event(LeftOut(round, stage, device, reason))
+
+    def _devices(self, nodes: Iterable[int]) -> set[int]:
+        """The devices on these nodes, of those that are enrolled."""
+        return {self._keys[node].device for node in nodes if node in self._keys}
 
     def _number(self, node: int) -> int:
         """The device on a node; before it has enrolled, the node's own number."""
@@ -349,6 +364,15 @@ def _record(fields: Mapping[str, bytes | bool]) -> RecordDict:
 
 def _array_record(arrays: Arrays) -> ArrayRecord:
     return ArrayRecord({name: Array(array) for name, array in arrays.items()})
+
+
+@contextmanager
+def _this_cohort() -> Iterator[None]:
+    """A cohort that nothing protects is one sum that fails; the next one may be another."""
+    try:
+        yield
+    except ParameterError as unsafe:
+        raise TooFewClients(str(unsafe)) from None
 
 
 def _now() -> int:

@@ -97,6 +97,8 @@ class SecureSum(ABC):
 
     def _shape(self, devices: int, roster: int, degree: int | None) -> Shape:
         """`shape` of a graph of this degree, None: of the least that will do."""
+        if self.min_survivors is not None:
+            _check_cohort(devices, self.min_survivors)
         whole = threshold_for(devices, math.floor(self.corrupt * devices))
         shape = Shape(devices - 1, 0, whole, max(2, whole))
         if devices > COMPLETE and None in (degree, self.seats):
@@ -112,8 +114,7 @@ class SecureSum(ABC):
             shape = replace(shape, seats=seats, threshold=threshold_for(seats, corrupt))
         if self.min_survivors is not None:
             shape = replace(shape, min_survivors=self.min_survivors)
-        if devices < shape.min_survivors:
-            raise TooFewClients(f"a cohort of {devices}, at least {shape.min_survivors} needed")
+        _check_cohort(devices, shape.min_survivors)
         return shape
 
     def _drop(self, devices: int) -> float:
@@ -171,6 +172,11 @@ class SecureSum(ABC):
             model=binding.model,
             config=binding.config,
         )
+
+
+def _check_cohort(devices: int, least: int) -> None:
+    if devices < least:
+        raise TooFewClients(f"a cohort of {devices}, at least {least} needed")
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ TERMS = {
     # Nobody masks: a lattice key for each device, of which the same 11 of 21 open the sum.
     "lattice": Terms(
         Encrypted(bound=0.5, max_weight=HEAVIEST, metrics=1, corrupt=0.0, seats=21),
-        Policy(corrupt=0.0),
+        Policy(corrupt=0.0, lattice=True),
     ),
     "three": Terms(_asking(corrupt=0.0, min_survivors=3), Policy(corrupt=0.0)),
 }

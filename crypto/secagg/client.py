@@ -1,4 +1,4 @@
-"""The device's side of a masked sum, one frozen state per stage.
+"""The device's side of a secure sum, one frozen state per stage.
 
     enrol ─> Enrolled ─┬─ report ──> Reported ─attest─> Attested ─reveal─> (end)
                        └─ witness ──────┘
@@ -98,7 +98,8 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Attested:
-    """One set of survivors is signed; its shares may be opened: `opened` of a `Shares`."""
+    """One set of survivors is signed; its shares may be opened: `opened` of a `Shares`. In an
+    encrypted sum it has no rows if some survivor's share did not open."""
 
     session: Session
     device: int
@@ -333,19 +334,31 @@ def attest(
     digest = survivors_digest(session.id, survivors)
     signature = identity.sign(labels.SURVIVORS, digest)
     together = np.concatenate(opened)
-    if session.lattice:  # of one device's key we give no share, only of the sum of all
-        together = lattice_keys.add(together.view("<u2"))[None].astype("<u2").view(np.uint8)
+    if session.lattice:
+        together = _summed(together, bad)
     attested = Attested(session, me, survivors, together)
     return attested, Attestation(me, tuple(bad), signature)
+
+
+def _summed(shares: Octets, bad: Sequence[int]) -> Octets:
+    """Our share of the sum of all survivors' keys, (1, share bytes); no row without all of theirs.
+
+    Were those left out that did not open, a server that spoils boxes could have the sum of any few
+    keys opened, or a single one.
+    """
+    added = lattice_keys.add(shares.view("<u2"))[None].astype("<u2").view(np.uint8)
+    return added[:0] if bad else added
 
 
 def reveal(state: Attested, roster: Roster, request: RevealRequest) -> Shares:
     """Open our shares for the set we signed, once at least `threshold` members signed the same.
 
-    Raises ProtocolError if the signatures are too few, repeated, by strangers, or not valid, or if
-    the roster is not the session's.
+    Raises ProtocolError if the signatures are too few, repeated, by strangers, or not valid, if the
+    roster is not the session's, or if we have no share of an encrypted sum of all of them.
     """
     session = state.session
+    if session.lattice and not len(state.opened):
+        raise ProtocolError("we lack a share of some survivor's key", sender=0, stage="reveal")
     if request.session != session.id:
         raise ProtocolError("reveal is for another session", sender=0, stage="reveal")
     if roster.digest() != session.roster:

@@ -14,7 +14,7 @@ import numpy as np
 
 from tacit.crypto import labels, shamir
 from tacit.crypto.codec import Mean, Ring
-from tacit.crypto.errors import ProtocolError, TooFewClients
+from tacit.crypto.errors import ProtocolError, TacitError, TooFewClients
 from tacit.crypto.lattice import keys as lattice_keys
 from tacit.crypto.lattice.cipher import open_sum
 from tacit.crypto.prg import add_masks
@@ -45,7 +45,8 @@ class Opened:
     """An opened sum. `bad` are survivors whose shares did not hold: leave them out from now on.
 
     They are named by so many committee members that one of these must be honest; a word of fewer
-    could be slander. `liars` are committee members whose shares were wrong, and did no harm.
+    could be slander. `liars` are committee members whose shares of an encrypted sum's key were
+    wrong beyond doubt, and did no harm.
     """
 
     mean: Mean
@@ -137,14 +138,21 @@ class Revealing(ABC):
         return Opened(mean, closed.metrics, closed.survivors, bad, liars)
 
     def _guilty(self, dealer: int) -> bool:
-        """Whether at least one honest member says that the dealer's shares do not hold.
-
-        A threshold t for a committee of c allows for fewer than 2t - c corrupt members
-        (`threshold_for`), so that many accusers are not all of them liars.
-        """
-        session = self.closed.session
+        """Whether at least one honest member says that the dealer's shares do not hold."""
         accusers = sum(dealer in bad for bad in self._bad.values())
-        return accusers >= 2 * session.threshold - session.committee_size
+        return accusers > self._most_corrupt
+
+    @property
+    def _most_corrupt(self) -> int:
+        """Committee members that may be corrupt: fewer than 2t - c (`threshold_for`)."""
+        session = self.closed.session
+        return 2 * session.threshold - session.committee_size - 1
+
+    def _too_few(self, dealer: int, held: str) -> TacitError:
+        """Why too few shares are held: the dealer's doing, or nobody's that can be named."""
+        if self._guilty(dealer):
+            return ProtocolError("dealt shares that do not hold", sender=dealer, stage="reveal")
+        return TooFewClients(f"{held}, {self.closed.session.threshold} needed (threshold)")
 
 
 class MaskRevealing(Revealing):
@@ -224,13 +232,7 @@ class MaskRevealing(Revealing):
         for dealer in self.closed.survivors:
             good = [m for m in sorted(self._shares) if dealer not in self._bad[m]][:threshold]
             if len(good) < threshold:
-                if self._guilty(dealer):
-                    raise ProtocolError(
-                        "dealt shares that do not hold", sender=dealer, stage="reveal"
-                    )
-                raise TooFewClients(
-                    f"{len(good)} good shares of device {dealer}, {threshold} needed (threshold)"
-                )
+                raise self._too_few(dealer, f"{len(good)} good shares of device {dealer}")
             groups.setdefault(tuple(good), []).append(dealer)
         return groups
 
@@ -269,10 +271,10 @@ class KeyRevealing(Revealing):
     def open(self, rand: bytes) -> Opened:
         """Combine the key of the sum, decrypt, decode.
 
-        Of m shares up to (m - threshold) // 2 wrong ones are found and left out, and who gave them
-        is named in `Opened.liars`. Raises TooFewClients if too few are left, and ProtocolError for
-        a dealer whose boxes kept that many members from having one, or if shares disagree beyond
-        repair.
+        Of m shares up to (m - threshold) // 2 wrong ones are found and left out; who gave them is
+        named in `Opened.liars` if that is certain. Raises TooFewClients if too few are left, and
+        ProtocolError for a dealer whose boxes kept that many members from having one, or if shares
+        disagree beyond repair.
         """
         session, scheme = self.closed.session, self.closed.session.scheme
         assert scheme is not None
@@ -284,21 +286,29 @@ class KeyRevealing(Revealing):
         if wrong is None:
             raise ProtocolError("shares of the key disagree", sender=0, stage="reveal")
         liars = tuple(m for m in members if session.point(m) in wrong)
+        if not self._certain(len(members), len(liars)):
+            liars = ()
         good = [at for at, point in enumerate(points) if point not in wrong][: session.threshold]
         key = lattice_keys.combine([points[at] for at in good], shares[good])
         total = open_sum(scheme, session.public_seed, key, self.closed.total, session.codec.size)
         return self._decoded(total, liars)
 
+    def _certain(self, shares: int, wrong: int) -> bool:
+        """Whether the shares that were found wrong in a sum that opened must be the wrong ones.
+
+        Liars who add a polynomial that is 0 at 0, where the key is, and at some honest members'
+        points leave the sum as it is and the others to look like the liars. It is 0 at t - 1 points
+        of m + 1 at most, so it changes m - t + 2 shares: the liars' own, and those of whom they
+        would have blamed. If so many cannot be, blame falls on nobody honest.
+        """
+        return wrong + self._most_corrupt < shares - self.closed.session.threshold + 2
+
     def _check_enough(self) -> None:
-        threshold = self.closed.session.threshold
-        if len(self._shares) >= threshold:
+        if len(self._shares) >= self.closed.session.threshold:
             return
-        for dealer in self.closed.survivors:
-            if self._guilty(dealer):
-                raise ProtocolError("dealt shares that do not hold", sender=dealer, stage="reveal")
-        raise TooFewClients(
-            f"{len(self._shares)} shares of the sum's key, {threshold} needed (threshold)"
-        )
+        survivors = self.closed.survivors
+        dealer = next((d for d in survivors if self._guilty(d)), survivors[0])
+        raise self._too_few(dealer, f"{len(self._shares)} shares of the sum's key")
 
 
 def _nth(hashes: bytes, number: int) -> bytes:

@@ -1,12 +1,13 @@
 """The server's side of a secure sum: collect, have attested, have revealed, open.
 
-    Collecting ─close─> Attesting ─close─> Revealing ─open─> Mean
+    Collecting ─close─> Attesting ─close─> Revealing ─open─> Opened
 
 Each stage is one object that takes messages one by one as they arrive. A message that breaks the
 protocol raises ProtocolError naming its sender and changes nothing, so the round goes on without
 that device; `close` and `open` raise TooFewClients when too few are left. A report is folded into
-the running sum when it arrives: memory is one vector, whatever the number of devices, and the
-sealed shares: for each device and committee member 48 bytes a neighbour, or one lattice key.
+a running sum when it arrives: memory is one vector, at most `MAX_GROUPS` if devices disagree about
+metrics, whatever the number of devices, and the sealed shares: for each device and committee member
+48 bytes a neighbour, or one lattice key.
 """
 
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from tacit.crypto.secagg.messages import (
 )
 from tacit.crypto.secagg.revealing import Closed, Dealt, KeyRevealing, MaskRevealing, Revealing
 from tacit.crypto.secagg.session import Session
-from tacit.crypto.wire import fold
+from tacit.crypto.wire import check_packed, fold
 
 MAX_GROUPS = 3  # sets of metric names, each with a running sum
 
@@ -73,8 +74,9 @@ class Collecting:
         public = self._identities.get(sender, b"")
         if not verified(public, labels.REPORT, content, message.signature):
             raise ProtocolError("report is not signed by its device", sender=sender, stage="report")
+        self._check_packed(message)  # or it could cost another its group
         group = self._group(message.metrics, sender)
-        self._fold(group.total, message)
+        self._fold(group.total, message.packed)
         committee = session.committee
         group.dealt[sender] = Dealt(
             message.neighbours,
@@ -83,16 +85,20 @@ class Collecting:
             message.commitments,
         )
 
-    def _fold(self, total: Ring, message: Report) -> None:
+    def _check_packed(self, message: Report) -> None:
+        if self.session.scheme is None:
+            codec, sender = self.session.codec, message.device
+            try:
+                check_packed(message.packed, codec.size, codec.bits)
+            except ValueError as bad:
+                raise MalformedMessage(str(bad), sender=sender, stage="report") from None
+
+    def _fold(self, total: Ring, packed: bytes | memoryview) -> None:
         scheme = self.session.scheme
-        if scheme is not None:
-            add(total, cast(Ring, np.frombuffer(message.packed, scheme.dtype)))
-            return
-        try:
-            fold(total, message.packed, self.session.codec.bits)
-        except ValueError as bad:  # found before anything is added
-            sender = message.device
-            raise MalformedMessage(str(bad), sender=sender, stage="report") from None
+        if scheme is None:
+            fold(total, packed, self.session.codec.bits)
+        else:
+            add(total, cast(Ring, np.frombuffer(packed, scheme.dtype)))
 
     def close(self) -> "Attesting":
         """The survivors are the largest group. Raises TooFewClients below min_survivors."""

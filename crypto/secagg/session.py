@@ -249,7 +249,7 @@ class Session:
         return writer.data()
 
     @classmethod
-    @lru_cache(maxsize=16)  # a device reads its session at every stage, and it is nobody's secret
+    @lru_cache(maxsize=2)  # a device reads its session at every stage, and it is nobody's secret
     def decode(cls, data: bytes) -> "Session":
         """Raises MalformedMessage, also for parameters no session may have."""
         reader = Reader(data, sender=0, stage="report")

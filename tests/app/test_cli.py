@@ -163,6 +163,11 @@ MISTAKES: list[tuple[list[str], str]] = [
         ["simulate", *args("secure.protocol=lattice", "secure.parameters=none")],
         "expected one of 2048-32-1",
     ),
+    (["simulate", *args("secure.protocol=lattice")], "does not allow it (policy.lattice)"),
+    (
+        ["simulate", *args("secure.protocol=lattice", "policy.lattice=true", "secure.degree=4")],
+        "secure.degree means nothing with secure.protocol = lattice",
+    ),
     (["simulate", *args("policy.hybrid=true")], "would refuse: a sum under X25519 alone"),
     (["simulate", *args("secure.hybrid=true", "secure.protocol=plain")], "nothing that is plain"),
     (["simulate", "-c", "none.toml"], "no configuration at none.toml"),

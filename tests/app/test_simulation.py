@@ -128,7 +128,8 @@ def test_a_strategy_goes_the_same_way_under_masks_and_in_the_clear(name: str) ->
 
 @pytest.mark.parametrize("parameters", ["2048-32-1", "4096-64-2"])
 def test_encrypted_sums_are_exact(parameters: str) -> None:
-    finished, _ = run(small("secure.protocol=lattice", f"secure.parameters={parameters}"))
+    which = f"secure.parameters={parameters}"
+    finished, _ = run(small("secure.protocol=lattice", "policy.lattice=true", which))
     assert finished.oracle is not None
     assert finished.oracle.exact == finished.oracle.checked > 0
 

@@ -15,7 +15,8 @@ from tacit.crypto.identity import NO_KEM, Roster, RunKey
 from tacit.crypto.secagg.parameters import COMPLETE
 from tacit.crypto.secagg.session import Purpose, Session, threshold_for
 from tacit.crypto.simulated import simulated_roster
-from tacit.server.pairwise import Binding, Pairwise
+from tacit.server.encrypted import Encrypted
+from tacit.server.pairwise import Binding, Pairwise, SecureSum
 
 DIGEST = bytes(32)
 
@@ -28,7 +29,7 @@ def keys(devices: int) -> tuple[RunKey, ...]:
 
 def session(
     devices: int = 10,
-    protocol: Pairwise | None = None,
+    protocol: SecureSum | None = None,
     roster: Roster | None = None,
     **changes: Any,
 ) -> Session:
@@ -157,15 +158,24 @@ def test_the_check_is_no_stricter_than_it_has_to_be() -> None:
 
 
 def test_of_two_policies_the_stricter_decides_in_every_field() -> None:
-    ours = Policy(5, 4, 0.2, 30, 20, 2.0, plain=True, hybrid=False)
+    ours = Policy(5, 4, 0.2, 30, 20, 2.0, plain=True, hybrid=False, lattice=True)
     owners = Policy(3, 6, 0.5, 40, 16, None, plain=False, hybrid=True)
     both = Policy(5, 6, 0.5, 40, 20, 2.0, plain=False, hybrid=True)
     assert ours.stricter(owners) == owners.stricter(ours) == both
     assert ours.stricter(ours) == ours
+    assert ours.stricter(replace(owners, lattice=True)) == replace(both, lattice=True)
     norms = [None, 3.0, 1.0]
     for loose, tight in pairwise(norms):
         of_two = Policy(max_norm=loose).stricter(Policy(max_norm=tight))
         assert of_two.max_norm == tight
+
+
+def test_encrypted_sums_are_refused_unless_the_owner_allows_them() -> None:
+    asked = session(10, Encrypted())
+    with pytest.raises(PolicyRefusal, match=r"under lattice keys.*policy\.lattice"):
+        check(Policy(), asked)
+    check(Policy(lattice=True), asked)
+    check(Policy(lattice=True), session(10))
 
 
 def test_plain_requests_are_refused_unless_the_owner_allows_them() -> None:

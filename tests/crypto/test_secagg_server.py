@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tacit.crypto import labels, shamir
-from tacit.crypto.errors import ProtocolError, TooFewClients
+from tacit.crypto.codec import Codec
+from tacit.crypto.errors import MalformedMessage, ProtocolError, TooFewClients
 from tacit.crypto.secagg import client, messages
 from tacit.crypto.secagg.messages import (
     Attestation,
@@ -108,6 +109,27 @@ def test_a_crowd_of_odd_names_costs_no_memory() -> None:
     assert 1 in collecting.strays()
     with pytest.raises(ProtocolError, match="device 1: not in the cohort, or sent twice"):
         collecting.add(reports[1].encode(session), sender=1)
+
+
+def test_a_report_that_does_not_hold_costs_nobody_its_place() -> None:
+    """Names of their own, and bits where there must be none: no group comes or goes for it."""
+    crew = Federation(7)
+    session = crew.session(Codec(6, 7, 2, bits=29))
+    states, reports = crew.reports(session, crew.devices)
+    collecting = Collecting(session, crew.roster)
+    for device in (4, 1, 2, 3):
+        report = reports[device]
+        if device != 4:
+            bad = memoryview(b"\xff" * len(report.packed))
+            report = crew.resigned(session, report, metrics=(f"m{device}",), packed=bad)
+            with pytest.raises(MalformedMessage, match="padding is not zero"):
+                collecting.add(report.encode(session), sender=device)
+        else:
+            collecting.add(report.encode(session), sender=device)
+    for device in (5, 6, 7):
+        collecting.add(reports[device].encode(session), sender=device)
+    attested, revealing = crew.attest(collecting.close(), states)
+    assert means(crew.reveal(revealing, attested)) == expected(session, (4, 5, 6, 7))
 
 
 def test_names_that_others_share_are_not_given_up() -> None:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from tacit.crypto.identity import NO_KEM, Member, Roster, RunKey
 from tacit.crypto.prg import keystream
 from tacit.crypto.secagg import stages
 from tacit.crypto.secagg.session import Purpose, threshold_for
-from tacit.crypto.simulated import simulated_identity
+from tacit.crypto.simulated import simulated_identity, simulated_roster
 from tacit.crypto.vector import model_digest
 from tacit.crypto.wire import Reader, Writer
 from tacit.server.encrypted import Encrypted
@@ -77,12 +77,13 @@ def run(
     devices: int = DEVICES,
     fraction_evaluate: float = 0.0,
     seed: int = 1,
+    roster: Roster | None = None,
 ) -> Ran:
     """Train over `devices` devices; the models are those before the first round and after each."""
     ran = Ran()
     every: dict[str, Any] = {"min_train_nodes": devices, "min_available_nodes": devices}
     strategy = FedAvg(**every, fraction_evaluate=fraction_evaluate)
-    secure = Secure(strategy, protocol)
+    secure = Secure(strategy, protocol, roster=roster)
 
     def keep(number: int, arrays: Any) -> None:
         ran.models.append(linear.arrays_of(arrays))
@@ -201,6 +202,28 @@ def test_dropping_at_every_stage_in_one_round() -> None:
     ran = run(faults, protocol=protocol)
     assert ran.left_out(1) == {("report", 2), ("attest", 5)}
     opened(ran, ALL - {2}, 1)
+
+
+def test_a_cohort_that_nothing_protects_is_a_sum_that_fails() -> None:
+    """And not the end of the run: the next cohort may be another."""
+    ran = run(protocol=Pairwise(corrupt=0.6, drop=0.6), devices=33)
+    failed(ran, "Lower gamma or drop", round=1)
+    failed(ran, "Lower gamma or drop", round=2)
+
+
+def test_nodes_that_are_no_members_do_not_make_a_cohort_too_large() -> None:
+    """As many as are asked, but not more than the roster has: the rest is told so, and the sum is
+    that of the others."""
+
+    def same(message: Message, context: Context) -> RecordDict:
+        arrays = message.content.array_records["arrays"]
+        return RecordDict({"arrays": arrays, "metrics": MetricRecord({linear.WEIGHT: 5})})
+
+    few, protocol = simulated_roster(34), Pairwise(corrupt=0.1, drop=0.2)
+    agreed = Policy(corrupt=0.1)
+    ran = run(protocol=protocol, policy=agreed, devices=36, rounds=1, roster=few, reply=same)
+    assert ran.left_out(1) == {("enrol", 1034), ("enrol", 1035)}
+    assert [(e.survivors, e.cohort) for e in ran.of(SumOpened, 1)] == [(34, 34)]
 
 
 def test_the_same_device_may_drop_again_and_again() -> None:
@@ -633,6 +656,18 @@ def test_a_drawn_committee_takes_part_in_the_exchange() -> None:
     assert [event.survivors for event in ran.events if isinstance(event, SumOpened)] == [4, 4, 4]
 
 
+def test_a_silent_node_outside_the_cohort_holds_up_one_sum_only() -> None:
+    """For the committee's sake all nodes are asked to enrol, but these not each time."""
+    app = load(policy=Policy(corrupt=0.0))
+    inner = InProcessGrid(app, devices=5, faults=[Drop("enrol", {4})])
+    with inner, identity(inner.run.run_id):
+        counting = Counting(inner)
+        grid = SecureGrid(counting, Pairwise(corrupt=0.0, seats=4))
+        for _ in range(2):
+            grid.send_and_receive(asked(grid, [content()] * 4))
+    assert counting.asked["enrol"] == 5
+
+
 # Misuse, and what passes through
 
 
@@ -794,6 +829,8 @@ def test_a_simulated_federation_goes_on_without_a_node_that_left() -> None:
 
 # Encrypted sums
 
+LATTICE = Policy(lattice=True)
+
 
 @pytest.mark.parametrize("stage", ["enrol", "report", "attest", "reveal"])
 def test_an_encrypted_sum_is_that_of_the_masked_one(stage: str) -> None:
@@ -802,7 +839,7 @@ def test_an_encrypted_sum_is_that_of_the_masked_one(stage: str) -> None:
     bits = protocol.codec(33, DEVICES).bits
     masked = Pairwise(precision=bits - DEVICES.bit_length())
     drops = [Drop(stage, {1, 4}, {1})]
-    ran, other = run(drops, protocol=protocol), run(drops, protocol=masked)
+    ran, other = run(drops, protocol=protocol, policy=LATTICE), run(drops, protocol=masked)
     assert ran.left_out(1) == other.left_out(1)
     for round in (1, 2):
         (event,), (theirs,) = ran.of(SumOpened, round), other.of(SumOpened, round)
@@ -813,12 +850,12 @@ def test_an_encrypted_sum_is_that_of_the_masked_one(stage: str) -> None:
 
 
 def test_an_encrypted_sum_over_too_few_is_not_opened() -> None:
-    ran = run([Drop("report", {1, 2, 4}, {1})], protocol=Encrypted())
+    ran = run([Drop("report", {1, 2, 4}, {1})], protocol=Encrypted(), policy=LATTICE)
     failed(ran, "4 of 7 devices reported")
     assert len(ran.of(SumOpened, 2)) == 1
 
 
 def test_an_encrypted_sum_with_a_drawn_committee_and_ml_kem() -> None:
     protocol = Encrypted(corrupt=0.0, seats=5, hybrid=True, parameters="2048-32-1")
-    ran = run(protocol=protocol, policy=Policy(corrupt=0.0, hybrid=True))
+    ran = run(protocol=protocol, policy=replace(LATTICE, corrupt=0.0, hybrid=True))
     assert [e.survivors for e in ran.of(SumOpened, 1)] == [DEVICES]

@@ -62,7 +62,7 @@ def test_fewer_survivors_than_the_threshold_can_be_asked_for() -> None:
     assert session(10, Pairwise(min_survivors=9)).min_survivors == 9
 
 
-@pytest.mark.parametrize(("devices", "least"), [(0, None), (1, None), (4, 5)])
+@pytest.mark.parametrize(("devices", "least"), [(0, None), (1, None), (4, 5), (35, 40)])
 def test_too_few(devices: int, least: int | None) -> None:
     with pytest.raises(TooFewClients, match=f"a cohort of {devices}, at least"):
         session(devices, Pairwise(min_survivors=least))
