@@ -23,7 +23,7 @@ nearest.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 
@@ -47,12 +47,34 @@ SMALLEST, LARGEST = 2.0**-64, 2.0**64  # of a bound: its scale is then far from 
 
 
 @dataclass(frozen=True, slots=True)
+class Decoded:
+    """A vector that is decoded a slice at a time: beside its sum in the ring, and the model that it
+    moves, a server has no need of it as a third vector, twice their size."""
+
+    sums: Ring = field(repr=False)
+    bits: int
+    divisor: float
+
+    @property
+    def shape(self) -> tuple[int]:
+        return (self.sums.size,)
+
+    def __getitem__(self, which: slice) -> Floats:
+        return _signed(self.sums[which], self.bits) / self.divisor
+
+
+@dataclass(frozen=True, slots=True)
 class Mean:
     """What an opened sum says: weighted means over the survivors, and their total weight."""
 
-    update: Floats
+    decoded: Decoded
     metrics: Floats
     weight: float
+
+    @property
+    def update(self) -> Floats:
+        """The mean update, (length,), all at once."""
+        return self.decoded[:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +222,9 @@ class Codec:
         Raises ProtocolError if the count does not come out: then the masks did not cancel, or a
         device sent something that no encoder makes, and the rest of the sum is noise. Raises it
         too for a sum larger than honest encoders can make together; who made it, nobody can tell.
+        The mean reads `total` when it is asked: leave that as it is.
         """
-        *metrics, of_weights, count = self._signed(total[self.length :])
+        *metrics, of_weights, count = _signed(total[self.length :], self.bits)
         if int(count) != survivors:
             raise ProtocolError(
                 "the sum does not check: its masks do not cancel", sender=0, stage="open"
@@ -210,11 +233,10 @@ class Codec:
         if not weight > 0:
             raise ProtocolError(f"total weight {weight:g}", sender=0, stage="open")
         share = weight / self.max_weight
-        update, largest = np.empty(self.length), 0
-        for start in range(0, self.length, CHUNK):  # a server holds two such vectors as it is
-            signed = self._signed(total[start : min(start + CHUNK, self.length)])
+        sums, largest = total[: self.length], 0
+        for start in range(0, self.length, CHUNK):
+            signed = _signed(sums[start : start + CHUNK], self.bits)
             largest = max(largest, -int(signed.min()), int(signed.max()))
-            np.divide(signed, self.scale * share, out=update[start : start + CHUNK])
         if self._is_too_large(largest, int(of_weights), share, survivors):
             raise ProtocolError(
                 "the sum is larger than honest devices can make it", sender=0, stage="open"
@@ -223,6 +245,7 @@ class Codec:
         # In floats: an int64 would overflow from 2**12 devices on. Only the sum is rounded.
         above = (high - (survivors << (self.limb - 1))).astype(np.float64)
         steps = above * 2.0**self.limb + low
+        update = Decoded(sums, self.bits, self.scale * share)
         return Mean(update, steps / (self.metric_scale * share), weight)
 
     def _is_too_large(self, largest: int, weights: int, share: float, survivors: int) -> bool:
@@ -243,14 +266,15 @@ class Codec:
         steps += 1 << (2 * self.limb - 1)  # signed to unsigned; taken off again in decode
         return np.stack([steps >> self.limb, steps & ((1 << self.limb) - 1)])
 
-    def _signed(self, total: Ring) -> NDArray[np.int64]:
-        half = 1 << (self.bits - 1)
-        wide = total.astype(np.uint64)
-        wide += np.uint64(half)
-        wide &= np.uint64((1 << self.bits) - 1)
-        signed = wide.view(np.int64)
-        signed -= half
-        return signed
+
+def _signed(total: Ring, bits: int) -> NDArray[np.int64]:
+    half = 1 << (bits - 1)
+    wide = total.astype(np.uint64)
+    wide += np.uint64(half)
+    wide &= np.uint64((1 << bits) - 1)
+    signed = wide.view(np.int64)
+    signed -= half
+    return signed
 
 
 def _chunks(update: Floats | Difference) -> Iterator[Floats]:

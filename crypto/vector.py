@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,15 @@ CHUNK = 1 << 14  # coordinates; float64 chunks of 128 KiB are still in the cache
 
 Floats: TypeAlias = NDArray[np.float64]
 Ring: TypeAlias = NDArray[np.uint32] | NDArray[np.uint64]  # integers mod 2**bits
+
+
+class Sliced(Protocol):
+    """A vector of float64, or what gives out slices of one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, which: slice, /) -> Floats: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +97,25 @@ class Layout:
         self.check(new)
         return Difference(self, new, old)
 
-    def add(self, model: Arrays, update: Floats) -> dict[str, NDArray[Any]]:
+    def add(self, model: Arrays, update: Sliced) -> dict[str, NDArray[Any]]:
         """`model + update` in the model's own dtypes; integers are rounded to the nearest that the
         dtype holds, exactly up to 2**53. Raises ParameterError for an update of another size."""
+        out = {entry.name: np.empty(entry.shape, entry.dtype) for entry in self.entries}
+        for name, array in out.items():
+            self.add_into(array, name, model, update)
+        return out
+
+    def add_into(self, out: NDArray[Any], name: str, model: Arrays, update: Sliced) -> None:
+        """One array of `add`, written to `out`, which is contiguous."""
         if update.shape != (self.size,):
             raise ParameterError(f"an update of shape {update.shape}, the model has {self.size}")
-        out: dict[str, NDArray[Any]] = {}
-        for entry, part in self._parts(update):
-            before, after = model[entry.name].reshape(-1), np.empty(entry.size, entry.dtype)
-            for start in range(0, entry.size, CHUNK):
-                chunk = slice(start, start + CHUNK)
-                after[chunk] = _rounded(before[chunk].astype(np.float64) + part[chunk], after.dtype)
-            out[entry.name] = after.reshape(entry.shape)
-        return out
+        names = [entry.name for entry in self.entries]
+        first = sum(entry.size for entry in self.entries[: names.index(name)])
+        before, after = model[name].reshape(-1), out.reshape(-1)
+        for start in range(0, after.size, CHUNK):
+            end = min(start + CHUNK, after.size)
+            moved = before[start:end].astype(np.float64) + update[first + start : first + end]
+            after[start:end] = _rounded(moved, after.dtype)
 
     def split(self, vector: Floats) -> dict[str, Floats]:
         """The vector as named arrays; views into it."""

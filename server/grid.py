@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from tacit.crypto.errors import ParameterError, ProtocolError, TacitError, TooFewClients
@@ -26,6 +26,7 @@ from tacit.server.broadcast import Arrays, Broadcast
 from tacit.server.events import LeftOut, OnEvent, SumFailed, SumOpened, unheard
 from tacit.server.inbox import Seen, Tap
 from tacit.server.legs import leg
+from tacit.server.moved import moved
 from tacit.server.pairwise import Binding, SecureSum
 from tacit.server.wrapped import WrappedGrid
 
@@ -325,14 +326,14 @@ class SecureGrid(WrappedGrid):
         reply = RecordDict({"metrics": MetricRecord({**values, self._weight_key: mean.weight})})
         if purpose is Purpose.TRAIN:
             model = broadcast.model
-            layout = Layout.of(model)
-            self._show(broadcast.round, model, layout, opened)
-            reply["arrays"] = _array_record(layout.add(model, mean.update))
+            self._show(broadcast.round, model, opened)
+            reply["arrays"] = moved(model, mean.decoded)
         return reply
 
-    def _show(self, round: int, model: Arrays, layout: Layout, opened: Opened) -> None:
+    def _show(self, round: int, model: Arrays, opened: Opened) -> None:
         if self._tap is not None:
-            update, clients = layout.split(opened.mean.update), len(opened.survivors)
+            update = Layout.of(model).split(opened.mean.update)
+            clients = len(opened.survivors)
             weight = opened.mean.weight
             self._tap(Seen(round, model, update, clients, weight, self.protocol.name))
 
@@ -360,10 +361,6 @@ def _message(data: bytes) -> RecordDict:
 
 def _record(fields: Mapping[str, bytes | bool]) -> RecordDict:
     return RecordDict({stages.RECORD: ConfigRecord(dict(fields))})
-
-
-def _array_record(arrays: Arrays) -> ArrayRecord:
-    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
 
 
 @contextmanager
