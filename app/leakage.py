@@ -87,6 +87,8 @@ def settings_for(model: str, devices: int, protocol: str, seed: int) -> Settings
             f'secure.protocol="{protocol}"',
             # One example a device: room for larger weights would only cost precision.
             "secure.max_weight=1.0",
+            # And a coarse grid blurs what a read-out divides by: no defence, yet it would look it.
+            "secure.precision=28",
         ]
     )
 
