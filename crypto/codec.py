@@ -185,9 +185,8 @@ class Codec:
             raise ParameterError(
                 f"weight {weight:g} is outside 0 < weight <= {self.max_weight:g} (max_weight)"
             )
-        if (
-            steps := round(weight * self.weight_scale)
-        ) == 0:  # it would add to the mean for nothing
+        steps = round(weight * self.weight_scale)
+        if steps == 0:  # it would add to the mean for nothing
             raise ParameterError(f"weight {weight:g} is no step of {1 / self.weight_scale:g}")
         share = weight / self.max_weight
         out = np.empty(self.size, self.dtype)

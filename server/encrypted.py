@@ -35,15 +35,7 @@ class Encrypted(SecureSum):
                 f"parameters={self.parameters!r}, expected one of {', '.join(SETS)}"
             )
         size = length + 2 * self.metrics + TAIL
-        return Codec(
-            length=length,
-            clients=clients,
-            metrics=self.metrics,
-            bound=self.bound,
-            metric_bound=self.metric_bound,
-            max_weight=self.max_weight,
-            bits=SETS[self.parameters].room(clients, size).bits,
-        )
+        return self._codec(length, clients, SETS[self.parameters].room(clients, size).bits)
 
     def shape(self, devices: int, roster: int) -> Shape:
         return self._shape(devices, roster, 0)

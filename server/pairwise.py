@@ -85,6 +85,17 @@ class SecureSum(ABC):
     def codec(self, length: int, clients: int) -> Codec:
         """How `clients` updates of `length` coordinates are written as ring elements."""
 
+    def _codec(self, length: int, clients: int, bits: int) -> Codec:
+        return Codec(
+            length=length,
+            clients=clients,
+            metrics=self.metrics,
+            bound=self.bound,
+            metric_bound=self.metric_bound,
+            max_weight=self.max_weight,
+            bits=bits,
+        )
+
     @abstractmethod
     def shape(self, devices: int, roster: int) -> Shape:
         """Graph and committee of a cohort of `devices` out of `roster`.
@@ -197,15 +208,7 @@ class Pairwise(SecureSum):
 
     def codec(self, length: int, clients: int) -> Codec:
         """In the narrowest ring in which `clients` values of `precision` bits add up."""
-        return Codec(
-            length=length,
-            clients=clients,
-            metrics=self.metrics,
-            bound=self.bound,
-            metric_bound=self.metric_bound,
-            max_weight=self.max_weight,
-            bits=self.precision + clients.bit_length(),
-        )
+        return self._codec(length, clients, self.precision + clients.bit_length())
 
     def shape(self, devices: int, roster: int) -> Shape:
         return self._shape(devices, roster, self.degree)
