@@ -76,6 +76,7 @@ class SecureGrid(WrappedGrid):
         try:
             session, opened = self._sum(broadcast, purpose, timeout or DEFAULT_TIMEOUT)
         except TooFewClients as few:
+            self._asked.clear()
             self._on_event(SumFailed(broadcast.round, purpose.name.lower(), str(few)))
             return []
         except ProtocolError as broken:
@@ -174,12 +175,11 @@ class SecureGrid(WrappedGrid):
 
         Which device is on which node the server learns by this alone, so where a committee is drawn
         all nodes are asked: those that are not in the cohort once, since the silent among them
-        would hold up every sum.
+        would hold up every sum, and again after a sum that had too few.
         """
         asked = list(broadcast.nodes)
         if self._seats(len(asked), roster):
             asked += sorted(set(self.inner.get_node_ids()) - set(asked) - self._asked)
-        self._asked.update(asked)
         hybrid = {stages.HYBRID: True} if self.protocol.hybrid else {}
         content = _record({stages.ROSTER: roster.encode(), **hybrid})
         fresh = {node: content for node in asked if node not in self._keys}
@@ -208,6 +208,7 @@ class SecureGrid(WrappedGrid):
                 self._keys[node] = key
 
             self._run_leg(broadcast.round, "enrol", stages.ENROL, fresh, add)
+        self._asked.update(asked)
 
     def _paired(
         self, broadcast: Broadcast, roster: Roster, nodes: Mapping[int, int]

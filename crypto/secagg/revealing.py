@@ -294,14 +294,15 @@ class KeyRevealing(Revealing):
         return self._decoded(total, liars)
 
     def _certain(self, shares: int, wrong: int) -> bool:
-        """Whether the shares that were found wrong in a sum that opened must be the wrong ones.
+        """Whether the shares that were found wrong must be the wrong ones.
 
-        Liars who add a polynomial that is 0 at 0, where the key is, and at some honest members'
-        points leave the sum as it is and the others to look like the liars. It is 0 at t - 1 points
-        of m + 1 at most, so it changes m - t + 2 shares: the liars' own, and those of whom they
-        would have blamed. If so many cannot be, blame falls on nobody honest.
+        Liars who add a polynomial that is 0 at some honest members' points make the others look
+        like the liars, and the sum may open all the same. It is 0 at t - 1 of m points at most, so
+        it changes m - t + 1 shares: the liars' own, and those of whom they would have blamed. If so
+        many cannot be, blame falls on nobody honest. (That the sum came out says nothing of the
+        polynomial at 0: a short sum takes only a part of the key.)
         """
-        return wrong + self._most_corrupt < shares - self.closed.session.threshold + 2
+        return wrong + self._most_corrupt < shares - self.closed.session.threshold + 1
 
     def _check_enough(self) -> None:
         if len(self._shares) >= self.closed.session.threshold:

@@ -119,6 +119,19 @@ def framed() -> bool:
     return bool(set(opened.liars) - set(liars))
 
 
+def test_blame_is_certain_up_to_what_the_allowed_liars_can_feign() -> None:
+    """Of twelve, with threshold 8, three may lie: a polynomial that is 0 at 7 points changes five
+    shares, theirs and two honest ones. With one wrong share there is nothing to feign."""
+    crew = Federation(12)
+    session = encrypted(crew, threshold=8)
+    states, reports = crew.reports(session, crew.devices)
+    _, revealing = crew.attest(crew.collect(session, reports), states)
+    assert isinstance(revealing, KeyRevealing)
+    assert revealing._certain(12, 1)
+    assert not revealing._certain(12, 2)
+    assert not revealing._certain(11, 1)
+
+
 FRAMED = {"frame": Attack(framed, replaced(KeyRevealing, "_certain", lambda *_: True))}
 
 
