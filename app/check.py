@@ -15,7 +15,11 @@ from tacit.simulations.data.dataset import take
 from tacit.simulations.engine.faults import check_devices
 
 # Settings under secure that a protocol has no use for.
-UNUSED = {"lattice": ("precision", "degree"), "pairwise": ("parameters",)}
+UNUSED = {
+    "lattice": ("precision", "degree"),
+    "tenseal": ("precision", "degree", "seats", "hybrid"),
+    "pairwise": ("parameters",),
+}
 
 
 def check(settings: Settings) -> None:
@@ -67,7 +71,8 @@ def _check_cohort(settings: Settings, key: str, share: float) -> None:
     asked = [keys.pop(device) for device in range(1, cohort + 1)]
     protocol, binding = settings.secure.sum(), Binding(*2 * [bytes(DIGEST_BYTES)])
     try:
-        session = protocol.session(1, 1, Purpose.TRAIN, asked, roster, keys, 1, binding)
+        epoch = bytes(DIGEST_BYTES) if protocol.he else b""
+        session = protocol.session(1, 1, Purpose.TRAIN, asked, roster, keys, 1, binding, epoch)
         policy.check(session, roster)
     except TooFewClients as few:
         raise ParameterError(

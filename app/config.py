@@ -20,6 +20,7 @@ from tacit.client.trainer import LocalPlan
 from tacit.crypto.errors import ParameterError
 from tacit.server.encrypted import Encrypted
 from tacit.server.pairwise import Pairwise, SecureSum
+from tacit.server.tenseal import TenSeal
 from tacit.simulations.data.partition import Partition, parse
 from tacit.simulations.engine.faults import Fault, parse_fault
 
@@ -127,11 +128,12 @@ class StrategySettings(_Section):
 class Secure(_Section):
     """The secure sum; what a device refuses of it is under [policy]."""
 
-    protocol: Literal["pairwise", "lattice", "plain"] = Field(
+    protocol: Literal["pairwise", "lattice", "tenseal", "plain"] = Field(
         "pairwise",
-        description="masks in pairs, or one-time lattice keys; plain shows the server every update",
+        description="masks in pairs, one-time lattice keys, or a key that all devices hold; plain "
+        "shows the server every update",
     )
-    parameters: str = Field("4096-64-2", description="parameter set of the lattice protocol")
+    parameters: str = Field("", description="parameter set of an encrypted sum; empty is its first")
     precision: int = Field(
         25, ge=8, le=52, description="bits of one device's coordinate; a sum takes a few more"
     )
@@ -169,8 +171,11 @@ class Secure(_Section):
             "hybrid": self.hybrid,
             "stage_deadline": self.stage_deadline,
         }
+        named: dict[str, Any] = {"parameters": self.parameters} if self.parameters else {}
         if self.protocol == "lattice":
-            return Encrypted(parameters=self.parameters, **common)
+            return Encrypted(**named, **common)
+        if self.protocol == "tenseal":
+            return TenSeal(**named, **{**common, "seats": self.seats})
         return Pairwise(precision=self.precision, degree=self.degree or None, **common)
 
 
@@ -188,6 +193,9 @@ class PolicySettings(_Section):
     max_norm: float = Field(0.0, ge=0, description="largest L2 norm of an update; 0 is any")
     hybrid: bool = Field(False, description="no sum without ML-KEM: see secure.hybrid")
     lattice: bool = Field(False, description="sums under lattice keys too: see secure.protocol")
+    consortium: bool = Field(
+        False, description="sums under a key that all devices hold: one in league opens all"
+    )
 
     def policy(self, *, plain: bool) -> Policy:
         """The devices' policy. `plain` devices answer outside secure sums too."""
@@ -200,6 +208,7 @@ class PolicySettings(_Section):
             plain=plain,
             hybrid=self.hybrid,
             lattice=self.lattice,
+            consortium=self.consortium,
         )
 
 

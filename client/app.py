@@ -30,7 +30,9 @@ from tacit.crypto.errors import (
     ProtocolError,
     TacitError,
 )
-from tacit.crypto.identity import KEY_BYTES, Roster, run_public
+from tacit.crypto.he.dealing import Delivery, deal, deal_bytes, read_consortium, receive
+from tacit.crypto.he.keys import Consortium
+from tacit.crypto.identity import KEY_BYTES, Roster, agree, run_public
 from tacit.crypto.secagg import client as secagg
 from tacit.crypto.secagg import stages
 from tacit.crypto.secagg.hybrid import (
@@ -44,7 +46,7 @@ from tacit.crypto.secagg.hybrid import (
 from tacit.crypto.secagg.messages import AttestRequest, RevealRequest
 from tacit.crypto.secagg.session import Purpose, Session
 from tacit.crypto.vector import model_digest
-from tacit.crypto.wire import Writer
+from tacit.crypto.wire import Reader, Writer
 
 log = logging.getLogger("tacit.client")
 
@@ -81,6 +83,8 @@ class SecureClientApp(ClientApp):
             stages.ENROL: self._enrol,
             stages.ENCAPSULATE: self._encapsulate,
             stages.DECAPSULATE: self._decapsulate,
+            stages.DEAL: self._deal,
+            stages.KEY: self._key,
             stages.ATTEST: self._attest,
             stages.REVEAL: self._reveal,
         }.get(kind)
@@ -157,6 +161,42 @@ class SecureClientApp(ClientApp):
         rounds.keep_kem(device.vault, secrets)
         return _answer(message, {})
 
+    def _deal(self, message: Message, context: Context) -> Message:
+        """Make the key of a consortium, and seal it to each of the other members."""
+        device = self._device_of(context)
+        data = _field(message, stages.MESSAGE, bytes)
+        consortium = read_consortium(Reader(data, sender=0, stage="deal"))
+        state = self._joined(device, context, consortium)
+        if consortium.dealer != device.number:
+            raise ProtocolError("another is to deal", sender=0, stage="deal")
+        secrets = agree(state.secret, consortium.members)
+        group, dealt = deal(consortium, secrets, os.urandom(deal_bytes(consortium)))
+        rounds.keep_group(device.vault, group)
+        return _answer(message, {stages.MESSAGE: dealt.encode()})
+
+    def _key(self, message: Message, context: Context) -> Message:
+        """Keep the consortium's key that its dealer sealed to us."""
+        device = self._device_of(context)
+        delivery = Delivery.decode(_field(message, stages.MESSAGE, bytes))
+        consortium = delivery.consortium
+        state = self._joined(device, context, consortium)
+        secrets = agree(state.secret, [consortium.key(consortium.dealer)])
+        group = receive(delivery, device.number, secrets[consortium.dealer])
+        rounds.keep_group(device.vault, group)
+        return _answer(message, {})
+
+    def _joined(self, device: Device, context: Context, consortium: Consortium) -> secagg.Enrolled:
+        """Our run key, once it is sure that we may share a key with the members."""
+        self._agreed(device).check_consortium()
+        state = rounds.run_state(device.vault, context.run_id)
+        if state is None:
+            raise ProtocolError(stages.NOT_ENROLLED, sender=0, stage="key")
+        ours = consortium.run == state.run
+        if not ours or consortium.key(device.number).public != run_public(state.secret):
+            raise ProtocolError("consortium does not hold our key", sender=0, stage="key")
+        consortium.verify(_roster(device), now=_now())
+        return state
+
     def _report(self, message: Message, context: Context) -> Message:
         """Check the session, train, and send the masked contribution."""
         device = self._device_of(context)
@@ -174,7 +214,8 @@ class SecureClientApp(ClientApp):
         _check_binding(session, message, received, weight_key)
         # What Flower says of a message is not the session's; of it a function may use the round.
         message.metadata.group_id = str(session.round)
-        agreed = rounds.agreed(device.vault, session)
+        group = rounds.group(device.vault, session) if session.he else None
+        agreed = {} if group else rounds.agreed(device.vault, session)
         rounds.forget(device.vault)
         rounds.serve_once(device.vault, session)
 
@@ -197,6 +238,7 @@ class SecureClientApp(ClientApp):
             given.names,
             stages.setup_digest(context.run_config),
             os.urandom(secagg.REPORT_RAND_BYTES),
+            group,
         )
         if device.number in session.committee:
             rounds.begin(device.vault, reported)
@@ -226,7 +268,8 @@ class SecureClientApp(ClientApp):
 
         def step(state: secagg.Reported) -> tuple[secagg.Attested, bytes]:
             request = AttestRequest.decode(data, state.session)
-            agreed = rounds.agreed(device.vault, state.session)
+            shared = state.session.he
+            agreed = {} if shared else rounds.agreed(device.vault, state.session)
             setup = stages.setup_digest(context.run_config)
             attested, attestation = secagg.attest(state, device.identity, agreed, setup, request)
             return attested, attestation.encode()
@@ -235,13 +278,22 @@ class SecureClientApp(ClientApp):
         return _answer(message, {stages.MESSAGE: answer})
 
     def _reveal(self, message: Message, context: Context) -> Message:
-        """As a committee member: open our shares for that set, and nothing else."""
+        """As a committee member: open our shares for that set, and nothing else. In a consortium,
+        decrypt the sum over it."""
         device = self._device_of(context)
         data = _field(message, stages.MESSAGE, bytes)
 
         def step(state: secagg.Attested) -> tuple[None, bytes]:
-            request = RevealRequest.decode(data, state.session)
-            return None, secagg.reveal(state, _roster(device), request).encode()
+            session, roster = state.session, _roster(device)
+            request = RevealRequest.decode(data, session)
+            if not session.he:
+                return None, secagg.reveal(state, roster, request).encode()
+            setup = stages.setup_digest(context.run_config)
+            return None, rounds.with_group(
+                device.vault,
+                session,
+                lambda group: secagg.decrypt(state, roster, setup, group, request).encode(),
+            )
 
         answer = rounds.advance(device.vault, secagg.Attested, step)
         return _answer(message, {stages.MESSAGE: answer})

@@ -25,6 +25,8 @@ class Policy:
     hybrid          whether a sum must stand up to a later quantum computer: secrets of ML-KEM too
     lattice         whether sums under lattice keys are joined, a protocol that is new: see
                     `docs/security.md`, Encrypted sums
+    consortium      whether sums are joined under a key that all devices hold: any of them that is
+                    in league with the server opens this device's updates
     """
 
     min_cohort: int = 3
@@ -36,6 +38,7 @@ class Policy:
     plain: bool = False
     hybrid: bool = False
     lattice: bool = False
+    consortium: bool = False
 
     def __post_init__(self) -> None:
         if self.min_cohort < 2 or self.min_survivors < 2:
@@ -60,6 +63,7 @@ class Policy:
             self.plain and other.plain,
             self.hybrid or other.hybrid,
             self.lattice and other.lattice,
+            self.consortium and other.consortium,
         )
 
     def check(self, session: Session, roster: Roster) -> None:
@@ -71,6 +75,8 @@ class Policy:
             raise PolicyRefusal(
                 "a sum under lattice keys: this device's owner does not allow it (policy.lattice)"
             )
+        if session.he:
+            self.check_consortium()
         cohort = len(session.cohort)
         if cohort < self.min_cohort:
             raise PolicyRefusal(f"a cohort of {cohort}, this device asks for {self.min_cohort}")
@@ -118,9 +124,10 @@ class Policy:
     def _check_graph(self, session: Session, corrupt: int) -> None:
         """No choice of survivors leaves the honest ones in two parts that share no mask.
 
-        An encrypted sum has no masks to share: its committee opens the sum of one set of keys.
+        An encrypted sum has no masks to share: its committee opens the sum of one set of keys, or
+        decrypts one sum.
         """
-        if session.lattice:
+        if not session.is_masked:
             return
         cohort = len(session.cohort)
         removable = cohort - session.min_survivors
@@ -129,6 +136,14 @@ class Policy:
             raise PolicyRefusal(
                 f"{session.degree} neighbours in a cohort of {cohort} of which {corrupt} may be "
                 f"corrupt and {removable} missing: this device asks for {least}"
+            )
+
+    def check_consortium(self) -> None:
+        """Raises PolicyRefusal unless a key that all devices hold is good enough."""
+        if not self.consortium:
+            raise PolicyRefusal(
+                "a sum under a key that all devices hold: this device's owner does not allow it "
+                "(policy.consortium)"
             )
 
     def check_plain(self, kind: str) -> None:

@@ -7,7 +7,9 @@ import numpy as np
 
 from tacit.client.vault import Vault
 from tacit.crypto.errors import ProtocolError
+from tacit.crypto.he.keys import GroupKey
 from tacit.crypto.identity import KEY_BYTES, MAX_DEVICES, RunKey
+from tacit.crypto.secagg import stages
 from tacit.crypto.secagg.client import Attested, Enrolled, Reported, agree_all
 from tacit.crypto.secagg.hybrid import SEED_BYTES
 from tacit.crypto.secagg.session import DIGEST_BYTES, Purpose, Session
@@ -22,6 +24,8 @@ _RUN = "run"
 _KEM = "kem"
 _AGREED = "agreed"
 _SERVED = "served"
+_GROUP = "group"  # the key that we share with the others, while it is good
+_EPOCH = "epoch"  # run and serial of the newest of these, good or not
 
 
 def advance(
@@ -60,7 +64,7 @@ def forget(vault: Vault) -> None:
 def keep_run(vault: Vault, state: Enrolled) -> None:
     """Keep the run key. The key of an earlier run is gone, and all secrets that came of it: nothing
     of that run can be opened any more."""
-    for slot in (_SESSION, _AGREED, _KEM):
+    for slot in (_SESSION, _AGREED, _KEM, _GROUP):
         vault.take(slot)
     vault.write(_RUN, encode_state(state))
 
@@ -118,6 +122,54 @@ def _kem_with(vault: Vault, session: Session) -> dict[int, bytes]:
     kept = _kem(vault)
     there = ((party, session.key(party).kem) for party in session.parties if party in kept)
     return {party: kept[party][1] for party, digest in there if kept[party][0] == digest}
+
+
+def keep_group(vault: Vault, group: GroupKey) -> None:
+    """Keep the key of a new epoch. The one before is gone, and with it all that is under it.
+
+    Raises ProtocolError for an epoch that is no newer than one we had in this run: a key that was
+    given up, by us or for another, stays so. The one we hold may come again.
+    """
+    consortium = group.consortium
+    with vault.alone():
+        kept = vault.read(_GROUP)
+        if kept == group.encode():
+            return
+        reader = Reader(vault.read(_EPOCH) or bytes(12), sender=0, stage="vault")
+        run, serial = reader.u64(), reader.u32()
+        reader.end()
+        if run == consortium.run and consortium.serial <= serial:
+            raise ProtocolError(
+                f"epoch {consortium.serial} comes after epoch {serial}", sender=0, stage="key"
+            )
+        vault.write(_EPOCH, Writer().u64(consortium.run).u32(consortium.serial).data())
+        vault.write(_GROUP, group.encode())
+
+
+def group(vault: Vault, session: Session) -> GroupKey:
+    """The key of the session's epoch. Raises ProtocolError if we do not hold it."""
+    kept = vault.read(_GROUP)
+    held = None if kept is None else GroupKey.decode(kept)
+    if held is None or held.consortium.epoch != session.epoch:
+        raise ProtocolError(stages.NO_GROUP_KEY, sender=0, stage="report")
+    return held
+
+
+def with_group(vault: Vault, session: Session, step: Callable[[GroupKey], M]) -> M:
+    """Run `step`, which may refuse what it is given, with the key of the session's epoch.
+
+    The key is out of the vault while it runs and comes back only if it went well. Each refusal may
+    tell a server one bit about the key (see `tacit.crypto.he.tags`): of us it gets one, and no more
+    contributions under that key.
+    """
+    held = group(vault, session)
+    if vault.take(_GROUP) is None:  # another process was faster
+        raise ProtocolError(stages.NO_GROUP_KEY, sender=0, stage="reveal")
+    message = step(held)
+    with vault.alone():
+        if vault.read(_GROUP) is None:
+            vault.write(_GROUP, held.encode())
+    return message
 
 
 def run_state(vault: Vault, run: int) -> Enrolled | None:

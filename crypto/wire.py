@@ -106,6 +106,12 @@ class Reader:
             raise self.bad(f"a field of {size} bytes, at most {most} allowed")
         return self.fixed(size)
 
+    def rest(self, most: int) -> bytes:
+        """All that is left: a last field that its own bytes tell the end of."""
+        if (size := len(self._data) - self._at) > most:
+            raise self.bad(f"{size} bytes left, at most {most} allowed")
+        return self.fixed(size)
+
     def text(self, most: int = 256) -> str:
         try:
             return self.blob(most).decode()

@@ -7,12 +7,13 @@ the mean metrics, the total weight. A strategy that needs only the mean cannot t
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from tacit.crypto.errors import ParameterError, ProtocolError, TacitError, TooFewClients
+from tacit.crypto.he.sets import BY_NAME
 from tacit.crypto.identity import KEY_BYTES, Roster, RunKey, agree
 from tacit.crypto.secagg import stages
 from tacit.crypto.secagg.capsules import MAX_PAIRS, Exchange, Pairs
@@ -24,13 +25,16 @@ from tacit.crypto.vector import Layout, model_digest
 from tacit.crypto.wire import Reader
 from tacit.server.broadcast import Arrays, Broadcast
 from tacit.server.events import LeftOut, OnEvent, SumFailed, SumOpened, unheard
+from tacit.server.he_loader import Loader, LoaderFailed
 from tacit.server.inbox import Seen, Tap
 from tacit.server.legs import leg
 from tacit.server.moved import moved
 from tacit.server.pairwise import Binding, SecureSum
+from tacit.server.tenseal import GroupKeys
 from tacit.server.wrapped import WrappedGrid
 
 DEFAULT_TIMEOUT = 3600.0
+DEALERS = 3  # asked for a key in one round, one after the other
 Add = Callable[..., None]
 
 
@@ -60,6 +64,8 @@ class SecureGrid(WrappedGrid):
         self._tap = tap
         self._keys: dict[int, RunKey] = {}  # by node
         self._pairs = Pairs()  # of a hybrid run
+        scheme = BY_NAME.get(protocol.he)
+        self._group = None if scheme is None else GroupKeys(scheme)  # of a consortium
         self._most_online = 0
         self._asked: set[int] = set()  # nodes that were asked to enrol with this roster
         self._banned: set[int] = set()  # devices whose shares did not hold
@@ -78,6 +84,9 @@ class SecureGrid(WrappedGrid):
         except TooFewClients as few:
             self._asked.clear()
             self._on_event(SumFailed(broadcast.round, purpose.name.lower(), str(few)))
+            return []
+        except LoaderFailed as failed:
+            self._on_event(SumFailed(broadcast.round, purpose.name.lower(), str(failed)))
             return []
         except ProtocolError as broken:
             self._ban(broadcast.round, broken.stage, broken.sender, broken.reason)
@@ -103,12 +112,10 @@ class SecureGrid(WrappedGrid):
         nodes = self._nodes(roster)
         if self.protocol.hybrid:
             nodes = self._paired(broadcast, roster, nodes)
+        if self._group is not None:
+            nodes = self._keyed(broadcast, roster, nodes, self._group)
         session = self._session(broadcast, purpose, roster, nodes)
-        collecting = Collecting(session, roster)
-        self._report(broadcast, session, nodes, collecting, timeout)
-        for device, reason in collecting.strays().items():
-            self._on_event(LeftOut(broadcast.round, "report", device, reason))
-        attesting = collecting.close()
+        attesting = self._collected(broadcast, session, roster, nodes, timeout)
         self._attest(broadcast.round, nodes, attesting)
         revealing = attesting.close()
         self._reveal(broadcast.round, nodes, revealing)
@@ -152,6 +159,7 @@ class SecureGrid(WrappedGrid):
                 {device: key for device, key in keys.items() if device not in asked},
                 length,
                 Binding(model_digest(model), config),
+                b"" if self._group is None else self._group.epoch,
             )
 
     def _seats(self, devices: int, roster: Roster) -> int:
@@ -241,6 +249,53 @@ class SecureGrid(WrappedGrid):
         open_ = {nodes[d]: _message(request.encode()) for d, request in exchange.to_open().items()}
         self._run_leg(round, "decapsulate", stages.DECAPSULATE, open_, opened)
 
+    def _keyed(
+        self, broadcast: Broadcast, roster: Roster, nodes: Mapping[int, int], group: GroupKeys
+    ) -> dict[int, int]:
+        """The nodes of the devices that hold the consortium's key; all are to be given it.
+
+        A key is dealt to all that are there, in this cohort or not: one for those alone would not
+        do for the next cohort.
+        """
+        parties = self._devices(broadcast.nodes) & nodes.keys()
+        held = {device: self._keys[node] for device, node in nodes.items()}
+        add, round = self._taking(group.dealt, "deal"), broadcast.round
+        for _ in range(DEALERS):
+            if group.covers(roster, (held[device] for device in parties)):
+                break
+            with _this_cohort():
+                asked = group.propose(self.run.run_id, roster, held.values(), parties)
+            request = {nodes[asked.dealer]: _message(asked.encode())}
+            self._run_leg(round, "deal", stages.DEAL, request, add)
+
+        def kept(content: RecordDict, *, node: int) -> None:
+            group.delivered(self._keys[node].device)
+
+        boxes = {nodes[d]: _message(box.encode()) for d, box in group.to_deliver(parties).items()}
+        self._run_leg(round, "key", stages.KEY, boxes, kept)
+        return {device: node for device, node in nodes.items() if device in group.holders}
+
+    def _collected(
+        self,
+        broadcast: Broadcast,
+        session: Session,
+        roster: Roster,
+        nodes: Mapping[int, int],
+        timeout: float,
+    ) -> Attesting:
+        """Stage report: the sum of what the devices send."""
+        with ExitStack() as opened:
+
+            def loader() -> Loader:
+                assert session.packing is not None
+                return opened.enter_context(Loader(session.packing))
+
+            collecting = Collecting(session, roster, loader if session.he else None)
+            self._report(broadcast, session, nodes, collecting, timeout)
+            for device, reason in collecting.strays().items():
+                self._on_event(LeftOut(broadcast.round, "report", device, reason))
+            return collecting.close()
+
     def _report(
         self,
         broadcast: Broadcast,
@@ -270,9 +325,11 @@ class SecureGrid(WrappedGrid):
     def _reveal(self, round: int, nodes: Mapping[int, int], revealing: Revealing) -> None:
         content = _message(revealing.request().encode())
         requests = {nodes[member]: content for member in revealing.members}
-        self._run_leg(
+        heard = self._run_leg(
             round, "reveal", stages.REVEAL, requests, self._taking(revealing.add, "reveal")
         )
+        if self._group is not None and heard < len(requests):  # who refuses has given up the key
+            self._group.give_up()
 
     def _taking(self, add: Add, stage: str) -> Add:
         """`add` for the bytes of a stage, told the device that a node's answer comes from."""
@@ -291,15 +348,19 @@ class SecureGrid(WrappedGrid):
         requests: Mapping[int, RecordDict],
         add: Add,
         deadline: float | None = None,
-    ) -> None:
-        """Send one stage; hand good answers to `add`; leave out the silent and the wrong."""
-        deadline = deadline or self.protocol.stage_deadline
+    ) -> int:
+        """Send one stage; hand good answers to `add`; leave out the silent and the wrong. How many
+        answers were good."""
+        deadline, good = deadline or self.protocol.stage_deadline, 0
         for answer in leg(self.inner, requests, kind, round=round, deadline=deadline):
             reason = answer.reason
             if answer.content is not None:
                 try:
                     add(answer.content, node=answer.node)
+                    good += 1
                     continue
+                except LoaderFailed:  # no fault of this node's, and none of the others'
+                    raise
                 except TacitError as refused:
                     reason = str(refused)
             self._on_event(LeftOut(round, stage, self._number(answer.node), reason))
@@ -307,6 +368,9 @@ class SecureGrid(WrappedGrid):
                 # It lost its run key (a restart, another run): let it enrol again.
                 self._keys.pop(answer.node, None)
                 self._asked.discard(answer.node)
+            if answer.refused and self._group and stages.NO_GROUP_KEY in answer.reason:
+                self._group.give_up()
+        return good
 
     def _ban(self, round: int, stage: str, device: int, reason: str) -> None:
         if device:  # 0 is this server: nobody to leave out

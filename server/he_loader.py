@@ -105,7 +105,7 @@ class Loader:
         breaks a process later, when it is replayed, is dropped."""
         return tuple(sorted([*self._in_saved, *(sender for sender, _ in self._since)]))
 
-    def add(self, data: bytes, *, sender: int) -> None:
+    def add(self, data: bytes | memoryview, *, sender: int) -> None:
         """Add a contribution. Raises MalformedMessage, the sum as before, if it does not load.
 
         Raises ParameterError for one more than the packing has room for.
@@ -129,7 +129,7 @@ class Loader:
             ) from None
         if status == REFUSED:
             raise MalformedMessage("a ciphertext does not load", sender=sender, stage="report")
-        self._since.append((sender, data))
+        self._since.append((sender, bytes(data)))
         if len(self._since) >= self._keep:
             self._save()
 
@@ -177,7 +177,7 @@ class Loader:
             return count == len(self.senders)
         return False
 
-    def _ask(self, operation: int, body: bytes) -> tuple[int, bytes]:
+    def _ask(self, operation: int, body: bytes | memoryview) -> tuple[int, bytes]:
         if self._child is None:
             raise _Lost
         return self._child.ask(operation, body, self._seconds)
@@ -240,7 +240,7 @@ class _Child:
             self.kill()
             raise
 
-    def ask(self, operation: int, body: bytes, seconds: float) -> tuple[int, bytes]:
+    def ask(self, operation: int, body: bytes | memoryview, seconds: float) -> tuple[int, bytes]:
         """Status and body of the reply. Bodies stand in the file, which neither side maps: who
         shortens it then gives the other an error, and no signal."""
         deadline = time.monotonic() + seconds

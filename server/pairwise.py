@@ -81,6 +81,11 @@ class SecureSum(ABC):
         """`Session.lattice`."""
         return ""
 
+    @property
+    def he(self) -> str:
+        """`Session.he`."""
+        return ""
+
     @abstractmethod
     def codec(self, length: int, clients: int) -> Codec:
         """How `clients` updates of `length` coordinates are written as ring elements."""
@@ -144,8 +149,9 @@ class SecureSum(ABC):
         others: Mapping[int, RunKey],
         length: int,
         binding: Binding,
+        epoch: bytes = b"",
     ) -> Session:
-        """One sum over `cohort` of updates of `length` coordinates.
+        """One sum over `cohort` of updates of `length` coordinates; `epoch` is `Session.epoch`.
 
         `others` are the run keys of devices that are there and not in the cohort: whom a seat is
         drawn for, of these, is a witness. Raises TooFewClients if the committee is too few, and
@@ -179,6 +185,8 @@ class SecureSum(ABC):
             min_survivors=shape.min_survivors,
             hybrid=self.hybrid,
             lattice=self.lattice,
+            he=self.he,
+            epoch=epoch,
             roster=roster.digest(),
             model=binding.model,
             config=binding.config,

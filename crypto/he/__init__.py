@@ -10,7 +10,8 @@ server opens every input**. `tacit.crypto.secagg` and `tacit.crypto.lattice` pro
     frames    the bytes of every object, the library's version among them
     doors     the library, by way of its documented interface or of the one below
     bfv       make a key, encrypt, add, decrypt
-    keys      the group's key, sealed by the device that made it to each of the others
+    keys      the group's key, and its box for each of the members
+    dealing   one member makes the key, the server carries it to the others
     sums      one device's contribution, and the opening of a sum
 
 Needs `pip install tacit[he]`; nothing is imported from there before it is used.

@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from tacit.crypto import labels
 from tacit.crypto.errors import ParameterError, ProtocolError
 from tacit.crypto.he.bfv import Key
-from tacit.crypto.he.sets import Scheme
-from tacit.crypto.identity import KEY_BYTES, RunKey, derive
+from tacit.crypto.he.sets import SCHEMES, Scheme
+from tacit.crypto.identity import KEY_BYTES, Roster, RunKey, derive
 from tacit.crypto.secagg.session import DIGEST_BYTES, Session
-from tacit.crypto.wire import Reader, Writer
+from tacit.crypto.wire import VERSION, Reader, Writer
 
 SALT_BYTES = 32
 STAGE = "key"
@@ -56,29 +56,68 @@ class Consortium:
     def devices(self) -> tuple[int, ...]:
         return tuple(key.device for key in self.members)
 
+    @property
+    def others(self) -> tuple[int, ...]:
+        """The members that the dealer seals the key to, in order."""
+        return tuple(device for device in self.devices if device != self.dealer)
+
     @cached_property
     def epoch(self) -> bytes:
         """32 bytes that two devices share only if they agree on all of it."""
-        writer = Writer().u64(self.run).fixed(self.roster, DIGEST_BYTES)
+        return hashlib.sha256(labels.HE_EPOCH + self.encode()).digest()
+
+    def key(self, member: int) -> RunKey:
+        """The run key of a member. Raises ProtocolError for any other device."""
+        if member not in self.devices:
+            raise ProtocolError(f"device {member} is not a member", sender=0, stage=STAGE)
+        return self.members[self.devices.index(member)]
+
+    def verify(self, roster: Roster, *, now: int) -> None:
+        """Raises ProtocolError unless all members are on `roster`, not expired at `now`, with run
+        keys that they signed themselves."""
+        if roster.digest() != self.roster:
+            raise ProtocolError("a consortium of another roster", sender=0, stage=STAGE)
+        for key in self.members:
+            key.verify(self.run, roster.member(key.device, now=now).public)
+
+    def check(self, session: Session) -> None:
+        """Raises ProtocolError unless the session is for sums under this consortium's key: all
+        devices of its cohort members, with the run keys of both, in this run and by this roster."""
+        if session.run != self.run or session.roster != self.roster:
+            raise ProtocolError("session of another run or roster", sender=0, stage="report")
+        if session.epoch != self.epoch or session.he != self.scheme.name:
+            raise ProtocolError("session of another epoch", sender=0, stage="report")
+        if not set(session.cohort) <= set(self.members):
+            raise ProtocolError("cohort with others than members", sender=0, stage="report")
+
+    def encode(self) -> bytes:
+        writer = Writer().u8(VERSION).u64(self.run).fixed(self.roster, DIGEST_BYTES)
         writer.u64(self.dealer).u32(self.serial).u8(self.scheme.number).u32(len(self.members))
         for key in self.members:
             key.write(writer)
-        return hashlib.sha256(labels.HE_EPOCH + writer.data()).digest()
+        return writer.data()
 
-    def check(self, session: Session) -> None:
-        """Raises ProtocolError unless all devices of the session's cohort are members, with the
-        run keys of both, in this run and by this roster."""
-        if session.run != self.run or session.roster != self.roster:
-            raise ProtocolError("session of another run or roster", sender=0, stage="report")
-        if not set(session.cohort) <= set(self.members):
-            raise ProtocolError("cohort with others than members", sender=0, stage="report")
+    @classmethod
+    def read(cls, reader: Reader) -> "Consortium":
+        """Raises MalformedMessage, also for one that cannot be."""
+        if (version := reader.u8()) != VERSION:
+            raise reader.bad(f"consortium of version {version}, this device speaks {VERSION}")
+        run, roster = reader.u64(), reader.fixed(DIGEST_BYTES)
+        dealer, serial, number = reader.u64(), reader.u32(), reader.u8()
+        members = RunKey.read_all(reader)
+        if number not in SCHEMES:
+            raise reader.bad(f"parameter set {number}, expected one of {sorted(SCHEMES)}")
+        try:
+            return cls(run, roster, members, dealer, serial, SCHEMES[number])
+        except ParameterError as bad:
+            raise reader.bad(str(bad)) from None
 
 
 @dataclass(frozen=True, slots=True)
 class GroupKey:
     """What all members hold and the server does not: the key, and the secret of the tags."""
 
-    epoch: bytes
+    consortium: Consortium
     tag_secret: bytes = field(repr=False)
     key: Key
 
@@ -88,51 +127,69 @@ class GroupKey:
         draws the key itself."""
         if len(rand) != KEY_BYTES:
             raise ParameterError(f"a group's key is made from {KEY_BYTES} random bytes")
-        return cls(consortium.epoch, rand, Key.make(consortium.scheme))
+        return cls(consortium, rand, Key.make(consortium.scheme))
 
     def encode(self) -> bytes:
+        """For the vault of a member."""
+        return self.consortium.encode() + self.secrets()
+
+    def secrets(self) -> bytes:
+        """All of it that the server does not know."""
         return Writer().fixed(self.tag_secret, KEY_BYTES).data() + self.key.encode()
 
+    @classmethod
+    def decode(cls, data: bytes) -> "GroupKey":
+        """Inverse of `encode`. Raises MalformedMessage."""
+        reader = Reader(data, sender=0, stage="vault")
+        return cls._read(reader, Consortium.read(reader))
 
-def seal(group: GroupKey, consortium: Consortium, member: int, agreed: bytes, rand: bytes) -> bytes:
-    """The dealer's key for one member, who alone can read it.
+    @classmethod
+    def _read(cls, reader: Reader, consortium: Consortium) -> "GroupKey":
+        tag_secret = reader.fixed(KEY_BYTES)
+        key = Key.read(reader, consortium.scheme)
+        reader.end()
+        return cls(consortium, tag_secret, key)
 
-    `agreed` is the secret of dealer and member, as `client.agree_all` gives it, hybrid or not;
-    `rand` is 32 fresh random bytes, for this box only.
+    @classmethod
+    def unseal(cls, consortium: Consortium, member: int, agreed: bytes, box: bytes) -> "GroupKey":
+        """The key that the dealer sealed for us, `member`, in this epoch.
+
+        Raises ProtocolError, the dealer its sender, for any other box: of another run, roster,
+        epoch, dealer or member, changed, or with what is no key in it.
+        """
+        dealer, bound = consortium.dealer, _context(consortium, member)
+        if not SALT_BYTES < len(box) <= box_bytes(consortium.scheme):
+            raise ProtocolError(f"a box of {len(box)} bytes", sender=dealer, stage=STAGE)
+        salt, sealed = box[:SALT_BYTES], box[SALT_BYTES:]
+        key = derive(agreed, labels.HE_KEY, bound, salt)
+        try:
+            opened = AESGCM(key).decrypt(_NONCE, sealed, bound)
+        except InvalidTag:
+            raise ProtocolError(
+                "its key is not for us, or for another epoch", sender=dealer, stage=STAGE
+            ) from None
+        return cls._read(Reader(opened, sender=dealer, stage=STAGE), consortium)
+
+
+def box_bytes(scheme: Scheme) -> int:
+    """The most that a sealed key takes."""
+    return SALT_BYTES + KEY_BYTES + scheme.key_bytes + 128
+
+
+def seal(group: GroupKey, member: int, agreed: bytes, rand: bytes) -> bytes:
+    """The dealer's key for one member, who alone can read it: see `GroupKey.unseal`.
+
+    `agreed` is the secret of dealer and member, as their run keys give it; `rand` is 32 fresh
+    random bytes, for this box only.
     """
-    if group.epoch != consortium.epoch:
-        raise ParameterError("a key of another epoch")
+    consortium = group.consortium
     if member not in consortium.devices or member == consortium.dealer:
         raise ParameterError(f"device {member} gets no key from device {consortium.dealer}")
     if len(rand) != SALT_BYTES:
         raise ParameterError(f"seal takes {SALT_BYTES} random bytes")
     bound = _context(consortium, member)
-    box = AESGCM(derive(agreed, labels.HE_KEY, bound, rand)).encrypt(_NONCE, group.encode(), bound)
-    return rand + box
-
-
-def unseal(consortium: Consortium, member: int, agreed: bytes, box: bytes) -> GroupKey:
-    """The key that the dealer sealed for us, `member`, in this epoch.
-
-    Raises ProtocolError, the dealer its sender, for any other box: of another run, roster, epoch,
-    dealer or member, changed, or with what is no key in it.
-    """
-    dealer, bound = consortium.dealer, _context(consortium, member)
-    limit = SALT_BYTES + KEY_BYTES + consortium.scheme.key_bytes + 128
-    if not SALT_BYTES < len(box) <= limit:
-        raise ProtocolError(f"a box of {len(box)} bytes", sender=dealer, stage=STAGE)
-    salt, sealed = box[:SALT_BYTES], box[SALT_BYTES:]
-    try:
-        opened = AESGCM(derive(agreed, labels.HE_KEY, bound, salt)).decrypt(_NONCE, sealed, bound)
-    except InvalidTag:
-        raise ProtocolError(
-            "its key is not for us, or for another epoch", sender=dealer, stage=STAGE
-        ) from None
-    reader = Reader(opened, sender=dealer, stage=STAGE)
-    tag_secret = reader.fixed(KEY_BYTES)
-    key = Key.read(reader, consortium.scheme)
-    reader.end()
-    return GroupKey(consortium.epoch, tag_secret, key)
+    key = derive(agreed, labels.HE_KEY, bound, rand)
+    return rand + AESGCM(key).encrypt(_NONCE, group.secrets(), bound)
 
 
 def _context(consortium: Consortium, member: int) -> bytes:

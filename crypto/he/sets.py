@@ -83,3 +83,4 @@ SEEDED = Scheme(2, "bfv-2048-seeded", 2048, (54,), 18014398509404161, 8796092878
 # Two fields of 25 bits in a slot, for few devices.
 WIDE = Scheme(3, "bfv-4096-seeded", 4096, (60,), 1152921504606830593, 2251799813554177, seeded=True)
 SCHEMES = {scheme.number: scheme for scheme in (PUBLIC, SEEDED, WIDE)}
+BY_NAME = {scheme.name: scheme for scheme in SCHEMES.values()}

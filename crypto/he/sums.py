@@ -16,7 +16,7 @@ import numpy as np
 
 from tacit.crypto.errors import MalformedMessage, ParameterError, ProtocolError
 from tacit.crypto.he.bfv import decrypt, encrypt
-from tacit.crypto.he.keys import Consortium, GroupKey
+from tacit.crypto.he.keys import GroupKey
 from tacit.crypto.he.packing import Packing
 from tacit.crypto.he.tags import TAGS, check, tag
 from tacit.crypto.secagg.session import DIGEST_BYTES
@@ -26,19 +26,15 @@ STAGE = "open"
 
 
 def contribute(
-    group: GroupKey,
-    consortium: Consortium,
-    packing: Packing,
-    session: bytes,
-    device: int,
-    encoded: Ring,
+    group: GroupKey, packing: Packing, session: bytes, device: int, encoded: Ring
 ) -> bytes:
-    """One device's vector, packed, tagged and encrypted. `session` is the session's id.
+    """One device's vector, packed, tagged and encrypted.
 
-    Raises ParameterError for a vector that does not fit the packing, or a key of another epoch.
+    `session` is 32 bytes that stand for the sum, and for all that its devices have to agree on.
+    Raises ParameterError for a vector that does not fit the packing, or a packing of another set.
     """
-    _check(group, consortium, packing, session)
-    if device not in consortium.devices:
+    _check(group, packing, session)
+    if device not in group.consortium.devices:
         raise ParameterError(f"device {device} is not a member")
     slots = packing.pack(encoded)
     tags = tag(group.tag_secret, session, device, slots, packing.scheme.plain)
@@ -46,19 +42,15 @@ def contribute(
 
 
 def open_sum(
-    group: GroupKey,
-    consortium: Consortium,
-    packing: Packing,
-    session: bytes,
-    survivors: tuple[int, ...],
-    total: bytes,
+    group: GroupKey, packing: Packing, session: bytes, survivors: tuple[int, ...], total: bytes
 ) -> Ring:
     """The sum of the vectors of exactly `survivors`, the attested set: elements mod 2**bits.
 
     Raises ProtocolError for everything else that may come, and then the key is to be used no more.
     """
-    _check(group, consortium, packing, session)
-    if list(survivors) != sorted(set(survivors)) or not set(survivors) <= set(consortium.devices):
+    _check(group, packing, session)
+    members = set(group.consortium.devices)
+    if list(survivors) != sorted(set(survivors)) or not set(survivors) <= members:
         raise ProtocolError("survivors are not part of the consortium", sender=0, stage=STAGE)
     count, slots = decrypt(group.key, packing, total, stage=STAGE)
     if count != len(survivors):
@@ -71,10 +63,8 @@ def open_sum(
     return packing.unpack(words)
 
 
-def _check(group: GroupKey, consortium: Consortium, packing: Packing, session: bytes) -> None:
-    if group.epoch != consortium.epoch:
-        raise ParameterError("a key of another epoch")
-    if packing.scheme != consortium.scheme:
+def _check(group: GroupKey, packing: Packing, session: bytes) -> None:
+    if packing.scheme != group.consortium.scheme:
         raise ParameterError(f"a packing for {packing.scheme.name}")
     if len(session) != DIGEST_BYTES:
-        raise ParameterError(f"a session's id has {DIGEST_BYTES} bytes")
+        raise ParameterError(f"a session is named by {DIGEST_BYTES} bytes")

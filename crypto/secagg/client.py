@@ -21,9 +21,11 @@ import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from tacit.crypto import labels, shamir
+from tacit.crypto import labels
 from tacit.crypto.codec import Ring
 from tacit.crypto.errors import ParameterError, ProtocolError
+from tacit.crypto.he.keys import GroupKey
+from tacit.crypto.he.sums import open_sum
 from tacit.crypto.identity import (
     KEY_BYTES,
     NO_KEM,
@@ -36,19 +38,17 @@ from tacit.crypto.identity import (
     verified,
 )
 from tacit.crypto.lattice import keys as lattice_keys
-from tacit.crypto.lattice.cipher import encrypt
-from tacit.crypto.lattice.sets import Lattice
-from tacit.crypto.prg import add_masks, keystream
-from tacit.crypto.secagg.graph import neighbours, to_bits
+from tacit.crypto.secagg.graph import to_bits
+from tacit.crypto.secagg.hiding import Hidden, he_sum, hide
 from tacit.crypto.secagg.hybrid import KemKey, combine
 from tacit.crypto.secagg.messages import (
     Attestation,
     AttestRequest,
+    Decryption,
     Report,
     RevealRequest,
     Shares,
     hash_rows,
-    pair_context,
     share_context,
     signed_part,
     survivors_digest,
@@ -98,8 +98,8 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Attested:
-    """One set of survivors is signed; its shares may be opened: `opened` of a `Shares`. In an
-    encrypted sum it has no rows if some survivor's share did not open."""
+    """One set of survivors is signed; its shares may be opened: `opened` of a `Shares`. It has no
+    rows under lattice keys if some survivor's share did not open, and in a consortium never."""
 
     session: Session
     device: int
@@ -145,12 +145,14 @@ def report(
     metrics: Sequence[str],
     setup: bytes,
     rand: bytes,
+    group: GroupKey | None = None,
 ) -> tuple[Reported, Report]:
     """Hide the encoded contribution, and deal shares of what opens it.
 
     In pairs: mask it, y = encoded + PRG(self) + sum_{j > i} PRG(pair_ij) - sum_{j < i} PRG(pair_ij)
     mod 2**bits, over the neighbours j of i in the session's graph, and deal every mask's key. In an
-    encrypted sum: encrypt it under a fresh lattice key, and deal that.
+    encrypted sum: encrypt it under a fresh lattice key, and deal that. In a consortium: encrypt it
+    under `group`, the key that all of them hold, and deal nothing.
 
     The caller has checked the session: its members and keys, its policy, its digests. `metrics`
     names the filled slots, sorted; `setup` is 32 bytes that stand for all else the device trains
@@ -160,10 +162,7 @@ def report(
     """
     me = state.device
     _check_report(state, session, encoded, setup, rand)
-    if session.scheme is None:
-        hidden = _masked(session, me, agreed, encoded, setup, rand)
-    else:
-        hidden = _encrypted(session, session.scheme, encoded, rand)
+    hidden = hide(session, me, agreed, encoded, setup, rand, group)
     sealed, hashes = _seal(session, me, agreed, setup, hidden)
     commitments = hash_rows(labels.SECRET_HASH, share_context(session.id, me, 0), hidden.committed)
     unsigned = Report(
@@ -179,68 +178,6 @@ def report(
     )
     signature = identity.sign(labels.REPORT, signed_part(unsigned.header(session), hidden.packed))
     return Reported(session, me), replace(unsigned, signature=signature)
-
-
-@dataclass(frozen=True, slots=True)
-class Hidden:
-    """A contribution that nobody can read, and what a committee needs to help open the sum.
-
-    `dealt` (members, secrets, share bytes); `committed` are the secrets that one by one may be
-    opened, (secrets, 32).
-    """
-
-    packed: bytes
-    neighbours: tuple[int, ...]
-    dealt: Octets = field(repr=False)
-    committed: Octets = field(repr=False)
-
-
-def _masked(
-    session: Session,
-    me: int,
-    agreed: Mapping[int, bytes],
-    encoded: Ring,
-    setup: bytes,
-    rand: bytes,
-) -> Hidden:
-    """Under a mask of our own, and one with each neighbour."""
-    near = neighbours(session, me, agreed)
-    pairs = {
-        peer: derive(agreed[peer], labels.PAIR_MASK, pair_context(session.id, setup, me, peer))
-        for peer in near
-    }
-    self_key = derive(rand[:SECRET_BYTES], labels.SELF_MASK, session.id)
-    add_masks(
-        encoded,
-        plus=[self_key, *(key for peer, key in pairs.items() if peer > me)],
-        minus=[key for peer, key in pairs.items() if peer < me],
-    )
-    secrets = np.frombuffer(self_key + b"".join(pairs.values()), np.uint8).reshape(-1, SECRET_BYTES)
-    points = [session.point(member) for member in session.committee]
-    size = shamir.rand_size(len(secrets), SECRET_BYTES, session.threshold)
-    # The coefficients are as many bytes as a small model: a stream of one key, used for this only.
-    coefficients = keystream(
-        derive(rand[SECRET_BYTES:], labels.SHARE_COEFFICIENTS, session.id), size
-    )
-    dealt = shamir.share(secrets, session.threshold, points, coefficients)
-    return Hidden(pack(encoded, session.codec.bits), near, dealt, secrets)
-
-
-def _encrypted(session: Session, scheme: Lattice, encoded: Ring, rand: bytes) -> Hidden:
-    """Under a lattice key that is drawn here, for this session, and used for nothing else."""
-    ours, theirs = rand[:SECRET_BYTES], rand[SECRET_BYTES:]
-    key = lattice_keys.draw(
-        scheme.degree, scheme.secret, derive(ours, labels.LATTICE_KEY, session.id)
-    )
-    errors = derive(ours, labels.LATTICE_ERRORS, session.id)
-    ciphertext = encrypt(scheme, session.public_seed, key, errors, encoded)
-    encoded[:] = 0
-    points = [session.point(member) for member in session.committee]
-    coefficients = derive(theirs, labels.SHARE_COEFFICIENTS, session.id)
-    shares = lattice_keys.share(key, session.threshold, points, coefficients)
-    dealt = shares.astype("<u2").view(np.uint8)[:, None]
-    nothing = np.zeros((0, SECRET_BYTES), np.uint8)
-    return Hidden(ciphertext.tobytes(), (), dealt, nothing)
 
 
 def _check_report(
@@ -262,7 +199,11 @@ def _check_report(
 def _seal(
     session: Session, me: int, agreed: Mapping[int, bytes], setup: bytes, hidden: Hidden
 ) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-    """For each committee member, its shares of all secrets, sealed to it; and their hashes."""
+    """For each committee member, its shares of all secrets, sealed to it; and their hashes. Both
+    are empty where nothing is dealt."""
+    if session.he:
+        nothing = (b"",) * len(session.committee)
+        return nothing, nothing
     sealed, hashes = [], []
     for member, shares in zip(session.committee, hidden.dealt, strict=True):
         context = share_context(session.id, me, member)
@@ -316,6 +257,19 @@ def attest(
     session, me = state.session, state.device
     survivors = request.survivors
     _check_survivors(state, request)
+    opened, bad = _opened(state, agreed, setup, request)
+    digest = survivors_digest(session.id, survivors)
+    signature = identity.sign(labels.SURVIVORS, digest)
+    return Attested(session, me, survivors, opened), Attestation(me, tuple(bad), signature)
+
+
+def _opened(
+    state: Reported, agreed: Mapping[int, bytes], setup: bytes, request: AttestRequest
+) -> tuple[Octets, list[int]]:
+    """Our shares of what the sum needs, and the survivors whose boxes did not open."""
+    session, me, survivors = state.session, state.device, request.survivors
+    if session.he:
+        return np.zeros((0, session.share_bytes), np.uint8), []
     dropped = frozenset(session.devices) - set(survivors)
     opened, bad = [], []
     for dealer, near, sealed, hashes in zip(
@@ -331,13 +285,8 @@ def attest(
             bad.append(dealer)
             shares = np.zeros((1 + len(near), session.share_bytes), np.uint8)
         opened.append(shares[numbers])
-    digest = survivors_digest(session.id, survivors)
-    signature = identity.sign(labels.SURVIVORS, digest)
     together = np.concatenate(opened)
-    if session.lattice:
-        together = _summed(together, bad)
-    attested = Attested(session, me, survivors, together)
-    return attested, Attestation(me, tuple(bad), signature)
+    return (_summed(together, bad) if session.lattice else together), bad
 
 
 def _summed(shares: Octets, bad: Sequence[int]) -> Octets:
@@ -359,6 +308,29 @@ def reveal(state: Attested, roster: Roster, request: RevealRequest) -> Shares:
     session = state.session
     if session.lattice and not len(state.opened):
         raise ProtocolError("we lack a share of some survivor's key", sender=0, stage="reveal")
+    _check_signatures(state, roster, request)
+    return Shares(state.device, state.opened)
+
+
+def decrypt(
+    state: Attested, roster: Roster, setup: bytes, group: GroupKey, request: RevealRequest
+) -> Decryption:
+    """As `reveal`, in a consortium: the sum over the set that we signed.
+
+    Raises ProtocolError as `reveal`, and for a total that is not the sum over just that set. **Then
+    the group's key must not be used again**: see `tacit.crypto.he.sums`.
+    """
+    session = state.session
+    assert session.packing is not None
+    group.consortium.check(session)
+    _check_signatures(state, roster, request)
+    named = he_sum(session, setup)
+    vector = open_sum(group, session.packing, named, state.survivors, request.total)
+    return Decryption(state.device, pack(vector, session.codec.bits))
+
+
+def _check_signatures(state: Attested, roster: Roster, request: RevealRequest) -> None:
+    session = state.session
     if request.session != session.id:
         raise ProtocolError("reveal is for another session", sender=0, stage="reveal")
     if roster.digest() != session.roster:
@@ -376,7 +348,6 @@ def reveal(state: Attested, roster: Roster, request: RevealRequest) -> Shares:
         public = identities.get(member, b"")
         if not verified(public, labels.SURVIVORS, digest, signature):
             raise ProtocolError("did not sign our set of survivors", sender=member, stage="reveal")
-    return Shares(state.device, state.opened)
 
 
 def _check_survivors(state: Reported, request: AttestRequest) -> None:

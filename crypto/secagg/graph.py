@@ -31,7 +31,7 @@ def neighbours(session: Session, device: int, agreed: Mapping[int, bytes]) -> tu
     probability degree / (cohort - 1): both ends find the same, without a word.
     """
     others = (other for other in session.devices if other != device)
-    if session.lattice:
+    if not session.is_masked:
         return ()
     if session.is_complete:
         return tuple(others)

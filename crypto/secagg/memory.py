@@ -79,6 +79,8 @@ def secure_sum(
         min_survivors=min_survivors,
         hybrid=hybrid,
         lattice=lattice,
+        he="",
+        epoch=b"",
         roster=roster.digest(),
         model=bytes(32),
         config=bytes(32),

@@ -6,17 +6,18 @@ and its sender named, without spoiling the sum.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from tacit.crypto import labels
+from tacit.crypto.he.frames import Kind, frame_bytes
 from tacit.crypto.identity import SIGNATURE_BYTES
 from tacit.crypto.secagg.graph import bits_size, from_bits, to_bits
 from tacit.crypto.secagg.session import DIGEST_BYTES, Session
 from tacit.crypto.shamir import Octets
-from tacit.crypto.wire import Reader, Writer
+from tacit.crypto.wire import Reader, Writer, check_packed, packed_size
 
 TAG_BYTES = 16  # AES-GCM
 # Truncated to 128 bits: a share is 256 random bits, so its hash hides it, and finding another
@@ -75,7 +76,8 @@ class Report:
     message: words are added up fastest where they start at the address of a word.
 
     In an encrypted sum `packed` is the ciphertext, the one secret is its key, and there are neither
-    neighbours nor commitments: the key itself is never opened, so nobody could compare.
+    neighbours nor commitments: the key itself is never opened, so nobody could compare. Under a
+    shared key no secret is dealt, all boxes are empty, and the ciphertext has its length before it.
     """
 
     packed: bytes | memoryview
@@ -99,22 +101,24 @@ class Report:
         return writer.fixed(self.commitments, len(self.commitments)).data()
 
     def encode(self, session: Session) -> bytes:
-        return b"".join([self.packed, self.header(session), self.signature])
+        length = Writer().u32(len(self.packed)).data() if session.he else b""
+        return b"".join([length, self.packed, self.header(session), self.signature])
 
     @classmethod
     def decode(cls, data: bytes, session: Session, *, sender: int) -> "Report":
         """Raises MalformedMessage; says nothing about the signature. `packed` is a view of `data`,
-        of the right length; its padding is checked where it is added up."""
+        of a length that may be right; what is in it is checked where it is added up."""
         codec = session.codec
         reader = Reader(data, sender=sender, stage="report")
-        packed = reader.view(session.vector_bytes)
+        size = reader.count(session.vector_bytes) if session.he else session.vector_bytes
+        packed = reader.view(size)
         session_id, device = reader.fixed(DIGEST_BYTES), reader.u64()
         names = tuple(reader.text(MAX_NAME) for _ in range(reader.u8()))
         if list(names) != sorted(set(names)) or len(names) > codec.metrics:
             raise reader.bad(f"metric names must be sorted, distinct and at most {codec.metrics}")
         neighbours = _neighbours(reader, session, device)
         boxes = [_box(reader, session, neighbours) for _ in session.committee]
-        committed = 0 if session.lattice else 1 + len(neighbours)
+        committed = 1 + len(neighbours) if session.is_masked else 0
         commitments = reader.fixed(committed * HASH_BYTES)
         signature = reader.fixed(SIGNATURE_BYTES)
         reader.end()
@@ -151,13 +155,15 @@ def _neighbours(reader: Reader, session: Session, device: int) -> tuple[int, ...
         raise reader.bad("a device is not its own neighbour")
     if session.is_complete and len(named) != len(session.devices) - 1:
         raise reader.bad(f"{len(named)} neighbours where everyone is one")
-    if session.lattice and named:
+    if named and not session.is_masked:
         raise reader.bad("neighbours in an encrypted sum")
     return named
 
 
 def _box(reader: Reader, session: Session, neighbours: tuple[int, ...]) -> tuple[bytes, bytes]:
     """One member's sealed shares, and their hashes."""
+    if session.he:
+        return b"", b""
     rows = 1 + len(neighbours)
     return reader.fixed(rows * session.share_bytes + TAG_BYTES), reader.fixed(rows * HASH_BYTES)
 
@@ -243,16 +249,20 @@ class Attestation:
 
 @dataclass(frozen=True, slots=True)
 class RevealRequest:
-    """Server -> committee member: signatures of at least `threshold` members on one set."""
+    """Server -> committee member: signatures of at least `threshold` members on one set.
+
+    Under a shared key with the sum of the set's ciphertexts, `total`, to decrypt.
+    """
 
     session: bytes
     signatures: tuple[tuple[int, bytes], ...]
+    total: bytes = b""
 
     def encode(self) -> bytes:
         writer = Writer().fixed(self.session, DIGEST_BYTES).u32(len(self.signatures))
         for member, signature in self.signatures:
             writer.u64(member).fixed(signature, SIGNATURE_BYTES)
-        return writer.data()
+        return writer.data() + self.total
 
     @classmethod
     def decode(cls, data: bytes, session: Session) -> "RevealRequest":
@@ -263,8 +273,11 @@ class RevealRequest:
             (reader.u64(), reader.fixed(SIGNATURE_BYTES))
             for _ in range(reader.count(len(session.committee)))
         )
+        total = (
+            b"" if session.packing is None else reader.rest(frame_bytes(Kind.SUM, session.packing))
+        )
         reader.end()
-        return cls(session_id, signatures)
+        return cls(session_id, signatures, total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +285,7 @@ class Shares:
     """Committee member -> server: for each survivor, its shares of the keys the sum needs.
 
     `opened` (rows, 32), survivor after survivor: the share of its self key, then of its pair key
-    with each dropped neighbour. Rows of survivors in `bad` are zero. In an encrypted sum it is one
+    with each dropped neighbour. Rows of survivors in `bad` are zero. Under lattice keys it is one
     row, the sum of the shares of all survivors' keys.
     """
 
@@ -290,3 +303,27 @@ class Shares:
         raw = reader.fixed(rows * size)
         reader.end()
         return cls(member, np.frombuffer(raw, np.uint8).reshape(rows, size))
+
+
+@dataclass(frozen=True, slots=True)
+class Decryption:
+    """Committee member -> server: the sum under a shared key, as `wire.pack` writes it."""
+
+    member: int
+    packed: bytes = field(repr=False)
+
+    def encode(self) -> bytes:
+        return Writer().u64(self.member).data() + self.packed
+
+    @classmethod
+    def decode(cls, data: bytes, session: Session, *, sender: int) -> "Decryption":
+        """Raises MalformedMessage."""
+        codec = session.codec
+        reader = Reader(data, sender=sender, stage="reveal")
+        member, packed = reader.u64(), reader.fixed(packed_size(codec.size, codec.bits))
+        reader.end()
+        try:
+            check_packed(packed, codec.size, codec.bits)
+        except ValueError as bad:
+            raise reader.bad(str(bad)) from None
+        return cls(member, packed)

@@ -2,7 +2,8 @@
 
 Two ways to hide a contribution are opened in two ways. Of masks, each member gives its shares of
 every key that is still in the sum, which are combined one by one. Of lattice keys, it gives the sum
-of its shares of all survivors' keys, which is a share of the sum of the keys.
+of its shares of all survivors' keys, which is a share of the sum of the keys. (Where all devices
+hold the key, members decrypt: see `consortium`.)
 """
 
 from abc import ABC, abstractmethod
@@ -45,8 +46,8 @@ class Opened:
     """An opened sum. `bad` are survivors whose shares did not hold: leave them out from now on.
 
     They are named by so many committee members that one of these must be honest; a word of fewer
-    could be slander. `liars` are committee members whose shares of an encrypted sum's key were
-    wrong beyond doubt, and did no harm.
+    could be slander. `liars` are committee members whose part in opening an encrypted sum was wrong
+    beyond doubt, and did no harm.
     """
 
     mean: Mean
@@ -65,8 +66,14 @@ class Closed:
     identities: Mapping[int, bytes]
     survivors: tuple[int, ...]
     dealt: Mapping[int, Dealt]
-    total: Ring
+    total: Ring | bytes  # bytes in a consortium: a `Kind.SUM` of `tacit.crypto.he.frames`
     metrics: tuple[str, ...]
+
+    @property
+    def ring(self) -> Ring:
+        """The total, of words."""
+        assert not isinstance(self.total, bytes)
+        return self.total
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -192,7 +199,7 @@ class MaskRevealing(Revealing):
             _, dropped = closed.wanted[dealer]
             for device, key in zip(dropped, pair_keys, strict=True):
                 (minus if dealer < device else plus).append(key)
-        total = closed.total
+        total = closed.ring
         add_masks(total, plus, minus)
         return self._decoded(total)
 
@@ -290,7 +297,7 @@ class KeyRevealing(Revealing):
             liars = ()
         good = [at for at, point in enumerate(points) if point not in wrong][: session.threshold]
         key = lattice_keys.combine([points[at] for at in good], shares[good])
-        total = open_sum(scheme, session.public_seed, key, self.closed.total, session.codec.size)
+        total = open_sum(scheme, session.public_seed, key, self.closed.ring, session.codec.size)
         return self._decoded(total, liars)
 
     def _certain(self, shares: int, wrong: int) -> bool:

@@ -7,19 +7,16 @@ protocol raises ProtocolError naming its sender and changes nothing, so the roun
 that device; `close` and `open` raise TooFewClients when too few are left. A report is folded into
 a running sum when it arrives: memory is one vector, at most `MAX_GROUPS` if devices disagree about
 metrics, whatever the number of devices, and the sealed shares: for each device and committee member
-48 bytes a neighbour, or one lattice key.
+48 bytes a neighbour, one lattice key, or nothing in a consortium.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
-
-import numpy as np
 
 from tacit.crypto import labels
-from tacit.crypto.codec import Ring
 from tacit.crypto.errors import MalformedMessage, ProtocolError, TooFewClients
 from tacit.crypto.identity import Roster, verified
-from tacit.crypto.lattice.cipher import add
+from tacit.crypto.secagg.consortium import SumRevealing
 from tacit.crypto.secagg.messages import (
     Attestation,
     AttestRequest,
@@ -27,9 +24,16 @@ from tacit.crypto.secagg.messages import (
     signed_part,
     survivors_digest,
 )
-from tacit.crypto.secagg.revealing import Closed, Dealt, KeyRevealing, MaskRevealing, Revealing
+from tacit.crypto.secagg.revealing import (
+    Closed,
+    Dealt,
+    KeyRevealing,
+    MaskRevealing,
+    Revealing,
+)
 from tacit.crypto.secagg.session import Session
-from tacit.crypto.wire import check_packed, fold
+from tacit.crypto.secagg.totals import RingTotal, Total
+from tacit.crypto.wire import check_packed
 
 MAX_GROUPS = 3  # sets of metric names, each with a running sum
 
@@ -38,7 +42,7 @@ MAX_GROUPS = 3  # sets of metric names, each with a running sum
 class Group:
     """The reports that name the same metrics, and so add up with each other."""
 
-    total: Ring
+    total: Total
     dealt: dict[int, Dealt]
 
 
@@ -49,8 +53,12 @@ class Collecting:
     by being first, each set of names has a running sum of its own, and the largest is closed.
     """
 
-    def __init__(self, session: Session, roster: Roster) -> None:
+    def __init__(
+        self, session: Session, roster: Roster, new_total: Callable[[], Total] | None = None
+    ) -> None:
+        """`new_total` makes the running sums of a consortium; others are made here."""
         self.session = session
+        self._new_total = new_total or (lambda: RingTotal(session))
         self._id = session.id
         self._identities = {member.device: member.public for member in roster.members}
         self._groups: dict[tuple[str, ...], Group] = {}
@@ -69,14 +77,15 @@ class Collecting:
         if sender not in session.devices or known:
             raise ProtocolError("not in the cohort, or sent twice", sender=sender, stage="report")
         # Whatever decodes encodes to the same bytes, so the header is there as it was signed.
-        header = memoryview(data)[len(message.packed) : -len(message.signature)]
+        packed = len(data) - len(message.header(session)) - len(message.signature)
+        header = memoryview(data)[packed : -len(message.signature)]
         content = signed_part(header, message.packed)
         public = self._identities.get(sender, b"")
         if not verified(public, labels.REPORT, content, message.signature):
             raise ProtocolError("report is not signed by its device", sender=sender, stage="report")
         self._check_packed(message)  # or it could cost another its group
         group = self._group(message.metrics, sender)
-        self._fold(group.total, message.packed)
+        group.total.add(message.packed, sender=sender)
         committee = session.committee
         group.dealt[sender] = Dealt(
             message.neighbours,
@@ -86,25 +95,19 @@ class Collecting:
         )
 
     def _check_packed(self, message: Report) -> None:
-        if self.session.scheme is None:
+        if self.session.is_masked:
             codec, sender = self.session.codec, message.device
             try:
                 check_packed(message.packed, codec.size, codec.bits)
             except ValueError as bad:
                 raise MalformedMessage(str(bad), sender=sender, stage="report") from None
 
-    def _fold(self, total: Ring, packed: bytes | memoryview) -> None:
-        scheme = self.session.scheme
-        if scheme is None:
-            fold(total, packed, self.session.codec.bits)
-        else:
-            add(total, cast(Ring, np.frombuffer(packed, scheme.dtype)))
-
     def close(self) -> "Attesting":
         """The survivors are the largest group. Raises TooFewClients below min_survivors."""
         metrics = self._usual()
         group = self._groups.get(metrics)
-        survivors = tuple(sorted(group.dealt)) if group else ()
+        total = group.total.total() if group else b""
+        survivors = group.total.senders if group else ()
         if group is None or len(survivors) < self.session.min_survivors:
             raise TooFewClients(
                 f"{len(survivors)} of {len(self.session.cohort)} devices reported, "
@@ -118,7 +121,7 @@ class Collecting:
                 self._identities,
                 survivors,
                 group.dealt,
-                group.total,
+                total,
                 metrics,
             )
         )
@@ -146,13 +149,15 @@ class Collecting:
             raise ProtocolError(
                 f"metrics {list(names)} are the names of nobody else", sender=sender, stage="report"
             )
-        self._odd[next(iter(self._groups.pop(lone).dealt))] = lone
+        group = self._groups.pop(lone)
+        group.total.close()
+        self._odd[next(iter(group.dealt))] = lone
 
     def _group(self, names: tuple[str, ...], sender: int) -> Group:
         if names not in self._groups:
             if len(self._groups) == MAX_GROUPS:  # or hostile names would cost a vector each
                 self._make_room(names, sender)
-            self._groups[names] = Group(self.session.nothing(), {})
+            self._groups[names] = Group(self._new_total(), {})
         return self._groups[names]
 
 
@@ -197,5 +202,6 @@ class Attesting:
                 f"{len(self._signatures)} of {len(self.closed.session.committee)} committee "
                 f"members attested, {threshold} needed (threshold)"
             )
-        kind = MaskRevealing if self.closed.session.scheme is None else KeyRevealing
+        session = self.closed.session
+        kind = KeyRevealing if session.lattice else SumRevealing if session.he else MaskRevealing
         return kind(self.closed, self._signatures, self._bad)

@@ -16,6 +16,9 @@ import numpy as np
 from tacit.crypto import labels
 from tacit.crypto.codec import Codec, Ring
 from tacit.crypto.errors import ParameterError, ProtocolError
+from tacit.crypto.he.frames import Kind, frame_bytes
+from tacit.crypto.he.packing import Packing
+from tacit.crypto.he.sets import BY_NAME
 from tacit.crypto.identity import NO_KEM, Roster, RunKey, derive
 from tacit.crypto.lattice.sets import FAILURE, SETS, Lattice
 from tacit.crypto.shamir import MAX_POINTS
@@ -46,8 +49,11 @@ class Session:
 
     In a `hybrid` session every secret of two parties comes from X25519 and ML-KEM together.
 
-    `lattice` names the parameter set of an encrypted sum (see `tacit.crypto.lattice.sets`). There
-    nobody masks against anybody, and `degree` is 0. Empty: devices mask in pairs.
+    `lattice` names the parameter set of an encrypted sum (see `tacit.crypto.lattice.sets`), `he`
+    that of a sum under a key which all devices hold (see `tacit.crypto.he`), and `epoch` that key.
+    In both nobody masks against anybody, and `degree` is 0; in the second nothing is dealt either:
+    the committee is the whole cohort, and its members decrypt the sum. Both empty: devices mask in
+    pairs.
     """
 
     run: int
@@ -63,6 +69,8 @@ class Session:
     min_survivors: int
     hybrid: bool
     lattice: str
+    he: str
+    epoch: bytes  # digest, or empty
     roster: bytes  # digest
     model: bytes  # digest
     config: bytes  # digest
@@ -83,14 +91,27 @@ class Session:
             raise ParameterError(f"digests have {DIGEST_BYTES} bytes")
 
     def _check_hiding(self) -> None:
+        if self.lattice and self.he:
+            raise ParameterError(f"both lattice {self.lattice!r} and he {self.he!r}")
+        if len(self.epoch) != (DIGEST_BYTES if self.he else 0):
+            raise ParameterError(f"an epoch of {len(self.epoch)} bytes with he {self.he!r}")
         if self.lattice:
             if self.lattice not in SETS or self.degree:
                 raise ParameterError(f"lattice {self.lattice!r} with degree {self.degree}")
             self._check_room()
+        elif self.he:
+            self._check_consortium()
         elif not 1 <= self.degree < max(2, len(self.devices)):
             raise ParameterError(
                 f"degree {self.degree}, expected 1..{len(self.devices) - 1} (all others)"
             )
+
+    def _check_consortium(self) -> None:
+        if self.he not in BY_NAME or self.degree or self.hybrid:
+            raise ParameterError(f"he {self.he!r}: degree {self.degree}, hybrid {self.hybrid}")
+        if self.committee != self.devices or self.seats:
+            raise ParameterError("the committee of a consortium is its cohort")
+        Packing.of(BY_NAME[self.he], self.codec)
 
     def _check_room(self) -> None:
         scheme, clients = self.scheme, len(self.devices)
@@ -157,13 +178,23 @@ class Session:
     @property
     def is_complete(self) -> bool:
         """Whether every device masks against every other."""
-        return not self.lattice and self.degree >= len(self.devices) - 1
+        return self.is_masked and self.degree >= len(self.devices) - 1
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether devices mask in pairs."""
+        return not self.lattice and not self.he
 
     @cached_property
     def scheme(self) -> Lattice | None:
-        """How an encrypted sum is encrypted, None where devices mask in pairs: the named set, its
+        """How a sum under lattice keys is encrypted, None for any other: the named set, with
         elements as wide as the codec's."""
         return replace(SETS[self.lattice], bits=self.codec.bits) if self.lattice else None
+
+    @cached_property
+    def packing(self) -> Packing | None:
+        """How a sum under a shared key is encrypted, None for any other."""
+        return Packing.of(BY_NAME[self.he], self.codec) if self.he else None
 
     @property
     def public_seed(self) -> bytes:
@@ -172,7 +203,9 @@ class Session:
 
     @property
     def vector_bytes(self) -> int:
-        """Bytes of a contribution as it is sent."""
+        """Bytes of a contribution as it is sent; of one under a shared key, the most it takes."""
+        if self.packing is not None:
+            return frame_bytes(Kind.CONTRIBUTION, self.packing)
         if self.scheme is not None:
             return self.scheme.packed_size(self.codec.size)
         return packed_size(self.codec.size, self.codec.bits)
@@ -184,7 +217,7 @@ class Session:
         return SECRET_BYTES if self.scheme is None else 2 * self.scheme.degree
 
     def nothing(self) -> Ring:
-        """The sum of no contributions, to which reports are added."""
+        """The sum of no contributions, to which reports are added; none under a shared key."""
         if self.scheme is not None:
             return np.zeros(self.scheme.size(self.codec.size), self.scheme.dtype)
         return np.zeros(self.codec.size, self.codec.dtype)
@@ -243,7 +276,7 @@ class Session:
         for member in self.committee:
             writer.u64(member)
         writer.u32(self.seats).u32(self.threshold).u32(self.min_survivors)
-        writer.u8(self.hybrid).text(self.lattice)
+        writer.u8(self.hybrid).text(self.lattice).text(self.he).blob(self.epoch)
         for digest in (self.roster, self.model, self.config):
             writer.fixed(digest, DIGEST_BYTES)
         return writer.data()
@@ -265,7 +298,7 @@ class Session:
         hybrid = reader.u8()
         if hybrid > 1:
             raise reader.bad(f"hybrid is {hybrid}, expected 0 or 1")
-        lattice = reader.text()
+        lattice, he, epoch = reader.text(), reader.text(), reader.blob(DIGEST_BYTES)
         digests = [reader.fixed(DIGEST_BYTES) for _ in range(3)]
         reader.end()
         length, clients, metrics, bits = sizes
@@ -285,6 +318,8 @@ class Session:
                 min_survivors,
                 bool(hybrid),
                 lattice,
+                he,
+                epoch,
                 *digests,
             )
         except ValueError as bad:  # ParameterError, or a purpose that does not exist

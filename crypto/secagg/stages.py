@@ -1,7 +1,8 @@
 """How the stages travel as Flower messages: the names that device and server both use.
 
 `report` rides in the strategy's own train or evaluate message, beside the model. The other stages
-are queries of their own; `encapsulate` and `decapsulate` are asked in hybrid runs only.
+are queries of their own; `encapsulate` and `decapsulate` are asked in hybrid runs only, `deal` and
+`key` where devices share one.
 """
 
 import hashlib
@@ -17,6 +18,8 @@ Value: TypeAlias = int | float | str | bytes | bool | Sequence["Value"]
 ENROL = "query.tacit_enrol"
 ENCAPSULATE = "query.tacit_encapsulate"
 DECAPSULATE = "query.tacit_decapsulate"
+DEAL = "query.tacit_deal"
+KEY = "query.tacit_key"
 ATTEST = "query.tacit_attest"
 REVEAL = "query.tacit_reveal"
 
@@ -29,7 +32,9 @@ SESSION = "session"
 WEIGHT_KEY = "weight-key"  # which of a reply's metrics is its weight
 MESSAGE = "message"
 
-NOT_ENROLLED = "this device is not enrolled in the run"  # a refusal the server can mend
+# Refusals that the server can mend.
+NOT_ENROLLED = "this device is not enrolled in the run"
+NO_GROUP_KEY = "this device does not hold the key of the epoch"
 
 
 def config_digest(

@@ -120,7 +120,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_ranges_in_words_are_those_that_hold() -> None:
     assert describe_range("train.momentum") == "0 or more, less than 1"
-    assert describe_range("secure.protocol") == "pairwise, lattice, plain"
+    assert describe_range("secure.protocol") == "pairwise, lattice, tenseal, plain"
     for key, (default, purpose) in keys().items():
         assert purpose, key
         if not isinstance(default, str):

@@ -86,6 +86,8 @@ class Federation:
             "min_survivors": 2,
             "hybrid": self.hybrid,
             "lattice": "",
+            "he": "",
+            "epoch": b"",
             "roster": self.roster.digest(),
             "model": bytes(32),
             "config": bytes(32),

@@ -16,7 +16,7 @@ from tacit.crypto import labels, prg, shamir
 from tacit.crypto.codec import Codec
 from tacit.crypto.errors import ParameterError, ProtocolError
 from tacit.crypto.identity import Roster, RunKey, derive
-from tacit.crypto.secagg import client
+from tacit.crypto.secagg import client, hiding
 from tacit.crypto.secagg.messages import (
     Attestation,
     AttestRequest,
@@ -140,7 +140,7 @@ def mask_keys(crew: Federation, session: Session, monkeypatch: pytest.MonkeyPatc
         real(vector, plus, minus)
 
     with monkeypatch.context() as patch:
-        patch.setattr(client, "add_masks", spy)
+        patch.setattr(hiding, "add_masks", spy)
         crew.reports(session, crew.devices)
     return used
 

@@ -103,9 +103,9 @@ class Told:
         self.committee = list(struct.unpack_from(f"<{members}Q", data, at + 8))
         at += 8 + 8 * members
         self.seats, self.threshold, self.least = struct.unpack_from("<III", data, at)
-        hybrid, lattice = struct.unpack_from("<BI", data, at + 12)
-        assert (hybrid, lattice) == (0, 0)
-        assert len(data) == at + 17 + 96
+        modes = struct.unpack_from("<BIII", data, at + 12)
+        assert modes == (0, 0, 0, 0)  # hybrid, lattice, he, epoch
+        assert len(data) == at + 25 + 96
         self.id = hashlib.sha256(label("session") + data).digest()
         self.secrets = {d["device"]: bytes.fromhex(d["run secret"]) for d in vector["devices"]}
         self.seeds = {d["device"]: d["identity secret"] for d in vector["devices"]}

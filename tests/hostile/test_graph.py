@@ -15,7 +15,7 @@ from tacit.client.policy import Policy
 from tacit.crypto import labels
 from tacit.crypto.errors import PolicyRefusal
 from tacit.crypto.identity import RunKey, derive
-from tacit.crypto.secagg import client, graph, messages, stages
+from tacit.crypto.secagg import client, graph, hiding, messages, stages
 from tacit.crypto.secagg.parameters import least_degree
 from tacit.crypto.secagg.session import Session
 from tacit.crypto.simulated import simulated_identity
@@ -70,9 +70,13 @@ def other_neighbours() -> bool:
     """One device is missing. Of each living neighbour of the victim the members are told neighbours
     among which the missing one stands where the victim stands in truth."""
     crowd = Crowd(15, policy=ANY_GRAPH, protocol=Pairwise(degree=5, min_survivors=13))
-    session, dropped = crowd.session(), 5
-    crowd.heard(session)
-    dealt = {one.device: one for one in crowd.adversary.dealt[session.id]}
+    dropped = 5
+    for round in range(1, 9):  # until the victim has enough neighbours
+        session = crowd.session(round=round)
+        crowd.heard(session)
+        dealt = {one.device: one for one in crowd.adversary.dealt[session.id]}
+        if len(dealt[VICTIM].report.neighbours) >= 5:
+            break
     near = {
         peer: bent(
             [d for d in session.devices if d != peer],
@@ -268,7 +272,7 @@ def coin_of_nobody(session: bytes, secret: bytes, one: int, other: int) -> int:
     Attack(
         twins,
         together(
-            replaced(client, "pair_context", pair_of_nobody),
+            replaced(hiding, "pair_context", pair_of_nobody),
             replaced(messages, "pair_context", pair_of_nobody),
             replaced(graph, "_coin", coin_of_nobody),
         ),

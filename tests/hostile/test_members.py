@@ -19,7 +19,8 @@ from tacit.client.device import simulated_device
 from tacit.crypto import labels
 from tacit.crypto.identity import Member, Roster, RunKey
 from tacit.crypto.secagg import client, stages
-from tacit.crypto.secagg.client import Hidden, _seal
+from tacit.crypto.secagg.client import _seal
+from tacit.crypto.secagg.hiding import Hidden
 from tacit.crypto.secagg.messages import HASH_BYTES, hash_row, share_context
 from tacit.crypto.secagg.revealing import MaskRevealing, Revealing
 from tacit.crypto.secagg.session import Session

@@ -13,7 +13,7 @@ from tacit.client.policy import Policy
 from tacit.crypto.codec import Codec, Ring
 from tacit.crypto.errors import TacitError
 from tacit.crypto.prg import add_masks
-from tacit.crypto.secagg import client, stages
+from tacit.crypto.secagg import hiding, stages
 from tacit.crypto.secagg.messages import Report
 from tacit.crypto.secagg.session import Purpose, Session
 from tacit.crypto.wire import unpack
@@ -41,7 +41,7 @@ def told_self_keys(into: list[bytes]) -> Iterator[None]:
         add_masks(vector, plus, minus)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(client, "add_masks", spying)
+        patch.setattr(hiding, "add_masks", spying)
         yield
 
 

@@ -19,7 +19,7 @@ from tacit.crypto.he.packing import Packing
 from tacit.crypto.he.sets import NOISE_VARIANCE, PUBLIC, SCHEMES, SEEDED, WIDE
 from tacit.crypto.he.sums import contribute, open_sum
 from tacit.crypto.he.tags import TAGS
-from tests.crypto.he.group import FULL, SESSION, consortium, group, numbers, ring, schemes
+from tests.crypto.he.group import FULL, SESSION, group, numbers, ring, schemes
 
 pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install tacit[he]")
 
@@ -32,7 +32,6 @@ def contributions(packing: Packing, vectors) -> dict[int, bytes]:
     return {
         device: contribute(
             group(scheme, members),
-            consortium(scheme, members),
             packing,
             SESSION,
             device,
@@ -51,9 +50,7 @@ def total(packing: Packing, messages) -> bytes:
 
 def opened(packing: Packing, survivors, data: bytes, members: int = 5):
     scheme = packing.scheme
-    return open_sum(
-        group(scheme, members), consortium(scheme, members), packing, SESSION, survivors, data
-    )
+    return open_sum(group(scheme, members), packing, SESSION, survivors, data)
 
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
@@ -102,7 +99,7 @@ def test_too_large_a_number_is_refused_before_it_wraps(scheme) -> None:
     packing = Packing(scheme, 4, FULL[scheme], 3)
     vector = ring([0, packing.reach + 1, 0, 0], packing.bits)
     with pytest.raises(ParameterError, match="do not fit"):
-        contribute(group(scheme), consortium(scheme), packing, SESSION, 1, vector)
+        contribute(group(scheme), packing, SESSION, 1, vector)
 
 
 @EVERY
@@ -135,9 +132,7 @@ def test_only_the_sum_over_the_attested_set_is_opened(scheme) -> None:
     packing = Packing(scheme, 50, FULL[scheme], 4)
     messages = contributions(packing, numbers(packing, 4))
     one_thrice = [messages[1]] * 3
-    another = contribute(
-        group(scheme), consortium(scheme), packing, bytes(32), 3, ring([1] * 50, packing.bits)
-    )
+    another = contribute(group(scheme), packing, bytes(32), 3, ring([1] * 50, packing.bits))
     for sent in (
         one_thrice,
         [messages[1], messages[2], messages[4]],
