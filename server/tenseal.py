@@ -1,5 +1,6 @@
 """The parameters of sums under TenSEAL, and the stages in which a consortium gets its key."""
 
+import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,12 @@ from tacit.crypto.he.sets import BY_NAME, PUBLIC, Scheme
 from tacit.crypto.identity import Roster, RunKey
 from tacit.server.pairwise import SecureSum, Shape
 
-FIELDS = 2  # coordinates to a slot
+log = logging.getLogger("tacit.server")
+
+CKKS = (
+    "%s is a set of CKKS: what it decrypts to gives the key away, so devices round it to the exact "
+    "sum; BFV (%s) does the same in a quarter of the bytes"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +62,9 @@ class TenSeal(SecureSum):
         return BY_NAME[self.parameters]
 
     def codec(self, length: int, clients: int) -> Codec:
-        """As wide as FIELDS of it fill a slot."""
-        return self._codec(length, clients, self.scheme.plain_bits // FIELDS)
+        """As wide as the set's slots have room for."""
+        scheme = self.scheme
+        return self._codec(length, clients, scheme.plain_bits // scheme.fields)
 
     def shape(self, devices: int, roster: int) -> Shape:
         return self._shape(devices, roster, 0)
@@ -71,6 +78,8 @@ class GroupKeys:
     """
 
     def __init__(self, scheme: Scheme) -> None:
+        if scheme.scale:
+            log.warning(CKKS, scheme.name, PUBLIC.name)
         self._scheme = scheme
         self._serial = 0
         self._consortium: Consortium | None = None

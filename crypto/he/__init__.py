@@ -9,7 +9,7 @@ server opens every input**. `tacit.crypto.secagg` and `tacit.crypto.lattice` pro
     tags      a checksum that only the sum over the right set of devices carries
     frames    the bytes of every object, the library's version among them
     doors     the library, by way of its documented interface or of the one below
-    bfv       make a key, encrypt, add, decrypt
+    bfv       make a key, encrypt, add, decrypt, under CKKS too
     keys      the group's key, and its box for each of the members
     dealing   one member makes the key, the server carries it to the others
     sums      one device's contribution, and the opening of a sum
@@ -22,5 +22,6 @@ with every sum, computes the key from them: Li and Micciancio, "On the Security 
 Encryption on Approximate Numbers", Eurocrypt 2021 (eprint 2020/1533). A BFV decryption says nothing
 of the noise as long as it is right; where it may be wrong there are attacks on it too (Bultel et
 al. 2025, eprint 2025/2288). So a set refuses more devices than it surely decrypts for, see
-`sets.Scheme.room`, and a device gives out nothing but sums, see `tags`.
+`sets.Scheme.room`, and a device gives out nothing but sums, see `tags`. One set is of CKKS all the
+same, for compatibility: its decryptions are rounded to the exact sum before they leave `doors`.
 """

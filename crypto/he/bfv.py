@@ -54,11 +54,11 @@ class Key:
 def encrypt(key: Key, packing: Packing, slots: Slots) -> bytes:
     """Slots, padded with zeros to whole ciphertexts, as a contribution."""
     _check_set(key, packing)
-    degree, through = packing.scheme.degree, key.door()
+    width, through = packing.scheme.slots, key.door()
     centred = _centred(slots, packing.scheme.plain)
-    padded = np.zeros(packing.blocks * degree, np.int64)
+    padded = np.zeros(packing.blocks * width, np.int64)
     padded[: centred.size] = centred
-    blocks = [through.encrypt(row.tolist()) for row in padded.reshape(-1, degree)]
+    blocks = [through.encrypt(row.tolist()) for row in padded.reshape(-1, width)]
     return frame(Kind.CONTRIBUTION, packing, 1, blocks)
 
 
@@ -72,7 +72,7 @@ def decrypt(key: Key, packing: Packing, total: bytes, *, stage: str) -> tuple[in
     _check_set(key, packing)
     through = key.door()
     count, blocks = read_frame(total, Kind.SUM, packing, sender=0, stage=stage)
-    slots = np.empty((len(blocks), packing.scheme.degree), np.int64)
+    slots = np.empty((len(blocks), packing.scheme.slots), np.int64)
     for row, block in zip(slots, blocks, strict=True):
         try:
             row[:] = through.decrypt(through.load(bytes(block)))

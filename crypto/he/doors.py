@@ -56,22 +56,29 @@ def door(scheme: Scheme, secret: bytes | None = None) -> Door:
     `secret` is no key of this set.
     """
     library()
-    return _Seeded(scheme, secret) if scheme.seeded else _Public(scheme, secret)
+    return _kind(scheme)(scheme, secret)
 
 
 def new_secret(scheme: Scheme) -> bytes:
     """A fresh secret key, serialised. Raises ParameterError as `door`."""
     library()
-    made = _Seeded if scheme.seeded else _Public
-    return made(scheme, None, fresh=True).secret()
+    return _kind(scheme)(scheme, None, fresh=True).secret()
+
+
+def _kind(scheme: Scheme) -> "type[_Seeded] | type[_Public]":
+    if scheme.scale:
+        return _Approximate
+    return _Seeded if scheme.seeded else _Public
 
 
 def _check(scheme: Scheme, ciphertext: Ciphertext) -> None:
     """That it is of this set and has two polynomials. The library has checked the coefficients."""
     if ciphertext.size() != 2 or ciphertext.poly_modulus_degree() != scheme.degree:
         raise ValueError("not two polynomials of this degree")
-    if ciphertext.coeff_modulus_size() != 1 or ciphertext.is_ntt_form():
+    if ciphertext.coeff_modulus_size() != 1 or ciphertext.is_ntt_form() != bool(scheme.scale):
         raise ValueError("of another modulus or form")
+    if scheme.scale and ciphertext.scale != scheme.scale:
+        raise ValueError("of another scale")
     if ciphertext.is_transparent():
         raise ValueError("hides nothing")
 
@@ -85,9 +92,9 @@ class _Public:
         self._tenseal = tenseal
         self._scheme = scheme
         made = tenseal.context(
-            tenseal.SCHEME_TYPE.BFV,
+            tenseal.SCHEME_TYPE.CKKS if scheme.scale else tenseal.SCHEME_TYPE.BFV,
             scheme.degree,
-            scheme.plain,
+            -1 if scheme.scale else scheme.plain,
             list(scheme.primes),
             tenseal.ENCRYPTION_TYPE.SYMMETRIC,
             n_threads=1,  # more help nothing, and cost a pool
@@ -112,9 +119,9 @@ class _Public:
         return bytes(self._tenseal.bfv_vector(self._context, slots).serialize())
 
     def load(self, data: bytes) -> Ciphertext:
-        vector = self._tenseal.bfv_vector_from(self._context, data)
+        vector = self._read(data)
         held = vector.ciphertext()
-        if vector.size() != self._scheme.degree or len(held) != 1:
+        if vector.size() != self._scheme.slots or len(held) != 1:
             raise ValueError("a vector of another size")
         _check(self._scheme, held[0])
         return vector
@@ -128,6 +135,25 @@ class _Public:
     def decrypt(self, ciphertext: Ciphertext) -> list[int]:
         numbers: list[int] = ciphertext.decrypt()
         return numbers
+
+    def _read(self, data: bytes) -> Ciphertext:
+        return self._tenseal.bfv_vector_from(self._context, data)
+
+
+class _Approximate(_Public):
+    """By `tenseal.context` and `ckks_vector`."""
+
+    def encrypt(self, slots: list[int]) -> bytes:
+        vector = self._tenseal.ckks_vector(self._context, slots, self._scheme.scale)
+        return bytes(vector.serialize())
+
+    def decrypt(self, ciphertext: Ciphertext) -> list[int]:
+        # What the library returns is the sum with a part of its noise, and of that follows the key
+        # (`tacit.simulations.attacks.ckks_key`). It ends here, and must go nowhere else.
+        return [round(number) for number in ciphertext.decrypt()]
+
+    def _read(self, data: bytes) -> Ciphertext:
+        return self._tenseal.ckks_vector_from(self._context, data)
 
 
 class _MemoryFile:

@@ -67,12 +67,17 @@ class Packing:
     @property
     def blocks(self) -> int:
         """Ciphertexts that elements and tags fill."""
-        return -(-(self.words + TAGS) // self.scheme.degree)
+        return -(-(self.words + TAGS) // self.scheme.slots)
 
     @property
     def reach(self) -> int:
         """The largest number that a device may send: `clients` of them still fit."""
         return ((1 << (self.bits - 1)) - 1) // self.clients
+
+    @property
+    def span(self) -> int:
+        """Slots of sums lie within -span .. span - 1."""
+        return 1 << (self.bits * self.fields - 1)
 
     def pack(self, vector: Ring) -> Slots:
         """The elements of one device, reduced mod 2**bits, as slots (words,).

@@ -6,6 +6,11 @@ noise, and no public key exists. Ciphertexts are of one prime, q. The public API
 a single prime, so there is a second one, which the library keeps for keys that are never made use
 of here.
 
+One set is of CKKS, for those who have to speak that. Its N/2 slots hold real numbers times a scale,
+with an error; here they are whole numbers, and what is decrypted is rounded to whole numbers before
+anybody sees it. So a sum is as exact as under BFV, and says as little of the noise: see the
+package's docstring. Its plaintexts do not wrap; t is what its tags are taken modulo.
+
 All sets have 128 bits of security by the table of the homomorphic encryption standard (Albrecht et
 al. 2018, table 1, ternary secret): at most 54 bits of modulus for N = 2048, 109 for N = 4096. SEAL
 checks that too.
@@ -21,7 +26,7 @@ FAILURE_BITS = 128  # of one coefficient; a sum has some millions of them
 
 @dataclass(frozen=True)  # no slots: `room` is computed once
 class Scheme:
-    """One parameter set: N, the bits of its primes, q, and t.
+    """One parameter set: N, the bits of its primes, q, and t; a `scale` if it is of CKKS.
 
     `seeded` ciphertexts hold a seed in the place of their uniform half: half the bytes up. They
     come from `tenseal.sealapi`, which reads and writes files only: see `doors`.
@@ -33,7 +38,18 @@ class Scheme:
     primes: tuple[int, ...]
     modulus: int
     plain: int
-    seeded: bool
+    seeded: bool = False
+    scale: int = 0
+
+    @property
+    def slots(self) -> int:
+        """Numbers in one plaintext."""
+        return self.degree // 2 if self.scale else self.degree
+
+    @property
+    def fields(self) -> int:
+        """Coordinates that a slot is meant to hold."""
+        return 1 if self.scale else 2
 
     @property
     def plain_bits(self) -> int:
@@ -48,11 +64,20 @@ class Scheme:
         Right while the noises add up to less than q / 2t. Each is at most 1/2, from rounding, and a
         sum of 42 fair bits less its mean, which is subgaussian: n of these reach b with probability
         2 exp(-b**2 / 2nv) at most, v their variance (Hoeffding 1963, theorem 2).
+
+        Under CKKS a slot is right while its error is less than half of the scale. That is the real
+        part of a polynomial of noise at a root of unity: N terms, each as large as the noise at
+        most, and N times 1/2 of rounding. And n numbers of up to t/2 times the scale have to stay
+        below q/2.
         """
-        need = 2 * NOISE_VARIANCE * log(2) * (FAILURE_BITS + 1)
-        limit = self.modulus / (2 * self.plain)
+        terms = self.degree if self.scale else 1
+        limit = self.scale / 2 if self.scale else self.modulus / (2 * self.plain)
+        need = 2 * NOISE_VARIANCE * log(2) * (FAILURE_BITS + 1) * terms
+        most = self.modulus // (self.plain * self.scale) if self.scale else self.modulus
         count = 0
-        while limit > (count + 1) / 2 and (limit - (count + 1) / 2) ** 2 > need * (count + 1):
+        while count < most and (left := limit - (count + 1) * terms / 2) > 0:
+            if left**2 <= need * (count + 1):
+                break
             count += 1
         return count
 
@@ -77,10 +102,12 @@ class Scheme:
 
 
 # Of `tenseal.context` and `bfv_vector`.
-PUBLIC = Scheme(1, "bfv-4096", 4096, (54, 55), 18014398509309953, 8796092858369, seeded=False)
+PUBLIC = Scheme(1, "bfv-4096", 4096, (54, 55), 18014398509309953, 8796092858369)
 # Of `tenseal.sealapi`. Two fields of 21 bits in a slot, as above.
 SEEDED = Scheme(2, "bfv-2048-seeded", 2048, (54,), 18014398509404161, 8796092878849, seeded=True)
 # Two fields of 25 bits in a slot, for few devices.
 WIDE = Scheme(3, "bfv-4096-seeded", 4096, (60,), 1152921504606830593, 2251799813554177, seeded=True)
-SCHEMES = {scheme.number: scheme for scheme in (PUBLIC, SEEDED, WIDE)}
+# Of `tenseal.context` and `ckks_vector`: four times the bytes of PUBLIC, for compatibility only.
+APPROXIMATE = Scheme(4, "ckks-4096", 4096, (54, 55), PUBLIC.modulus, 33538049, scale=1 << 21)
+SCHEMES = {scheme.number: scheme for scheme in (PUBLIC, SEEDED, WIDE, APPROXIMATE)}
 BY_NAME = {scheme.name: scheme for scheme in SCHEMES.values()}

@@ -60,6 +60,10 @@ def open_sum(
     words = slots[: packing.words]
     tags = slots[packing.words : packing.words + TAGS]
     check(group.tag_secret, session, survivors, words, tags, packing.scheme.plain)
+    # Tags see numbers modulo t, as BFV does. Under CKKS slots do not wrap there: what differs from
+    # the sum by a multiple of t lies beyond what any sum reaches.
+    if not -packing.span <= words.min() <= words.max() < packing.span:
+        raise ProtocolError("a number that no sum reaches", sender=0, stage=STAGE)
     return packing.unpack(words)
 
 

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 
 from tacit.crypto.he.keys import Consortium, GroupKey
 from tacit.crypto.he.packing import Packing
-from tacit.crypto.he.sets import PUBLIC, SCHEMES, SEEDED, WIDE, Scheme
+from tacit.crypto.he.sets import APPROXIMATE, PUBLIC, SCHEMES, SEEDED, WIDE, Scheme
 from tacit.crypto.identity import Identity, RunKey, agree
 from tacit.crypto.vector import Ring
 
 ROSTER = bytes(range(32))
 SESSION = bytes(range(1, 33))
-# The bits that fill a slot of the set with two fields.
-FULL = {PUBLIC: 21, SEEDED: 21, WIDE: 25}
+# The bits that fill a slot of the set with as many fields as it is meant for.
+FULL = {PUBLIC: 21, SEEDED: 21, WIDE: 25, APPROXIMATE: 24}
 
 schemes = st.sampled_from(list(SCHEMES.values()))
 
