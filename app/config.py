@@ -133,7 +133,9 @@ class Secure(_Section):
         description="masks in pairs, one-time lattice keys, or a key that all devices hold; plain "
         "shows the server every update",
     )
-    parameters: str = Field("", description="parameter set of an encrypted sum; empty is its first")
+    parameters: str = Field(
+        "", description="parameter set of an encrypted sum; empty is the default"
+    )
     precision: int = Field(
         25, ge=8, le=52, description="bits of one device's coordinate; a sum takes a few more"
     )
