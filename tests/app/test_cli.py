@@ -14,7 +14,8 @@ import pytest
 from tacit import __version__
 from tacit.app import leakage
 from tacit.app.cli import attacking, main
-from tacit.app.config import keys
+from tacit.app.cli.commands import title_of
+from tacit.app.config import Settings, describe_range, keys
 from tacit.app.folder import RunFolder
 from tests.app.small import args, small
 
@@ -472,3 +473,12 @@ def test_a_reader_that_stops_reading_gets_no_traceback() -> None:
     assert "Traceback" not in process.stderr.read()
     process.wait(timeout=60)
     process.stderr.close()
+
+
+def test_a_title_says_how_sums_are_hidden() -> None:
+    titles = {
+        title_of(Settings().changed([f"secure.protocol={protocol}"]))
+        for protocol in describe_range("secure.protocol").split(", ")
+    }
+    assert {"digits, in the clear", "digits, under masks", "digits, under lattice keys"} < titles
+    assert len(titles) == len(describe_range("secure.protocol").split(", "))
