@@ -1,0 +1,23 @@
+"""The benchmark of noise: it times what it says, and a target can be missed."""
+
+from benchmarks.privacy import GOAL, NORMAL, measure, rows_of
+
+
+def test_all_kinds_are_timed_and_compared() -> None:
+    measured = measure(samples=2000, repeats=1)
+    assert all(seconds > 0 for seconds in measured["noise"].values())
+    rows = rows_of(measured, 2000)
+    compared = [row for row in rows if row.ok is not None]
+    assert len(compared) == 2 * len(GOAL)
+    for row in compared:
+        assert 0 < row.value < 1e6
+
+
+def test_a_target_is_missed_by_noise_that_is_slow() -> None:
+    kinds = [f"{law}, variance {name}" for law in ("Skellam", "DiscreteGaussian") for name in GOAL]
+    noise = dict.fromkeys(kinds, 2.0) | {NORMAL: 4.0}
+    rows = rows_of({"noise": noise, "tables": {}}, 1_000_000)
+    ratios = {row.name: row for row in rows if row.ok is not None}
+    assert {row.value for row in ratios.values()} == {0.5}
+    assert [row.ok for row in ratios.values()] == [goal == 1.0 for goal in GOAL.values()] * 2
+    assert rows[0].value == 2000.0
