@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,11 @@ from tacit.client.app import SecureClientApp
 from tacit.client.device import simulated_device
 from tacit.client.policy import Policy
 from tacit.crypto import labels
-from tacit.crypto.errors import ParameterError
+from tacit.crypto.errors import BrokenArithmetic, ParameterError
 from tacit.crypto.identity import NO_KEM, Member, Roster, RunKey
+from tacit.crypto.lattice import ring
 from tacit.crypto.prg import keystream
-from tacit.crypto.secagg import stages
+from tacit.crypto.secagg import client, revealing, stages
 from tacit.crypto.secagg.session import Purpose, threshold_for
 from tacit.crypto.simulated import simulated_identity, simulated_roster
 from tacit.crypto.vector import model_digest
@@ -859,3 +862,30 @@ def test_an_encrypted_sum_with_a_drawn_committee_and_ml_kem() -> None:
     protocol = Encrypted(corrupt=0.0, seats=5, hybrid=True, parameters="2048-32-1")
     ran = run(protocol=protocol, policy=replace(LATTICE, corrupt=0.0, hybrid=True))
     assert [e.survivors for e in ran.of(SumOpened, 1)] == [DEVICES]
+
+
+def break_fft(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, call: int) -> None:
+    """In this call of the module's function no product is near enough to integers."""
+    right, calls = getattr(module, name), count()
+
+    def step(*given: Any) -> Any:
+        with monkeypatch.context() as broken:
+            if next(calls) == call:
+                broken.setattr(ring, "SEEN", 0.0)
+            return right(*given)
+
+    monkeypatch.setattr(module, name, step)
+
+
+def test_a_device_that_miscomputes_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    break_fft(monkeypatch, client, "encrypt", call=2)
+    ran = run(protocol=Encrypted(), policy=LATTICE)
+    (gone,) = ran.of(LeftOut, 1)
+    assert (gone.stage, "the FFT is broken" in gone.reason) == ("report", True)
+    assert [e.survivors for e in ran.events if isinstance(e, SumOpened)] == [DEVICES - 1, DEVICES]
+
+
+def test_a_server_that_miscomputes_ends_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    break_fft(monkeypatch, revealing, "open_sum", call=1)
+    with pytest.raises(BrokenArithmetic, match="the FFT is broken"):
+        run(protocol=Encrypted(), policy=LATTICE)
