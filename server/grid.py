@@ -112,7 +112,11 @@ class SecureGrid(WrappedGrid):
         self._attest(broadcast.round, nodes, attesting)
         revealing = attesting.close()
         self._reveal(broadcast.round, nodes, revealing)
-        opened = revealing.open(os.urandom(KEY_BYTES))
+        try:
+            opened = revealing.open(os.urandom(KEY_BYTES))
+        finally:  # named also where they are the reason that it is not opened
+            for device, reason in revealing.refuted.items():
+                self._on_event(LeftOut(broadcast.round, "reveal", device, reason))
         for device in opened.bad:
             self._ban(broadcast.round, "reveal", device, "dealt shares that do not hold")
         for device in opened.liars:

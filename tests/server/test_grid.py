@@ -349,6 +349,14 @@ def test_a_reply_that_does_not_hold_is_named_and_left_out(
     opened(ran, ALL, 2)
 
 
+def test_members_whose_wrong_shares_keep_a_sum_closed_are_named() -> None:
+    ran = run([Corrupt("reveal", {1, 4, 6}, {1}, how=SPOILT["a flipped last bit"])])
+    assert ran.left_out(1) == {("reveal", 1), ("reveal", 4), ("reveal", 6)}
+    assert {e.reason for e in ran.of(LeftOut, 1)} == {"wrong share of device 7"}
+    failed(ran, "4 good shares of device 1, 5 needed")
+    opened(ran, ALL, 2)
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
