@@ -25,7 +25,7 @@ from tacit.crypto.wire import Reader
 from tacit.server.broadcast import Arrays, Broadcast
 from tacit.server.events import LeftOut, OnEvent, SumFailed, SumOpened, unheard
 from tacit.server.inbox import Seen, Tap
-from tacit.server.legs import leg
+from tacit.server.legs import Requests, leg
 from tacit.server.moved import moved
 from tacit.server.pairwise import Binding, SecureSum
 from tacit.server.wrapped import WrappedGrid
@@ -260,13 +260,17 @@ class SecureGrid(WrappedGrid):
         self._run_leg(broadcast.round, "report", broadcast.kind, requests, add, timeout)
 
     def _attest(self, round: int, nodes: Mapping[int, int], attesting: Attesting) -> None:
-        session, requests = attesting.closed.session, {}
+        closed, session = attesting.closed, attesting.closed.session
         seated = {key.device for key in session.witnesses}
-        for member in attesting.closed.members:
+
+        def request(member: int) -> RecordDict:
             fields = {stages.MESSAGE: attesting.request(member).encode(session)}
             if member in seated:  # it was not asked for a report, so it has not seen the session
                 fields[stages.SESSION] = session.encode()
-            requests[nodes[member]] = _record(fields)
+            return _record(fields)
+
+        # One by one: together they are all the shares that the devices dealt, once more.
+        requests = ((nodes[member], request(member)) for member in closed.members)
         self._run_leg(
             round, "attest", stages.ATTEST, requests, self._taking(attesting.add, "attest")
         )
@@ -292,7 +296,7 @@ class SecureGrid(WrappedGrid):
         round: int,
         stage: str,
         kind: str,
-        requests: Mapping[int, RecordDict],
+        requests: Requests,
         add: Add,
         deadline: float | None = None,
     ) -> None:

@@ -34,6 +34,7 @@ from tacit.server.events import Event, LeftOut, RoundFinished, SumFailed, SumOpe
 from tacit.server.flower import envelope, identity
 from tacit.server.grid import SecureGrid
 from tacit.server.inbox import Seen
+from tacit.server.legs import BATCH
 from tacit.server.loop import Plan, run_rounds
 from tacit.server.pairwise import Pairwise, SecureSum
 from tacit.server.wrapped import WrappedGrid
@@ -52,6 +53,12 @@ def load(
 ) -> Callable[[], ClientApp]:
     agreed = policy or Policy()
     return lambda: linear.register(SecureClientApp(agreed, device_of=simulated_device), reply)
+
+
+def unchanged(message: Message, context: Context) -> RecordDict:
+    """What a device without data of its own replies."""
+    arrays = message.content.array_records["arrays"]
+    return RecordDict({"arrays": arrays, "metrics": MetricRecord({linear.WEIGHT: 5})})
 
 
 @dataclass
@@ -217,14 +224,9 @@ def test_a_cohort_that_nothing_protects_is_a_sum_that_fails() -> None:
 def test_nodes_that_are_no_members_do_not_make_a_cohort_too_large() -> None:
     """As many as are asked, but not more than the roster has: the rest is told so, and the sum is
     that of the others."""
-
-    def same(message: Message, context: Context) -> RecordDict:
-        arrays = message.content.array_records["arrays"]
-        return RecordDict({"arrays": arrays, "metrics": MetricRecord({linear.WEIGHT: 5})})
-
     few, protocol = simulated_roster(34), Pairwise(corrupt=0.1, drop=0.2)
     agreed = Policy(corrupt=0.1)
-    ran = run(protocol=protocol, policy=agreed, devices=36, rounds=1, roster=few, reply=same)
+    ran = run(protocol=protocol, policy=agreed, devices=36, rounds=1, roster=few, reply=unchanged)
     assert ran.left_out(1) == {("enrol", 1034), ("enrol", 1035)}
     assert [(e.survivors, e.cohort) for e in ran.of(SumOpened, 1)] == [(34, 34)]
 
@@ -836,6 +838,26 @@ def test_a_simulated_federation_goes_on_without_a_node_that_left() -> None:
         run_rounds(grid, strategy, linear.initial(), Plan(3, seed=1), on_event=tell)
     opened = [e for e in ran.events if isinstance(e, SumOpened)]
     assert [e.cohort for e in opened] == [DEVICES, DEVICES - 1, DEVICES - 1]
+
+
+def test_a_committee_is_asked_to_attest_a_batch_at_a_time() -> None:
+    """What it is sent are all the shares that were dealt: together, twice the server's memory."""
+    pushed: list[tuple[str, int]] = []
+
+    class Noting(WrappedGrid):
+        def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+            sent = list(messages)
+            pushed.append((sent[0].metadata.message_type, len(sent)))
+            return self.inner.push_messages(sent)
+
+    devices, protocol = BATCH + 2, Pairwise(corrupt=0.1, drop=0.1, seats=0)
+    policy = Policy(corrupt=0.1)
+    ran = run(
+        protocol=protocol, policy=policy, devices=devices, rounds=1, wrap=Noting, reply=unchanged
+    )
+    assert [e.survivors for e in ran.of(SumOpened, 1)] == [devices]
+    assert [size for kind, size in pushed if kind == stages.ATTEST] == [BATCH, 2]
+    assert [size for kind, size in pushed if kind == "train"] == [devices]
 
 
 # Encrypted sums
