@@ -10,6 +10,7 @@ from tacit.crypto.errors import ParameterError, PolicyRefusal, TacitError, TooFe
 from tacit.crypto.identity import SIGNATURE_BYTES, RunKey
 from tacit.crypto.secagg.session import DIGEST_BYTES, Purpose
 from tacit.crypto.simulated import simulated_roster
+from tacit.crypto.vector import Layout
 from tacit.server.pairwise import Binding
 from tacit.simulations.data.dataset import take
 from tacit.simulations.engine.faults import check_devices
@@ -30,11 +31,7 @@ def check(settings: Settings) -> None:
     check_devices(settings.fault_plan, settings.data.devices)
     strategy = settings.strategy
     _check_unused(settings.secure)
-    if settings.secure.protocol != "plain":
-        _check_cohort(settings, "strategy.fraction_train", strategy.fraction_train)
-        if strategy.fraction_evaluate:
-            _check_cohort(settings, "strategy.fraction_evaluate", strategy.fraction_evaluate)
-    elif settings.secure.hybrid:
+    if settings.secure.protocol == "plain" and settings.secure.hybrid:
         raise ParameterError("secure.hybrid is for secure sums: it protects nothing that is plain")
     if strategy.fraction_evaluate and (not settings.data.hold_out or settings.data.limit == 1):
         which = "data.limit = 1" if settings.data.limit == 1 else "data.hold_out = 0"
@@ -42,7 +39,11 @@ def check(settings: Settings) -> None:
             f"{which} leaves devices nothing to evaluate on: "
             "raise it, or set strategy.fraction_evaluate to 0"
         )
-    _check_model(settings)
+    size = _check_model(settings)
+    if settings.secure.protocol != "plain":
+        _check_cohort(settings, Purpose.TRAIN, size)
+        if strategy.fraction_evaluate:
+            _check_cohort(settings, Purpose.EVALUATE, 0)
 
 
 def _check_unused(secure: Secure) -> None:
@@ -54,8 +55,14 @@ def _check_unused(secure: Secure) -> None:
             )
 
 
-def _check_cohort(settings: Settings, key: str, share: float) -> None:
-    """A cohort that no device would join, or that nothing protects, is no use to start."""
+def _check_cohort(settings: Settings, purpose: Purpose, length: int) -> None:
+    """A cohort that no device would join, or that nothing protects, is no use to start.
+
+    It is tried with the `length` coordinates that its sum will have: the bits of an encrypted sum
+    depend on it.
+    """
+    key = f"strategy.fraction_{purpose.name.lower()}"
+    share = getattr(settings.strategy, key.partition(".")[2])
     policy = settings.policy.policy(plain=False)
     cohort = max(2, int(settings.data.devices * share))  # as Flower's strategies round
     if cohort < policy.min_cohort:
@@ -72,7 +79,7 @@ def _check_cohort(settings: Settings, key: str, share: float) -> None:
     protocol, binding = settings.secure.sum(), Binding(*2 * [bytes(DIGEST_BYTES)])
     try:
         epoch = bytes(DIGEST_BYTES) if protocol.he else b""
-        session = protocol.session(1, 1, Purpose.TRAIN, asked, roster, keys, 1, binding, epoch)
+        session = protocol.session(1, 1, purpose, asked, roster, keys, length, binding, epoch)
         policy.check(session, roster)
     except TooFewClients as few:
         raise ParameterError(
@@ -89,8 +96,8 @@ def _check_cohort(settings: Settings, key: str, share: float) -> None:
         ) from unsafe
 
 
-def _check_model(settings: Settings) -> None:
-    """The model is built, is finite, and can be evaluated on one example."""
+def _check_model(settings: Settings) -> int:
+    """The model is built, is finite, and can be evaluated on one example: its coordinates."""
     seed, name = settings.run.seed, settings.model.name
     trainer = trainer_for(settings.model, settings.data, seed)
     test = material(settings.data, seed).dataset.test
@@ -106,3 +113,4 @@ def _check_model(settings: Settings) -> None:
         ) from error
     if broken:
         raise ParameterError(f"model {name}: array {broken[0]!r} is not finite when it is built")
+    return Layout.of(model).size

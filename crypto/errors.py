@@ -6,7 +6,8 @@ TacitError
 │   └── MalformedMessage  ... its bytes do not decode
 ├── PolicyRefusal         the device's owner does not allow what was asked
 ├── TooFewClients         the sum cannot finish and still be private
-└── BudgetExceeded        the release would cost more privacy than is left
+├── BudgetExceeded        the release would cost more privacy than is left
+└── BrokenArithmetic      this machine computes what cannot be right
 """
 
 
@@ -42,3 +43,9 @@ class TooFewClients(TacitError):
 
 class BudgetExceeded(TacitError):
     """The release would cost more privacy than is left."""
+
+
+class BrokenArithmetic(TacitError, ArithmeticError):
+    """This machine, or a library on it, computed what cannot be right. Nobody's message is to
+    blame, and nothing else that it computes is to be trusted: a device sends nothing, a server
+    ends its run."""

@@ -56,11 +56,23 @@ def combine(points: Sequence[int], shares: Octets) -> Octets:
 
     A call costs as much as a hundred secrets or more, so secrets of many dealers go into one.
     """
+    secrets: Octets = evaluate(points, shares, [0])[0]
+    return secrets
+
+
+def evaluate(points: Sequence[int], shares: Octets, places: Sequence[int]) -> Octets:
+    """What the polynomials through shares (points, k, size) are elsewhere: (places, k, size).
+
+    At 0 that is the secrets, and at any other place what whoever has that point was dealt.
+    """
     where = _checked(points)
     if len(shares) != len(points):
         raise ParameterError(f"{len(shares)} shares at {len(points)} points")
-    secrets: Octets = _combinations(_lagrange(where)[None], shares)[0]
-    return secrets
+    if set(places) & set(points) or not all(0 <= place <= MAX_POINTS for place in places):
+        raise ParameterError(f"places must be 0..{MAX_POINTS} and none of the points")
+    # Seen from a place, a point is as far away as their difference: the secrets' own case, moved.
+    weights = np.array([_lagrange(where ^ np.uint8(place)) for place in places])
+    return _combinations(weights, shares)
 
 
 def _checked(points: Sequence[int]) -> Octets:

@@ -27,7 +27,7 @@ from tacit.server.broadcast import Arrays, Broadcast
 from tacit.server.events import LeftOut, OnEvent, SumFailed, SumOpened, unheard
 from tacit.server.he_loader import Loader, LoaderFailed
 from tacit.server.inbox import Seen, Tap
-from tacit.server.legs import leg
+from tacit.server.legs import Requests, leg
 from tacit.server.moved import moved
 from tacit.server.pairwise import Binding, SecureSum
 from tacit.server.tenseal import GroupKeys
@@ -119,7 +119,11 @@ class SecureGrid(WrappedGrid):
         self._attest(broadcast.round, nodes, attesting)
         revealing = attesting.close()
         self._reveal(broadcast.round, nodes, revealing)
-        opened = revealing.open(os.urandom(KEY_BYTES))
+        try:
+            opened = revealing.open(os.urandom(KEY_BYTES))
+        finally:  # named also where they are the reason that it is not opened
+            for device, reason in revealing.refuted.items():
+                self._on_event(LeftOut(broadcast.round, "reveal", device, reason))
         for device in opened.bad:
             self._ban(broadcast.round, "reveal", device, "dealt shares that do not hold")
         for device in opened.liars:
@@ -311,13 +315,17 @@ class SecureGrid(WrappedGrid):
         self._run_leg(broadcast.round, "report", broadcast.kind, requests, add, timeout)
 
     def _attest(self, round: int, nodes: Mapping[int, int], attesting: Attesting) -> None:
-        session, requests = attesting.closed.session, {}
+        closed, session = attesting.closed, attesting.closed.session
         seated = {key.device for key in session.witnesses}
-        for member in attesting.closed.members:
+
+        def request(member: int) -> RecordDict:
             fields = {stages.MESSAGE: attesting.request(member).encode(session)}
             if member in seated:  # it was not asked for a report, so it has not seen the session
                 fields[stages.SESSION] = session.encode()
-            requests[nodes[member]] = _record(fields)
+            return _record(fields)
+
+        # One by one: together they are all the shares that the devices dealt, once more.
+        requests = ((nodes[member], request(member)) for member in closed.members)
         self._run_leg(
             round, "attest", stages.ATTEST, requests, self._taking(attesting.add, "attest")
         )
@@ -345,7 +353,7 @@ class SecureGrid(WrappedGrid):
         round: int,
         stage: str,
         kind: str,
-        requests: Mapping[int, RecordDict],
+        requests: Requests,
         add: Add,
         deadline: float | None = None,
     ) -> int:

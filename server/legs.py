@@ -1,9 +1,10 @@
 """One stage over Flower: ask many nodes, hear each answer as it comes, and who never answered."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeAlias
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -17,7 +18,8 @@ SILENCE = (
     ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
     ErrorCode.NODE_UNAVAILABLE,
 )
-BATCH = 32  # replies asked for at once: a lazy engine holds no more than these in memory
+BATCH = 32  # messages in memory: replies asked for at once, requests that are made one by one
+Requests: TypeAlias = Mapping[int, RecordDict] | Iterator[tuple[int, RecordDict]]  # by node
 _SHORTEST_WAIT = 0.001
 _LONGEST_WAIT = 0.25  # Flower's own grid polls every 3 s, which is most of a stage's time
 
@@ -33,39 +35,63 @@ class Answer:
 
 
 def leg(
-    grid: Grid, requests: Mapping[int, RecordDict], kind: str, *, round: int, deadline: float
+    grid: Grid, requests: Requests, kind: str, *, round: int, deadline: float
 ) -> Iterator[Answer]:
     """Send each node its request and yield one Answer for every node.
 
-    Answers come as they arrive; after `deadline` seconds the silent nodes follow, content None.
-    The messages' time to live is the deadline, since Flower does not cancel a message by itself.
-    Errors are told apart by the message they answer, because the source of an error made by the
-    SuperLink is the SuperLink.
+    Requests in a mapping are sent together, so that an engine can share what they have in common.
+    Those of an iterator, each node once, are made and sent a batch at a time, and answers are taken
+    in between, so that no more than a batch is held here. (SuperLink keeps what it was sent.)
+
+    Answers come as they arrive; `deadline` seconds after the first request was sent the silent
+    nodes follow, content None. The messages' time to live is the deadline, since Flower does not
+    cancel a message by itself. Errors are told apart by the message they answer, because the source
+    of an error made by the SuperLink is the SuperLink.
     """
     end = time.monotonic() + deadline
-    nodes = list(requests)
-    messages = [
-        Message(requests[node], node, kind, ttl=deadline, group_id=str(round)) for node in nodes
-    ]
-    ids = list(grid.push_messages(messages))
-    waiting = {identity: node for identity, node in zip(ids, nodes, strict=False) if identity}
-    for node in set(nodes) - set(waiting.values()):
-        yield Answer(node, None, "the message could not be sent")
+    waiting: dict[str, int] = {}
+    heard = False
+    for messages in _messages(requests, kind, round, deadline):
+        nodes = [message.metadata.dst_node_id for message in messages]
+        ids = list(grid.push_messages(messages))
+        messages.clear()  # or they are there until the next are
+        sent = {identity: node for identity, node in zip(ids, nodes, strict=False) if identity}
+        for node in set(nodes) - set(sent.values()):
+            yield Answer(node, None, "the message could not be sent")
+        waiting |= sent
+        heard = yield from _hear(grid, waiting)
     wait = _SHORTEST_WAIT
-    while waiting:
-        heard = False
-        for reply in _pull(grid, list(waiting)):
-            answered = waiting.pop(reply.metadata.reply_to_message_id, None)
-            if answered is not None:
-                heard = True
-                yield _answer(answered, reply)
-        if time.monotonic() >= end:
-            break
+    while waiting and time.monotonic() < end:
         wait = _SHORTEST_WAIT if heard else min(2 * wait, _LONGEST_WAIT)
-        if waiting and not heard:
+        if not heard:
             time.sleep(wait)
+        heard = yield from _hear(grid, waiting)
     for node in waiting.values():
         yield Answer(node, None, f"no answer within {deadline:g} s")
+
+
+def _messages(
+    requests: Requests, kind: str, round: int, deadline: float
+) -> Iterator[list[Message]]:
+    """The messages to be sent together. Lists, since Flower's own grid walks over them twice."""
+    together = len(requests) if isinstance(requests, Mapping) else BATCH
+    pairs = requests.items() if isinstance(requests, Mapping) else requests
+    made = (
+        Message(content, node, kind, ttl=deadline, group_id=str(round)) for node, content in pairs
+    )
+    while batch := list(islice(made, together)):
+        yield batch
+
+
+def _hear(grid: Grid, waiting: dict[str, int]) -> Generator[Answer, None, bool]:
+    """The answers that are there, taken off `waiting`; whether there were any."""
+    heard = False
+    for reply in _pull(grid, list(waiting)):
+        answered = waiting.pop(reply.metadata.reply_to_message_id, None)
+        if answered is not None:
+            heard = True
+            yield _answer(answered, reply)
+    return heard
 
 
 def _pull(grid: Grid, ids: list[str]) -> Iterator[Message]:

@@ -10,7 +10,12 @@ from tacit.crypto.codec import Codec
 from tacit.crypto.errors import ParameterError, TooFewClients
 from tacit.crypto.identity import Roster, RunKey
 from tacit.crypto.secagg.hybrid import check_available
-from tacit.crypto.secagg.parameters import COMPLETE, choose, most_corrupt
+from tacit.crypto.secagg.parameters import (
+    COMPLETE,
+    choose_committee,
+    choose_degree,
+    most_corrupt,
+)
 from tacit.crypto.secagg.session import Purpose, Session, threshold_for
 
 
@@ -106,9 +111,9 @@ class SecureSum(ABC):
         """Graph and committee of a cohort of `devices` out of `roster`.
 
         A small cohort is its own committee and masks all with all; a larger one gets what
-        `tacit.crypto.secagg.parameters.choose` finds. Raises TooFewClients for a cohort that is
-        smaller than its min_survivors, and ParameterError for one that no graph and committee
-        protect.
+        `tacit.crypto.secagg.parameters` finds: a sum without masks the committee alone. Raises
+        TooFewClients for a cohort that is smaller than its min_survivors, and ParameterError for
+        one that no committee protects.
         """
 
     def _shape(self, devices: int, roster: int, degree: int | None) -> Shape:
@@ -118,8 +123,9 @@ class SecureSum(ABC):
         whole = threshold_for(devices, math.floor(self.corrupt * devices))
         shape = Shape(devices - 1, 0, whole, max(2, whole))
         if devices > COMPLETE and None in (degree, self.seats):
-            found = choose(devices, self.corrupt, self._drop(devices), roster)
-            shape = Shape(found.degree, found.seats, found.threshold, found.min_survivors)
+            found = choose_committee(devices, self.corrupt, self._drop(devices), roster)
+            shape = Shape(devices - 1, found.seats, found.threshold, found.min_survivors)
+            degree = choose_degree(found) if degree is None else degree
         if degree is not None:
             shape = replace(shape, degree=min(degree, devices - 1))
         if self.seats is not None:

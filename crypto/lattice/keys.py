@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tacit.crypto.errors import ParameterError
+from tacit.crypto.errors import BrokenArithmetic, ParameterError
 from tacit.crypto.lattice.sampler import Noise, Sampler
 from tacit.crypto.prg import KeyStream
 from tacit.crypto.shamir import MAX_POINTS
@@ -115,14 +115,15 @@ def _fitting(points: Sequence[int], shares: Shares) -> Elements:
 def _uniform(rand: bytes, count: int) -> Elements:
     """The first `count` elements of a key's stream of 16-bit numbers that are in the field.
 
-    The others, one of 4369, are passed over: which, says nothing about those that are not.
+    The others, one of 4369, are passed over: which, says nothing about those that are not. Raises
+    BrokenArithmetic if there are more of them than a cipher's stream can have.
     """
-    spare = 64 + count // 1024  # 20 times what is passed over, and more
+    spare = 64 + count // 1024  # what is passed over, and 28 standard deviations of it or more
     numbers = np.empty(count + spare, "<u2")
     KeyStream(rand, numbers.nbytes).fill(numbers)
     taken = numbers[numbers < FIELD]
     if taken.size < count:
-        raise ArithmeticError("a key stream that is not uniform")
+        raise BrokenArithmetic("a key stream that is not uniform")
     return taken[:count].astype(np.int64)
 
 

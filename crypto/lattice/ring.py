@@ -44,6 +44,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tacit.crypto.errors import BrokenArithmetic
 from tacit.crypto.vector import Ring
 
 Signed: TypeAlias = NDArray[np.signedinteger[Any]]
@@ -81,7 +82,7 @@ class Multiplier:
         """Every row of `words` (rows, N), in pairs, times the key, in place, modulo 2**word.
 
         The words have to be uniform, as those of a key stream are: the bound is one for these.
-        Raises ArithmeticError, and leaves the words in disorder, if the FFT is not what it is
+        Raises BrokenArithmetic, and leaves the words in disorder, if the FFT is not what it is
         taken for.
         """
         for start in range(0, len(words), step := self._buffers.shape[1]):
@@ -116,7 +117,7 @@ class Multiplier:
         other -= ANCHOR
         one -= other
         if not max(-one.min(), one.max()) < SEEN:  # also true for NaN
-            raise ArithmeticError("a product in the ring is not near integers: the FFT is broken")
+            raise BrokenArithmetic("a product in the ring is not near integers: the FFT is broken")
         return integers
 
 

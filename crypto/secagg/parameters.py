@@ -19,7 +19,7 @@ the committee for each draw.
 
 import math
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 from tacit.crypto.errors import ParameterError
@@ -34,16 +34,14 @@ COMPLETE = 32  # up to here everyone is everyone's neighbour, and on the committ
 
 
 @dataclass(frozen=True, slots=True)
-class Parameters:
-    """What a session is to be run with, and what it leaves to chance.
+class Committee:
+    """Who opens the sums of a cohort, and what that leaves to chance.
 
     devices, roster   sizes of the cohort and of the roster it is part of
     corrupt           so many of the cohort may collude with the server
     min_survivors     so many reports at least make a sum
-    degree            neighbours of a device: all others, or so many on average
     seats             devices drawn from the roster as committee; 0: the cohort is the committee
     threshold         so many of the committee open a sum
-    cut_risk          log2 of a bound on the chance of a cut; -inf: cannot happen
     stall_risk        log2 of the chance that too few answer although no more are silent than were
                       reckoned with; -inf: cannot happen
     """
@@ -52,19 +50,40 @@ class Parameters:
     roster: int
     corrupt: int
     min_survivors: int
-    degree: int
     seats: int
     threshold: int
-    cut_risk: float
     stall_risk: float
 
 
-def choose(devices: int, gamma: float, drop: float, roster: int | None = None) -> Parameters:
-    """The cheapest safe parameters for a cohort of `devices` out of `roster` (None: all of it).
+@dataclass(frozen=True, slots=True)
+class Parameters(Committee):
+    """A committee, and who masks with whom.
 
-    A fraction `gamma` of the cohort and of the roster may collude with the server, a fraction
-    `drop` of either may be silent; both are rounded down to whole devices, as a `Policy` does.
-    Raises ParameterError, with what to change, where nothing is both safe and likely to finish.
+    degree            neighbours of a device: all others, or so many on average
+    cut_risk          log2 of a bound on the chance of a cut; -inf: cannot happen
+    """
+
+    degree: int
+    cut_risk: float
+
+
+def choose(devices: int, gamma: float, drop: float, roster: int | None = None) -> Parameters:
+    """The cheapest safe parameters of a masked sum: `choose_committee`, and the graph."""
+    found = choose_committee(devices, gamma, drop, roster)
+    degree = choose_degree(found)
+    risk = cut_risk(devices, found.corrupt, devices - found.min_survivors, degree)
+    return Parameters(**asdict(found), degree=degree, cut_risk=risk)
+
+
+def choose_committee(
+    devices: int, gamma: float, drop: float, roster: int | None = None
+) -> Committee:
+    """The cheapest safe committee for a cohort of `devices` out of `roster` (None: all of it).
+
+    All that a sum without masks needs. A fraction `gamma` of the cohort and of the roster may
+    collude with the server, a fraction `drop` of either may be silent; both are rounded down to
+    whole devices, as a `Policy` does. Raises ParameterError, with what to change, where nothing is
+    both safe and likely to finish.
     """
     roster = devices if roster is None else roster
     if not (0 <= gamma < 1 and 0 <= drop < 1):
@@ -77,21 +96,17 @@ def choose(devices: int, gamma: float, drop: float, roster: int | None = None) -
             f"of {devices} devices {corrupt} may be corrupt and {removable} missing: fewer than "
             "two honest ones would be left. Lower gamma or drop, or take more devices"
         )
-    degree = devices - 1
-    if devices > COMPLETE:
-        degree = least_degree(devices, corrupt, removable, SECURITY + 1)
     seats, threshold, stall = _committee(devices, roster, gamma, drop)
-    return Parameters(
-        devices,
-        roster,
-        corrupt,
-        devices - removable,
-        degree,
-        seats,
-        threshold,
-        cut_risk(devices, corrupt, removable, degree),
-        stall,
-    )
+    return Committee(devices, roster, corrupt, devices - removable, seats, threshold, stall)
+
+
+def choose_degree(committee: Committee) -> int:
+    """The least degree of a safe graph for the cohort of this committee. There always is one, as
+    that of all others cannot be cut."""
+    devices, removable = committee.devices, committee.devices - committee.min_survivors
+    if devices <= COMPLETE:
+        return devices - 1
+    return least_degree(devices, committee.corrupt, removable, SECURITY + 1)
 
 
 def _committee(devices: int, roster: int, gamma: float, drop: float) -> tuple[int, int, float]:

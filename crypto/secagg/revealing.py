@@ -115,6 +115,7 @@ class Revealing(ABC):
         self._signatures = signatures
         self._bad = bad
         self._shares: dict[int, Shares] = {}
+        self.refuted: dict[int, str] = {}  # members whose shares `open` left out, and why
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -128,7 +129,8 @@ class Revealing(ABC):
 
     @abstractmethod
     def add(self, data: bytes, *, sender: int) -> None:
-        """Take in one member's shares. Raises ProtocolError if they do not hold."""
+        """Take in one member's shares. Raises ProtocolError if they are not of its own, or not of
+        this sum; if they hold only shows beside the others."""
 
     @abstractmethod
     def open(self, rand: bytes) -> Opened:
@@ -166,25 +168,19 @@ class MaskRevealing(Revealing):
     """Opens masks: the key of each that is still in the sum."""
 
     def add(self, data: bytes, *, sender: int) -> None:
-        """Take in one member's shares. Raises ProtocolError if one does not match its hash.
-
-        A share that the member itself called bad is not held against it.
-        """
         closed = self.closed
         if sender not in self._signatures:
             raise ProtocolError("did not attest", sender=sender, stage="reveal")
         message = Shares.decode(data, closed.opened_rows, SECRET_BYTES, sender=sender)
         if message.member != sender:
             raise ProtocolError("shares of another member", sender=sender, stage="reveal")
-        for dealer in closed.survivors:
-            if dealer not in self._bad[sender] and not self._matches(message, dealer):
-                raise ProtocolError(
-                    f"wrong share of device {dealer}", sender=sender, stage="reveal"
-                )
         self._shares[sender] = message
 
     def open(self, rand: bytes) -> Opened:
-        """Take off the masks and decode. Wrong shares were found as they came: `rand` is not used.
+        """Take off the masks and decode. `rand` is not used: nothing is left to chance.
+
+        Shares that are as they were dealt all fit together. Only where they do not is each of them
+        hashed, at many times the cost of all else, and `refuted` says whose are wrong.
 
         Raises TooFewClients if some mask has fewer than threshold good shares, and ProtocolError
         naming a dealer who is to blame for that, or whose shares do not combine to the key it
@@ -193,7 +189,12 @@ class MaskRevealing(Revealing):
         closed = self.closed
         plus: list[bytes] = []
         minus: list[bytes] = []
-        for dealer, (self_key, *pair_keys) in self._keys().items():
+        try:
+            keys = self._keys(spares=True)
+        except TacitError:  # a dealer's doing, or a member's: the hashes tell
+            self._refute()
+            keys = self._keys(spares=False)
+        for dealer, (self_key, *pair_keys) in keys.items():
             minus.append(self_key)
             # The dealer's mask with a dropped device never met its opposite: take it off too.
             _, dropped = closed.wanted[dealer]
@@ -202,6 +203,18 @@ class MaskRevealing(Revealing):
         total = closed.ring
         add_masks(total, plus, minus)
         return self._decoded(total)
+
+    def _refute(self) -> None:
+        """Leave out each member with a share that does not match its hash.
+
+        A share that the member itself called bad is not held against it.
+        """
+        for member, message in sorted(self._shares.items()):
+            for dealer in self.closed.survivors:
+                if dealer not in self._bad[member] and not self._matches(message, dealer):
+                    self.refuted[member] = f"wrong share of device {dealer}"
+                    del self._shares[member]
+                    break
 
     def _matches(self, message: Shares, dealer: int) -> bool:
         closed = self.closed
@@ -213,34 +226,44 @@ class MaskRevealing(Revealing):
             for number, row in zip(numbers, message.opened[closed.rows[dealer]], strict=True)
         )
 
-    def _keys(self) -> dict[int, list[bytes]]:
-        """For each survivor the keys of its masks: its self mask, and those with the dropped."""
-        closed, keys = self.closed, {}
-        for members, dealers in self._by_members().items():
+    def _keys(self, *, spares: bool) -> dict[int, list[bytes]]:
+        """For each survivor the keys of its masks: its self mask, and those with the dropped.
+
+        A threshold of good shares gives them. With `spares` the others have to be what follows from
+        these (ProtocolError): no key needs them, but a member may have given a wrong one.
+        """
+        closed, keys, threshold = self.closed, {}, self.closed.session.threshold
+        for members, dealers in self._by_members(spares=spares).items():
             points = [closed.session.point(member) for member in members]
             rows = [closed.rows[dealer] for dealer in dealers]
             shares = [
                 np.concatenate([self._shares[m].opened[of_dealer] for of_dealer in rows])
                 for m in members
             ]
+            places = [0, *points[threshold:]]
+            all_keys, *others = shamir.evaluate(
+                points[:threshold], np.stack(shares[:threshold]), places
+            )
+            if not all(map(np.array_equal, others, shares[threshold:])):
+                raise ProtocolError("shares do not fit together", sender=0, stage="reveal")
             ends = np.cumsum([row.stop - row.start for row in rows])[:-1]
-            opened = np.split(shamir.combine(points, np.stack(shares)), ends)
-            for dealer, of_dealer in zip(dealers, opened, strict=True):
+            for dealer, of_dealer in zip(dealers, np.split(all_keys, ends), strict=True):
                 keys[dealer] = self._committed(dealer, of_dealer)
         return keys
 
-    def _by_members(self) -> dict[tuple[int, ...], list[int]]:
-        """The survivors by the members whose shares of them are combined: a threshold of good ones.
+    def _by_members(self, *, spares: bool) -> dict[tuple[int, ...], list[int]]:
+        """The survivors by the members with good shares of them: all, or without `spares` a
+        threshold.
 
         Mostly that is one set for all, and all shares are combined in one go.
         """
         threshold = self.closed.session.threshold
         groups: dict[tuple[int, ...], list[int]] = {}
         for dealer in self.closed.survivors:
-            good = [m for m in sorted(self._shares) if dealer not in self._bad[m]][:threshold]
+            good = [m for m in sorted(self._shares) if dealer not in self._bad[m]]
             if len(good) < threshold:
                 raise self._too_few(dealer, f"{len(good)} good shares of device {dealer}")
-            groups.setdefault(tuple(good), []).append(dealer)
+            groups.setdefault(tuple(good if spares else good[:threshold]), []).append(dealer)
         return groups
 
     def _committed(self, dealer: int, keys: Octets) -> list[bytes]:

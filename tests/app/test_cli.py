@@ -154,7 +154,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["simulate", *args("model.name=mpl")], "did you mean 'mlp'?"),
     (["simulate", *args("strategy.name=fedadm")], "did you mean fedadam?"),
     (["simulate", *args("data.name=npz:none.npz")], "no such file"),
-    (["simulate", *args("data.devices=400")], "Lower gamma or drop"),
+    (["simulate", *args("data.devices=400", "data.min_examples=1")], "Lower gamma or drop"),
     (["simulate", *args("data.min_examples=200")], "use fewer devices"),
     (["simulate", *args("data.partition=sites")], "does not say which site"),
     (["simulate", *args('faults=["drop report 4"]')], "the devices are 0 to 3"),

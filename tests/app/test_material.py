@@ -8,7 +8,7 @@ from tacit.app.material import device_data, material, trainer_for
 from tacit.client.trainer import Arrays, Examples
 from tacit.crypto.errors import ParameterError
 from tests.app.small import small
-from tests.app.test_simulation import Own
+from tests.app.test_simulation import Own, run
 
 
 def test_devices_share_the_training_half_and_nothing_twice() -> None:
@@ -102,8 +102,8 @@ def own(name: str) -> str:
         (['data.partition="sites"'], "does not say which site"),
         (["data.min_examples=115"], "use fewer devices"),
         (
-            ["data.devices=5000"],
-            "(strategy.fraction_train): no committee for 5000 devices is both safe",
+            ["data.devices=400", "data.min_examples=1"],
+            "(strategy.fraction_train): no committee for 400 devices is both safe",
         ),
         (["data.devices=120"], "120 devices with at least 4 examples each need 480"),
         (['data.partition="dirichlet:0.001"', "data.min_examples=50"], "an alpha above 0.001"),
@@ -124,6 +124,24 @@ def test_what_cannot_run_is_told_beforehand(changes: list[str], said: str) -> No
     with pytest.raises(ParameterError) as wrong:
         check(small(*changes))
     assert said in str(wrong.value)
+
+
+def test_a_sum_is_tried_at_the_size_of_the_model() -> None:
+    """A longer vector leaves less room for noise: eleven of softmax's 62 coordinates have 24 bits,
+    of the mlp's 23, in which as many weights have no room."""
+    edge = small(
+        "data.devices=11",
+        "secure.protocol=lattice",
+        "secure.parameters=2048-32-1",
+        "secure.max_weight=5e5",
+        "policy.lattice=true",
+        "run.rounds=1",
+    )
+    check(edge)
+    large = edge.changed(["model.name=mlp"])
+    with pytest.raises(ParameterError, match=r"fraction_train.* leave no room in 23 bits"):
+        check(large)
+    assert [len(run(each)[0].result.train_metrics_clientapp) for each in (edge, large)] == [1, 0]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Neighbours and committees: the bounds against counting, against chance, and by hand."""
 
 import math
+from dataclasses import asdict
 from fractions import Fraction
 from functools import cache
 from itertools import combinations
@@ -17,6 +18,7 @@ from tacit.crypto.secagg.parameters import (
     LIVENESS,
     SECURITY,
     choose,
+    choose_committee,
     cut_risk,
     least_degree,
     most_corrupt,
@@ -295,9 +297,13 @@ def test_what_is_chosen(asked, chosen) -> None:
 def test_what_is_chosen_is_safe(devices: int, gamma: float, drop: float, others: int) -> None:
     roster = devices + others
     try:
-        chosen = choose(devices, gamma, drop, roster)
+        committee = choose_committee(devices, gamma, drop, roster)
     except ParameterError:
+        with pytest.raises(ParameterError):
+            choose(devices, gamma, drop, roster)
         return
+    chosen = choose(devices, gamma, drop, roster)  # where a committee is safe, some graph is
+    assert asdict(chosen).items() >= asdict(committee).items()
     missing = devices - chosen.min_survivors
     assert chosen.corrupt == math.floor(gamma * devices)
     assert missing == math.floor(drop * devices)

@@ -18,6 +18,7 @@ from tacit.crypto.secagg.messages import (
     hash_rows,
     share_context,
 )
+from tacit.crypto.secagg.revealing import MaskRevealing
 from tacit.crypto.secagg.server import MAX_GROUPS, Collecting
 from tacit.crypto.secagg.session import SECRET_BYTES, Session, threshold_for
 from tests.crypto.federation import Federation, expected, means
@@ -238,14 +239,56 @@ def wrong(shares: Shares, row: int, column: int) -> Shares:
 
 
 @pytest.mark.parametrize(("row", "column", "dealer"), [(0, 0, 1), (0, 1, 1), (4, 0, 6), (2, 1, 4)])
-def test_a_wrong_share_is_caught_and_its_sender_named(row: int, column: int, dealer: int) -> None:
+@pytest.mark.parametrize("liar", [2, 6])  # its shares are among the four that are combined, or not
+def test_a_wrong_share_is_found_and_its_sender_named(
+    row: int, column: int, dealer: int, liar: int
+) -> None:
     case = Opening()
-    with pytest.raises(ProtocolError, match=f"device 2: wrong share of device {dealer}") as refused:
-        case.revealing.add(wrong(case.shares[2], row, column).encode(), sender=2)
-    assert refused.value.sender == 2
-    for member in (1, 4, 5, 6):  # four are a threshold of six
-        case.revealing.add(case.shares[member].encode(), sender=member)
-    assert means(case.revealing.open(bytes(32))) == expected(case.session, (1, 2, 4, 5, 6))
+    for member, shares in case.shares.items():
+        told = wrong(shares, row, column) if member == liar else shares
+        case.revealing.add(told.encode(), sender=member)
+    result = case.revealing.open(bytes(32))
+    assert means(result) == expected(case.session, (1, 2, 4, 5, 6))
+    assert case.revealing.refuted == {liar: f"wrong share of device {dealer}"}
+    assert (result.bad, result.liars) == ((), ())
+
+
+def test_who_is_left_after_wrong_shares_may_be_too_few_and_the_liars_are_named() -> None:
+    case = Opening()
+    for member, shares in case.shares.items():
+        told = wrong(shares, member % 3, 0) if member in (1, 6) else shares
+        case.revealing.add(told.encode(), sender=member)
+    with pytest.raises(TooFewClients, match="3 good shares of device 1, 4 needed"):
+        case.revealing.open(bytes(32))
+    wrong_of = {1: "wrong share of device 2", 6: "wrong share of device 1"}
+    assert case.revealing.refuted == wrong_of
+
+
+def test_a_wrong_share_is_named_where_there_are_too_few_to_compare_it_with() -> None:
+    case = Opening()
+    for member in (1, 2, 4):
+        told = wrong(case.shares[member], 0, 0) if member == 2 else case.shares[member]
+        case.revealing.add(told.encode(), sender=member)
+    with pytest.raises(TooFewClients, match="2 good shares of device 1, 4 needed"):
+        case.revealing.open(bytes(32))
+    assert case.revealing.refuted == {2: "wrong share of device 1"}
+
+
+def test_shares_that_fit_together_are_not_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hashed(self: MaskRevealing, message: Shares, dealer: int) -> bool:
+        raise AssertionError("a share is hashed")
+
+    monkeypatch.setattr(MaskRevealing, "_matches", hashed)
+    for liar in (0, 6):
+        case = Opening()
+        for member, shares in case.shares.items():
+            told = wrong(shares, 0, 0) if member == liar else shares
+            case.revealing.add(told.encode(), sender=member)
+        if liar:
+            with pytest.raises(AssertionError, match="is hashed"):
+                case.revealing.open(bytes(32))
+        else:
+            assert case.revealing.open(bytes(32)).survivors == (1, 2, 4, 5, 6)
 
 
 def test_shares_come_from_those_who_attested_and_are_their_own() -> None:
@@ -254,8 +297,11 @@ def test_shares_come_from_those_who_attested_and_are_their_own() -> None:
         case.revealing.add(case.shares[1].encode(), sender=3)
     with pytest.raises(ProtocolError, match="device 2: shares of another member"):
         case.revealing.add(case.shares[1].encode(), sender=2)
-    with pytest.raises(ProtocolError, match="device 2: wrong share"):
-        case.revealing.add(replace(case.shares[1], member=2).encode(), sender=2)
+    for member in (1, 4, 5, 6):
+        case.revealing.add(case.shares[member].encode(), sender=member)
+    case.revealing.add(replace(case.shares[1], member=2).encode(), sender=2)
+    case.revealing.open(bytes(32))
+    assert case.revealing.refuted == {2: "wrong share of device 1"}
 
 
 def test_one_share_less_than_the_threshold_opens_nothing() -> None:
@@ -360,9 +406,12 @@ def test_a_dealer_with_another_commitment_is_named() -> None:
     assert named.value.sender == 3
 
 
-def test_a_dealer_of_shares_on_no_polynomial_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("crooked_at", [1, 4])
+def test_a_dealer_of_shares_on_no_polynomial_is_named(
+    crooked_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each share as hashed and sealed, but not of one secret: members cannot see it, the
-    commitment does."""
+    commitment does. The last share is none of those that are combined, and does no harm."""
     crew = Federation(5)
     session = crew.session()
     states, reports = crew.reports(session, (1, 2, 4, 5))
@@ -370,15 +419,20 @@ def test_a_dealer_of_shares_on_no_polynomial_is_named(monkeypatch: pytest.Monkey
 
     def crooked(*given: Any) -> Any:
         shares = real(*given)
-        shares[1, 0, 0] ^= 1
+        shares[crooked_at, 0, 0] ^= 1
         return shares
 
     with monkeypatch.context() as patch:
         patch.setattr(shamir, "share", crooked)
         states[3], reports[3] = crew.report(session, 3)
-    with pytest.raises(ProtocolError, match="do not combine to its key") as named:
-        crew.run(session, reports, states)
-    assert named.value.sender == 3
+    attested, revealing = crew.attest(crew.collect(session, reports), states)
+    if crooked_at < session.threshold:
+        with pytest.raises(ProtocolError, match="do not combine to its key") as named:
+            crew.reveal(revealing, attested)
+        assert named.value.sender == 3
+    else:  # a share that no key needs
+        assert means(crew.reveal(revealing, attested)) == expected(session, crew.devices)
+    assert revealing.refuted == {}
 
 
 def test_hashes_tell_places_apart() -> None:

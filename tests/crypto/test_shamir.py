@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tacit.crypto import shamir
 from tacit.crypto.errors import ParameterError
-from tacit.crypto.shamir import Octets, combine, rand_size, share
+from tacit.crypto.shamir import Octets, combine, evaluate, rand_size, share
 from tests.crypto.federation import Counted
 
 
@@ -141,6 +141,19 @@ def test_any_threshold_of_shares_gives_the_secrets(
 
 
 @settings(max_examples=60)
+@given(dealt())
+def test_any_threshold_of_shares_gives_all_others(
+    case: tuple[Octets, int, list[int], Octets],
+) -> None:
+    secrets, threshold, points, shares = case
+    for chosen in combinations(range(len(points)), threshold):
+        rest = [i for i in range(len(points)) if i not in chosen]
+        places = [*(points[i] for i in rest), 0]
+        found = evaluate([points[i] for i in chosen], shares[list(chosen)], places)
+        assert np.array_equal(found, np.concatenate([shares[rest], secrets[None]]))
+
+
+@settings(max_examples=60)
 @given(dealt(), st.binary(min_size=24, max_size=24))
 def test_fewer_shares_are_consistent_with_every_secret(
     case: tuple[Octets, int, list[int], Octets], other: bytes
@@ -213,6 +226,12 @@ def test_an_impossible_sharing_is_refused(
 def test_shares_at_impossible_points_are_not_combined(points: list[int]) -> None:
     with pytest.raises(ParameterError, match="points"):
         combine(points, np.zeros((2, 1, 1), np.uint8))
+
+
+@pytest.mark.parametrize("place", [1, 2, -1, 256])
+def test_shares_say_nothing_new_of_their_own_points_or_of_none(place: int) -> None:
+    with pytest.raises(ParameterError, match="places must be"):
+        evaluate([1, 2], np.zeros((2, 1, 1), np.uint8), [0, place])
 
 
 def test_a_vector_for_other_implementations() -> None:

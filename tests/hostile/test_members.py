@@ -117,7 +117,7 @@ def is_whole(moved: np.ndarray, without: Sequence[int] = ()) -> bool:
 # A committee member that opens wrong shares
 
 
-def wrong_shares(places: Callable[[int], Sequence[int]]) -> Callable[[], bool]:
+def wrong_shares(places: Callable[[int], Sequence[int]], liar: int = LIAR) -> Callable[[], bool]:
     """The liar opens its shares with bits flipped at some places. It has won if the round is not
     exact, or if anybody but itself is named."""
 
@@ -128,8 +128,8 @@ def wrong_shares(places: Callable[[int], Sequence[int]]) -> Callable[[], bool]:
         return bytes(out)
 
     def attack() -> bool:
-        ran = run([Corrupt("reveal", {LIAR}, {1}, how=spoilt(stages.MESSAGE, change))])
-        return not (is_whole(ran.moved(1)) and ran.banned() == {LIAR + 1})
+        ran = run([Corrupt("reveal", {liar}, {1}, how=spoilt(stages.MESSAGE, change))])
+        return not (is_whole(ran.moved(1)) and ran.banned() == {liar + 1})
 
     return attack
 
@@ -139,6 +139,7 @@ WRONG: dict[str, Attack] = {
     "one bit": Attack(wrong_shares(lambda size: [8]), UNHASHED),
     "the last bit": Attack(wrong_shares(lambda size: [size - 1]), UNHASHED),
     "every byte": Attack(wrong_shares(lambda size: range(8, size)), UNHASHED),
+    "one that nobody needs": Attack(wrong_shares(lambda size: [8], DEVICES - 1), UNHASHED),
 }
 
 
@@ -146,7 +147,8 @@ WRONG: dict[str, Attack] = {
 def test_a_member_that_opens_wrong_shares(
     attack: Attack, defended: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is named, and the sum is exact. Without the hashes an honest dealer is to blame."""
+    """It is named, and the sum is exact. Without the hashes an honest dealer is to blame, or nobody
+    is."""
     trial(attack, defended, monkeypatch)
 
 

@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,11 @@ from tacit.client.app import SecureClientApp
 from tacit.client.device import simulated_device
 from tacit.client.policy import Policy
 from tacit.crypto import labels
-from tacit.crypto.errors import ParameterError
+from tacit.crypto.errors import BrokenArithmetic, ParameterError
 from tacit.crypto.identity import NO_KEM, Member, Roster, RunKey
+from tacit.crypto.lattice import ring
 from tacit.crypto.prg import keystream
-from tacit.crypto.secagg import stages
+from tacit.crypto.secagg import hiding, revealing, stages
 from tacit.crypto.secagg.session import Purpose, threshold_for
 from tacit.crypto.simulated import simulated_identity, simulated_roster
 from tacit.crypto.vector import model_digest
@@ -31,6 +34,7 @@ from tacit.server.events import Event, LeftOut, RoundFinished, SumFailed, SumOpe
 from tacit.server.flower import envelope, identity
 from tacit.server.grid import SecureGrid
 from tacit.server.inbox import Seen
+from tacit.server.legs import BATCH
 from tacit.server.loop import Plan, run_rounds
 from tacit.server.pairwise import Pairwise, SecureSum
 from tacit.server.wrapped import WrappedGrid
@@ -49,6 +53,12 @@ def load(
 ) -> Callable[[], ClientApp]:
     agreed = policy or Policy()
     return lambda: linear.register(SecureClientApp(agreed, device_of=simulated_device), reply)
+
+
+def unchanged(message: Message, context: Context) -> RecordDict:
+    """What a device without data of its own replies."""
+    arrays = message.content.array_records["arrays"]
+    return RecordDict({"arrays": arrays, "metrics": MetricRecord({linear.WEIGHT: 5})})
 
 
 @dataclass
@@ -214,14 +224,9 @@ def test_a_cohort_that_nothing_protects_is_a_sum_that_fails() -> None:
 def test_nodes_that_are_no_members_do_not_make_a_cohort_too_large() -> None:
     """As many as are asked, but not more than the roster has: the rest is told so, and the sum is
     that of the others."""
-
-    def same(message: Message, context: Context) -> RecordDict:
-        arrays = message.content.array_records["arrays"]
-        return RecordDict({"arrays": arrays, "metrics": MetricRecord({linear.WEIGHT: 5})})
-
     few, protocol = simulated_roster(34), Pairwise(corrupt=0.1, drop=0.2)
     agreed = Policy(corrupt=0.1)
-    ran = run(protocol=protocol, policy=agreed, devices=36, rounds=1, roster=few, reply=same)
+    ran = run(protocol=protocol, policy=agreed, devices=36, rounds=1, roster=few, reply=unchanged)
     assert ran.left_out(1) == {("enrol", 1034), ("enrol", 1035)}
     assert [(e.survivors, e.cohort) for e in ran.of(SumOpened, 1)] == [(34, 34)]
 
@@ -343,6 +348,14 @@ def test_a_reply_that_does_not_hold_is_named_and_left_out(
     ran = run([Corrupt(stage, {2}, {1}, how=spoil)])
     assert ran.left_out(1) == {(stage, 2)}
     opened(ran, ALL - {2} if stage == "report" else ALL, 1)
+    opened(ran, ALL, 2)
+
+
+def test_members_whose_wrong_shares_keep_a_sum_closed_are_named() -> None:
+    ran = run([Corrupt("reveal", {1, 4, 6}, {1}, how=SPOILT["a flipped last bit"])])
+    assert ran.left_out(1) == {("reveal", 1), ("reveal", 4), ("reveal", 6)}
+    assert {e.reason for e in ran.of(LeftOut, 1)} == {"wrong share of device 7"}
+    failed(ran, "4 good shares of device 1, 5 needed")
     opened(ran, ALL, 2)
 
 
@@ -827,6 +840,26 @@ def test_a_simulated_federation_goes_on_without_a_node_that_left() -> None:
     assert [e.cohort for e in opened] == [DEVICES, DEVICES - 1, DEVICES - 1]
 
 
+def test_a_committee_is_asked_to_attest_a_batch_at_a_time() -> None:
+    """What it is sent are all the shares that were dealt: together, twice the server's memory."""
+    pushed: list[tuple[str, int]] = []
+
+    class Noting(WrappedGrid):
+        def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+            sent = list(messages)
+            pushed.append((sent[0].metadata.message_type, len(sent)))
+            return self.inner.push_messages(sent)
+
+    devices, protocol = BATCH + 2, Pairwise(corrupt=0.1, drop=0.1, seats=0)
+    policy = Policy(corrupt=0.1)
+    ran = run(
+        protocol=protocol, policy=policy, devices=devices, rounds=1, wrap=Noting, reply=unchanged
+    )
+    assert [e.survivors for e in ran.of(SumOpened, 1)] == [devices]
+    assert [size for kind, size in pushed if kind == stages.ATTEST] == [BATCH, 2]
+    assert [size for kind, size in pushed if kind == "train"] == [devices]
+
+
 # Encrypted sums
 
 LATTICE = Policy(lattice=True)
@@ -859,3 +892,30 @@ def test_an_encrypted_sum_with_a_drawn_committee_and_ml_kem() -> None:
     protocol = Encrypted(corrupt=0.0, seats=5, hybrid=True, parameters="2048-32-1")
     ran = run(protocol=protocol, policy=replace(LATTICE, corrupt=0.0, hybrid=True))
     assert [e.survivors for e in ran.of(SumOpened, 1)] == [DEVICES]
+
+
+def break_fft(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, call: int) -> None:
+    """In this call of the module's function no product is near enough to integers."""
+    right, calls = getattr(module, name), count()
+
+    def step(*given: Any) -> Any:
+        with monkeypatch.context() as broken:
+            if next(calls) == call:
+                broken.setattr(ring, "SEEN", 0.0)
+            return right(*given)
+
+    monkeypatch.setattr(module, name, step)
+
+
+def test_a_device_that_miscomputes_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    break_fft(monkeypatch, hiding, "encrypt", call=2)
+    ran = run(protocol=Encrypted(), policy=LATTICE)
+    (gone,) = ran.of(LeftOut, 1)
+    assert (gone.stage, "the FFT is broken" in gone.reason) == ("report", True)
+    assert [e.survivors for e in ran.events if isinstance(e, SumOpened)] == [DEVICES - 1, DEVICES]
+
+
+def test_a_server_that_miscomputes_ends_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    break_fft(monkeypatch, revealing, "open_sum", call=1)
+    with pytest.raises(BrokenArithmetic, match="the FFT is broken"):
+        run(protocol=Encrypted(), policy=LATTICE)

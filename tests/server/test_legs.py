@@ -1,6 +1,7 @@
 """One stage: every node is accounted for, whatever Flower makes of the messages."""
 
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -60,10 +61,12 @@ class FakeGrid(Grid):
         self.lost = lost
         self.sent: list[Message] = []
         self.open: dict[str, Message] = {}
+        self.pushes: list[int] = []
         self.pulls: list[int] = []
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         ids: list[Any] = []
+        self.pushes.append(len([*messages]))  # as HttpGrid: it walks over them twice
         for message in messages:
             node = message.metadata.dst_node_id
             if node in self.unsendable:
@@ -212,8 +215,66 @@ def test_replies_are_asked_for_in_batches() -> None:
     assert grid.pulls == [BATCH, BATCH, 5]
 
 
+def test_a_mapping_is_sent_together() -> None:
+    """An engine shares what its messages have in common, such as a model, among these."""
+    grid = FakeGrid()
+    requests = {n: content(n) for n in range(100, 100 + 2 * BATCH)}
+    assert len(list(leg(grid, requests, "query.x", round=1, deadline=5))) == len(requests)
+    assert grid.pushes == [len(requests)]
+
+
+def test_requests_of_an_iterator_are_made_and_held_a_batch_at_a_time() -> None:
+    nodes = range(100, 100 + 2 * BATCH + 5)
+    made: list[weakref.ref[RecordDict]] = []
+
+    def requests() -> Iterator[tuple[int, RecordDict]]:
+        for node in nodes:
+            request = content(node)
+            made.append(weakref.ref(request))
+            yield node, request
+
+    held = []
+
+    class Letting(FakeGrid):
+        """Keeps no message that it has an answer to."""
+
+        def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+            held.append(sum(request() is not None for request in made))
+            ids = super().push_messages(messages)
+            self.sent = [Message(RecordDict(), 1, "query.x") for _ in self.sent]
+            return ids
+
+    grid = Letting(
+        lambda m: Message(RecordDict(), reply_to=m), unsendable={101, 200}, after={150: 3}
+    )
+    answers = list(leg(grid, requests(), "query.x", round=1, deadline=5))
+    assert sorted(a.node for a in answers) == list(nodes)
+    assert {a.node for a in answers if a.content is None} == {101, 200} & set(nodes)
+    assert grid.pushes == [BATCH, BATCH, 5]
+    # What was sent before and has no answer yet, and the last one that its maker still holds.
+    assert held[0] <= BATCH
+    assert max(held) <= BATCH + 2
+
+
+def test_a_slow_maker_of_requests_has_one_deadline_for_all() -> None:
+    def requests() -> Iterator[tuple[int, RecordDict]]:
+        for node in range(100, 100 + BATCH + 1):
+            if node == 100 + BATCH:
+                time.sleep(0.8)
+            yield node, content(node)
+
+    grid = FakeGrid(lambda m: None)
+    began = time.monotonic()
+    answers = list(leg(grid, requests(), "query.x", round=1, deadline=1))
+    took = time.monotonic() - began
+    assert len(answers) == BATCH + 1
+    assert 1 <= took < 1 + 0.8  # a deadline of its own for the last would take that much longer
+    assert {message.metadata.ttl for message in grid.sent} == {1}
+
+
 def test_nobody_to_ask() -> None:
     assert list(leg(FakeGrid(), {}, "query.x", round=1, deadline=5)) == []
+    assert list(leg(FakeGrid(), iter([]), "query.x", round=1, deadline=5)) == []
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from tacit.client.policy import Policy
 from tacit.crypto.errors import ParameterError, TooFewClients
 from tacit.crypto.identity import NO_KEM, RunKey
-from tacit.crypto.secagg import hybrid
+from tacit.crypto.secagg import hybrid, parameters
 from tacit.crypto.secagg.parameters import COMPLETE, choose
 from tacit.crypto.secagg.session import Purpose, Session
 from tacit.crypto.simulated import simulated_roster
-from tacit.server.pairwise import Binding, Pairwise
+from tacit.server.encrypted import Encrypted
+from tacit.server.pairwise import Binding, Pairwise, SecureSum
 
 BINDING = Binding(b"m" * 32, b"c" * 32)
 
@@ -26,7 +27,7 @@ def key(device: int) -> RunKey:
 
 
 def session(
-    devices: int, protocol: Pairwise | None = None, length: int = 10, others: Sequence[int] = ()
+    devices: int, protocol: SecureSum | None = None, length: int = 10, others: Sequence[int] = ()
 ) -> Session:
     # Not in order: a server hears its devices as they come.
     keys = [key(d) for d in range(devices, 0, -1)]
@@ -88,6 +89,24 @@ def test_what_is_set_is_not_looked_for() -> None:
     assert session(100, Pairwise(corrupt=0.1, drop=0.1, seats=0)).committee == tuple(range(1, 101))
 
 
+def test_an_encrypted_sum_has_the_committee_of_a_masked_one_and_no_graph(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    masked = session(300, Pairwise(corrupt=0.1, drop=0.2))
+
+    def no_graph(*asked: int) -> float:
+        raise AssertionError("a graph is looked for")
+
+    monkeypatch.setattr(parameters, "cut_risk", no_graph)
+    with pytest.raises(AssertionError, match="a graph"):
+        session(300, Pairwise(corrupt=0.1, drop=0.2))
+    made = session(300, Encrypted(corrupt=0.1, drop=0.2))
+    assert (made.degree, made.seats) == (0, masked.seats)
+    assert (made.threshold, made.min_survivors) == (masked.threshold, masked.min_survivors)
+    assert made.committee == masked.committee
+    assert session(300, Pairwise(corrupt=0.1, drop=0.2, degree=30)).seats == masked.seats
+
+
 def test_fewer_survivors_take_more_neighbours() -> None:
     by_default = session(300, Pairwise(corrupt=0.1, drop=0.1))
     fewer = session(300, Pairwise(corrupt=0.1, drop=0.1, min_survivors=200))
@@ -128,9 +147,10 @@ def test_seats_of_devices_outside_the_cohort_are_witnesses() -> None:
         session(7, protocol, others=[60])
 
 
-def test_a_cohort_that_nothing_protects_says_what_to_do() -> None:
+@pytest.mark.parametrize("protocol", [Pairwise(), Encrypted()])
+def test_a_cohort_that_nothing_protects_says_what_to_do(protocol: SecureSum) -> None:
     with pytest.raises(ParameterError, match="Lower gamma or drop"):
-        session(1000)
+        session(1000, protocol)
 
 
 def test_the_ring_is_as_wide_as_the_cohort_needs() -> None:

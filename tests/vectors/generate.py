@@ -6,13 +6,14 @@ files; `tests/crypto/test_vectors.py` holds them to that.
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tacit.crypto.codec import Codec, Ring
-from tacit.crypto.errors import TacitError
+from tacit.crypto.errors import ProtocolError, TacitError, TooFewClients
 from tacit.crypto.identity import KEY_BYTES, Roster, RunKey
 from tacit.crypto.secagg import client
 from tacit.crypto.secagg.messages import AttestRequest, RevealRequest
@@ -164,8 +165,19 @@ class Case:
                 asked = RevealRequest.decode(data, session)
                 client.reveal(self.attested[first], crew.roster, asked)
             case "shares":
-                self.revealing().add(data, sender=first)
+                self._open(data)
         return "accepted"
+
+    def _open(self, data: bytes) -> None:
+        """Open the sum, with `data` as the first member's shares. Raises ProtocolError if they are
+        found wrong."""
+        revealing, first = self.revealing(), self.members[0]
+        for member, theirs in self.shares.items():
+            revealing.add(data if member == first else theirs, sender=member)
+        with suppress(TooFewClients):  # of those that are left
+            revealing.open(bytes(32))
+        for member, reason in revealing.refuted.items():
+            raise ProtocolError(reason, sender=member, stage="reveal")
 
 
 def cases() -> list[Case]:

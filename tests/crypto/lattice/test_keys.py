@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tacit.crypto.errors import ParameterError
+from tacit.crypto.errors import BrokenArithmetic, ParameterError
 from tacit.crypto.lattice import keys
 from tacit.crypto.lattice.keys import FIELD, add, blame, combine, consistent, draw, share
 from tests.crypto.lattice import slow
@@ -70,6 +70,28 @@ def test_uniform_elements_are_the_streams_and_uniform() -> None:
     wide = np.bincount(found // 256, minlength=256)
     shares = np.array([256] * 255 + [FIELD - 255 * 256])
     assert slow.chi_square(wide, count * shares / FIELD) < slow.most(255)
+
+
+def test_a_stream_that_is_beyond_the_field_too_often_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Stuck:
+        """All its bits are 1, in so many of its numbers."""
+
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def fill(self, out: np.ndarray) -> None:
+            out[:] = 7
+            out[:many] = 0xFFFF
+
+    monkeypatch.setattr(keys, "KeyStream", Stuck)
+    count = 2048
+    many = 64 + count // 1024
+    assert keys._uniform(KEY, count).tolist() == [7] * count
+    many += 1
+    with pytest.raises(BrokenArithmetic, match="not uniform"):
+        share(draw(count, 48, KEY), 2, [1, 2], KEY)
 
 
 @st.composite
