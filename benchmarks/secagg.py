@@ -24,13 +24,13 @@ import json
 import logging
 import os
 import sys
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that the script runs from any folder, installed or not
 
+from benchmarks.shared import report as reporting  # noqa: E402
 from benchmarks.shared.comparison import (  # noqa: E402
     Costs,
     case_name,
@@ -43,13 +43,11 @@ from benchmarks.shared.comparison import (  # noqa: E402
     memory_rows,
     typical,
 )
-from benchmarks.shared.fresh import in_fresh_process  # noqa: E402
 from benchmarks.shared.sums import FLOWER, PLAIN, TACIT, Cost, Peaks, Task, cost, peaks  # noqa: E402
-from benchmarks.shared.table import Row, print_table, write_json  # noqa: E402
+from benchmarks.shared.table import write_json  # noqa: E402
 
 ROUNDS = 10  # of one run of Tacit
 REPEATS = 3  # processes, of which the median is taken
-PATIENCE_S = 1800
 LENGTH, CASES = 1_000_000, [(50, 0.0), (50, 0.1), (100, 0.0), (100, 0.1)]
 QUICK_LENGTH, QUICK_CASES = 100_000, [(20, 0.0), (20, 0.1)]
 LARGE, LARGE_GIB = 100_000_000, 12
@@ -67,41 +65,22 @@ LIKE_FOR_LIKE = (
 QUICK = "Quick: small and measured once. The targets are for 50 and 100 devices and 1e6 parameters."
 
 
-@dataclass(slots=True)
-class Report:
-    """Tables, printed as they come because the whole takes minutes, and notes for the end."""
-
-    tables: list[tuple[str, list[Row]]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def table(self, title: str, rows: list[Row]) -> None:
-        if rows:
-            self.tables.append((title, rows))
-            print_table(title, rows)
-            sys.stdout.flush()
-
-    def rows(self) -> list[Row]:
-        """All rows, each named with its table."""
-        return [
-            replace(row, name=f"{title}: {row.name}") for title, rows in self.tables for row in rows
-        ]
+class Report(reporting.Report):
+    """A report on tasks."""
 
     def measured(self, task: Task) -> Cost | None:
         """What the task costs, in a fresh process; None, and a note, if that fails."""
-        answer = self._child("cost", task)
+        answer = self.child("cost", task, _name(task))
         return Cost(**answer) if answer else None
 
     def traced(self, task: Task) -> Peaks | None:
         """As `measured`, for peaks of memory."""
-        answer = self._child("peaks", task)
+        answer = self.child("peaks", task, _name(task))
         return Peaks(**answer) if answer else None
 
-    def _child(self, kind: str, task: Task) -> dict[str, Any]:
-        answer = in_fresh_process(__file__, {"kind": kind, "task": asdict(task)}, PATIENCE_S)
-        if isinstance(answer, dict):
-            return answer
-        self.notes.append(f"{task.system}, {case_name(task)}: {answer}.")
-        return {}
+
+def _name(task: Task) -> str:
+    return f"{task.system}, {case_name(task)}"
 
 
 def run_child(kind: str, task: Task) -> None:
@@ -189,7 +168,7 @@ def main() -> None:
         what = json.loads(options.child)
         run_child(what["kind"], Task(**what["task"]))
         return
-    report, before = Report(), os.getloadavg()[0]
+    report, before = Report(__file__), os.getloadavg()[0]
     print(f"{TITLE}\n\n{LIKE_FOR_LIKE}", flush=True)
     compared = measure_all(options.quick, options.crowd, report)
     if options.large:

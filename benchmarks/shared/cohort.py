@@ -1,6 +1,6 @@
 """The devices that every system in a comparison sums: the same updates, weights and silences."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -61,9 +61,10 @@ class Cohort:
         """The model sent out: zeros, so that an update is also what a device's model becomes."""
         return split(np.zeros(self.length, np.float32))
 
-    def error(self, mean: Layers, round: int) -> float:
-        """The largest distance of `mean` from the weighted mean of the survivors, in float64."""
-        weights, exact = self.weights, np.zeros(self.length)
+    def error(self, mean: Layers, round: int, weights: Sequence[int] | None = None) -> float:
+        """The largest distance of `mean` from the weighted mean of the survivors, in float64.
+        `weights` are by device; None: those of the cohort."""
+        weights, exact = weights or self.weights, np.zeros(self.length)
         total = sum(weights[device] for device in self.survivors)
         for device in self.survivors:
             for layer, part in zip(self.update(device, round), split(exact), strict=True):

@@ -96,8 +96,8 @@ def _row(
         times = row[series[1]] / row[series[0]]
         parts.append(f'<path class="span" d="M{one:.1f} {y:.1f}H{other:.1f}"/>')
         parts.append(
-            f'<text class="times" x="{(one + other) / 2:.1f}" y="{y - 5:.1f}" '
-            f'text-anchor="middle">{times:.2g}x</text>'
+            f'<text class="times" x="{(one + other) / 2:.1f}" y="{y - 8:.1f}" '
+            f'text-anchor="middle">{float(f"{times:.2g}"):,g}x</text>'
         )
     marks = list(zip(SHAPES, series, strict=False))[::-1]  # where they meet, the first is on top
     parts += [shape.format(x=across(row[name]), y=y) for shape, name in marks if name in row]

@@ -12,9 +12,11 @@ ONE_THREAD = dict.fromkeys(
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 
 
-def in_fresh_process(script: str, task: dict[str, Any], patience: float) -> dict[str, Any] | str:
+def in_fresh_process(
+    script: str, task: dict[str, Any], patience: float, python: str = sys.executable
+) -> dict[str, Any] | str:
     """What `script --child TASK` prints on its last line, both as JSON; why not, if it fails."""
-    command = [sys.executable, script, "--child", json.dumps(task)]
+    command = [python, script, "--child", json.dumps(task)]
     try:
         done = subprocess.run(
             command,
@@ -26,6 +28,8 @@ def in_fresh_process(script: str, task: dict[str, Any], patience: float) -> dict
         )
     except subprocess.TimeoutExpired:
         return f"not finished after {patience:.0f} s"
+    except OSError as error:
+        return f"not started: {error}"
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         return f"ended with exit code {done.returncode}: {last}"

@@ -17,6 +17,12 @@ from contextlib import contextmanager
 SERVER, NOBODY = -1, -2  # parties; all others are devices, 0 and up
 
 
+def settle() -> None:
+    """Spare the garbage collector what is imported: it would walk it at somebody's expense."""
+    gc.collect()
+    gc.freeze()
+
+
 class Memory:
     """Peaks of traced memory by party, in bytes. Tracing slows everything down: time without it."""
 

@@ -1,6 +1,5 @@
 """What one system takes for one cohort; each function is meant for a fresh process."""
 
-import gc
 import resource
 import statistics
 import sys
@@ -10,9 +9,9 @@ from functools import partial
 
 from benchmarks.shared.cohort import Cohort, Layers
 from benchmarks.shared.mask_limit import seconds_per_mask
-from benchmarks.shared.meter import SERVER, Memory, Meter
+from benchmarks.shared.meter import SERVER, Memory, Meter, settle
 
-TACIT, FLOWER, PLAIN = "Tacit", "Flower", "plain"
+TACIT, FLOWER, PLAIN, FEDAVG = "Tacit", "Flower", "plain", "Flower's FedAvg"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ def cost(task: Task) -> Cost:
     """Run the task and take its times."""
     run, cohort, meter = _system(task), task.cohort, Meter()
     rounds = range(1, task.rounds + 1)
-    _settle()
+    settle()
     means = run(cohort, meter)
 
     def mean(party: int, amounts: Mapping[tuple[int, int], float]) -> float:
@@ -111,7 +110,7 @@ def cost(task: Task) -> Cost:
 def peaks(task: Task) -> Peaks:
     """Run the task under a memory tracer, which makes it slow."""
     run, cohort, memory = _system(task), task.cohort, Memory()
-    _settle()
+    settle()
     run(cohort, Meter(memory))
     memory.close()
     return Peaks(
@@ -135,10 +134,10 @@ def _system(task: Task) -> Callable[[Cohort, Meter], list[Layers]]:
         from benchmarks.shared.flower_secagg import flower_round
 
         return flower_round
-    if task.system == PLAIN:
-        from benchmarks.shared.plain_mean import plain_round
+    if task.system in (PLAIN, FEDAVG):
+        from benchmarks.shared.plain_mean import fedavg_round, plain_round
 
-        return plain_round
+        return plain_round if task.system == PLAIN else fedavg_round
     from benchmarks.shared.tacit_sum import TERMS, tacit_rounds
 
     return partial(tacit_rounds, terms=TERMS[task.terms], rounds=task.rounds, alone=task.alone)
@@ -161,12 +160,6 @@ def _members(task: Task) -> frozenset[int]:
 
     members = committee(task.devices, TERMS[task.terms])
     return members if len(members) < task.devices else frozenset()
-
-
-def _settle() -> None:
-    """Spare the garbage collector what is imported: it would walk it at somebody's expense."""
-    gc.collect()
-    gc.freeze()
 
 
 def _median(values: Iterable[float]) -> float:

@@ -43,6 +43,20 @@ def print_table(title: str, rows: Sequence[Row], notes: Sequence[str] = ()) -> N
         print(f"\n{note}")
 
 
+def print_grid(
+    title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]
+) -> None:
+    """Print named rows of cells, each below the name of its column."""
+    cells = [("", *columns), *((name, *row) for name, row in rows)]
+    first, *widths = (max(map(len, column)) for column in zip(*cells, strict=True))
+    print(f"\n{title}\n")
+    for name, *row in cells:
+        pairs = zip(row, widths, strict=True)
+        print(
+            "  ".join([f"{name:<{first}}", *(f"{cell:>{width}}" for cell, width in pairs)]).rstrip()
+        )
+
+
 def write_json(path: Path, name: str, rows: Sequence[Row]) -> None:
     """Write {"benchmark": name, "rows": [...]}."""
     content = {"benchmark": name, "rows": [asdict(row) for row in rows]}

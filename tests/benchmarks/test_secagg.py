@@ -13,7 +13,7 @@ from benchmarks.shared.cohort import HEAVIEST, LIGHTEST, Cohort
 from benchmarks.shared.comparison import case_rows, drawing
 from benchmarks.shared.flower_secagg import flower_round
 from benchmarks.shared.meter import NOBODY, SERVER, Memory, Meter
-from benchmarks.shared.plain_mean import plain_round
+from benchmarks.shared.plain_mean import fedavg_round, plain_round
 from benchmarks.shared.sums import FLOWER, TACIT, Cost, Task
 from benchmarks.shared.tacit_sum import TERMS, committee, tacit_rounds
 from tacit.crypto import identity
@@ -36,8 +36,10 @@ def burn(seconds: float) -> None:
 
 def test_all_systems_find_the_same_mean() -> None:
     assert len(COHORT.silent) == 2
-    plain, flower, tacit = Meter(), Meter(), Meter()
+    plain, fedavg, flower, tacit = Meter(), Meter(), Meter(), Meter()
     (mean,) = plain_round(COHORT, plain)
+    assert COHORT.error(mean, 1) < 1e-7
+    (mean,) = fedavg_round(COHORT, fedavg)
     assert COHORT.error(mean, 1) < 1e-7
     (mean,) = flower_round(COHORT, flower)
     assert COHORT.error(mean, 1) < 2 * STRETCH * FLOWERS_STEP  # its weights are rounded as well
@@ -46,7 +48,7 @@ def test_all_systems_find_the_same_mean() -> None:
         assert COHORT.error(mean, number) < STRETCH * OUR_STEP
 
     silent, others = min(COHORT.silent), COHORT.survivors
-    for meter, rounds in ((plain, [1]), (flower, [1]), (tacit, [1, 2])):
+    for meter, rounds in ((plain, [1]), (fedavg, [1]), (flower, [1]), (tacit, [1, 2])):
         for number in rounds:
             assert meter.seconds[SERVER, number] > 0
             assert all(meter.seconds[device, number] > 0 for device in others)

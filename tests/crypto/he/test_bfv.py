@@ -97,6 +97,18 @@ def test_long_vectors_take_several_ciphertexts(scheme) -> None:
 
 
 @EVERY
+def test_slots_are_numbers_modulo_the_plaintext_modulus(scheme) -> None:
+    packing, half = Packing(scheme, 4, 8, 1), scheme.plain // 2
+    slots = np.array([0, half, half + 1, -half, -half - 1, scheme.plain - 1, 5 * scheme.plain + 3])
+    key = group(scheme).key
+    summer = Summer(packing)
+    summer.add(encrypt(key, packing, slots), sender=1)
+    _, found = decrypt(key, packing, summer.total(), stage="open")
+    assert found[:7].tolist() == [0, half, -half, -half, half, -1, 3]
+    assert not found[7:].any()
+
+
+@EVERY
 def test_too_large_a_number_is_refused_before_it_wraps(scheme) -> None:
     packing = Packing(scheme, 4, FULL[scheme], 3)
     vector = ring([0, packing.reach + 1, 0, 0], packing.bits)
