@@ -80,7 +80,7 @@ class Loader:
         packing: Packing,
         *,
         seconds: float = 60.0,
-        keep: int = 8,
+        keep: int = 16,
         command: Sequence[str] | None = None,
     ) -> None:
         """`seconds` are what one message may take; `keep` is how many are kept for a replay."""

@@ -55,7 +55,7 @@ def tenseal_round(setting: Setting, steps: Steps) -> Outcome:
             with steps(Step.HIDE, device):
                 rand = os.urandom(KEY_BYTES)
                 encoded = codec.encode(flat(tensors), METRICS, weight, rand)
-                data = contribute(group, consortium, packing, session, device, encoded)
+                data = contribute(group, packing, session, device, encoded)
             expected += encoded
             steps.sent[device] += len(data)
             with steps(Step.TAKE, device):
@@ -71,6 +71,6 @@ def tenseal_round(setting: Setting, steps: Steps) -> Outcome:
     for device in devices[:OPENERS]:
         steps.received[device] += len(total)
         with steps(Step.OPEN, device):
-            sums = open_sum(group, consortium, packing, session, tuple(devices), total)
+            sums = open_sum(group, packing, session, tuple(devices), total)
             mean: Vector = codec.decode(sums, setting.devices).update
     return Outcome(mean, cohort.weights, len(total), same_bits(sums, expected, codec.bits))
