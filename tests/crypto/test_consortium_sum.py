@@ -313,7 +313,7 @@ def test_a_total_of_ring_elements(lattice: str) -> None:
     held = crew.session(Codec(6, 4, 2, bits=20), lattice=lattice, degree=degree)
     _, reports = crew.reports(held, (4, 1, 2))
     total = RingTotal(held)
-    assert total.senders == ()
+    assert not total.senders
     for device, message in reports.items():
         total.add(message.packed, sender=device)
     assert total.senders == (1, 2, 4)

@@ -23,13 +23,15 @@ from tacit.client.vault import ContextVault
 from tacit.crypto.errors import ParameterError, PolicyRefusal, ProtocolError
 from tacit.crypto.he.bfv import Summer
 from tacit.crypto.he.dealing import Deal, deal, deal_bytes, read_consortium
-from tacit.crypto.he.keys import Consortium
+from tacit.crypto.he.keys import Consortium, GroupKey
 from tacit.crypto.he.packing import Packing
 from tacit.crypto.he.sets import BY_NAME, PUBLIC, SEEDED, WIDE
+from tacit.crypto.he.sums import contribute
 from tacit.crypto.identity import Member, Roster, RunKey, agree
 from tacit.crypto.secagg import hiding, stages
 from tacit.crypto.secagg.session import Purpose, threshold_for
 from tacit.crypto.simulated import simulated_identity, simulated_roster
+from tacit.crypto.vector import Ring
 from tacit.crypto.wire import Reader
 from tacit.server.events import LeftOut, RoundFinished, SumOpened
 from tacit.server.flower import identity
@@ -693,15 +695,14 @@ def test_a_part_of_the_devices_in_each_round() -> None:
 
 def broken_contribution(monkeypatch: pytest.MonkeyPatch, device: int, junk: bytes) -> None:
     """The device's ciphertext is junk from its 1000th byte on, under its own signature."""
-    honest = hiding.contribute
 
-    def contribute(group: Any, packing: Any, session: bytes, me: int, encoded: Any) -> bytes:
-        data = honest(group, packing, session, me, encoded)
+    def spoilt(group: GroupKey, packing: Packing, session: bytes, me: int, encoded: Ring) -> bytes:
+        data = contribute(group, packing, session, me, encoded)
         if me != device:
             return data
         return data[:1000] + junk + data[1000 + len(junk) :]
 
-    monkeypatch.setattr(hiding, "contribute", contribute)
+    monkeypatch.setattr(hiding, "contribute", spoilt)
 
 
 MARK = b"this one breaks it"
@@ -872,9 +873,11 @@ def test_a_key_covers_its_members_until_it_is_given_up() -> None:
     keys.give_up()
     assert not keys.covers(ROSTER, KEYS, now=0)
     # The sum that is under way ends with it.
-    assert (keys.epoch, keys.holders) == (consortium.epoch, {1, 3})
+    assert keys.epoch == consortium.epoch
+    assert keys.holders == {1, 3}
     assert made(keys).epoch != consortium.epoch
-    assert (keys.epoch, keys.holders) == (b"", frozenset())
+    assert keys.epoch == b""
+    assert not keys.holders
 
 
 def test_boxes_go_to_those_who_miss_them() -> None:
