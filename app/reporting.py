@@ -158,7 +158,7 @@ def _dropped(event: dict[str, Any]) -> Dropped:
 def _row(finished: dict[str, Any], events: Events, asked: int) -> RoundRow:
     left = [e for e in events if e["event"] == "LeftOut"]
     opened = [e for e in events if e["event"] == "SumOpened" and e["purpose"] == "train"]
-    before = ("enrol", "encapsulate", "decapsulate", "report", "filter")
+    before = ("enrol", "encapsulate", "decapsulate", "key", "report", "filter")
     silent = {e["device"] for e in left if e["stage"] in before}
     cohort, survivors = asked, asked - len(silent)
     if opened:

@@ -127,8 +127,8 @@ def _kem_with(vault: Vault, session: Session) -> dict[int, bytes]:
 def keep_group(vault: Vault, group: GroupKey) -> None:
     """Keep the key of a new epoch. The one before is gone, and with it all that is under it.
 
-    Raises ProtocolError for an epoch that is no newer than one we had in this run: a key that was
-    given up, by us or for another, stays so. The one we hold may come again.
+    Raises ProtocolError, BAD_GROUP_KEY, for an epoch that is no newer than one we had in this run:
+    a key that was given up, by us or for another, stays so. The one we hold may come again.
     """
     consortium = group.consortium
     with vault.alone():
@@ -140,7 +140,9 @@ def keep_group(vault: Vault, group: GroupKey) -> None:
         reader.end()
         if run == consortium.run and consortium.serial <= serial:
             raise ProtocolError(
-                f"epoch {consortium.serial} comes after epoch {serial}", sender=0, stage="key"
+                f"{stages.BAD_GROUP_KEY}: epoch {consortium.serial} comes after epoch {serial}",
+                sender=0,
+                stage="key",
             )
         vault.write(_EPOCH, Writer().u64(consortium.run).u32(consortium.serial).data())
         vault.write(_GROUP, group.encode())

@@ -26,7 +26,7 @@ class LeftOut:
     """A device did not count in this round: it fell silent, failed, or its reply was refused."""
 
     round: int
-    stage: str  # enrol | encapsulate | decapsulate | report | attest | reveal | filter
+    stage: str  # enrol | encapsulate | decapsulate | deal | key | report | attest | reveal | filter
     device: int
     reason: str
 

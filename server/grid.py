@@ -35,6 +35,9 @@ from tacit.server.wrapped import WrappedGrid
 
 DEFAULT_TIMEOUT = 3600.0
 DEALERS = 3  # asked for a key in one round, one after the other
+# What a device says, by stage, when the group's key has to be made anew; whoever refuses to decrypt
+# has given it up. Elsewhere the words are worth nothing: at enrolment they may be a stranger's.
+KEY_IS_OVER = {"key": stages.BAD_GROUP_KEY, "report": stages.NO_GROUP_KEY, "reveal": ""}
 Add = Callable[..., None]
 
 
@@ -265,7 +268,7 @@ class SecureGrid(WrappedGrid):
         held = {device: self._keys[node] for device, node in nodes.items()}
         add, round = self._taking(group.dealt, "deal"), broadcast.round
         for _ in range(DEALERS):
-            if group.covers(roster, (held[device] for device in parties)):
+            if group.covers(roster, (held[device] for device in parties), now=_now()):
                 break
             with _this_cohort():
                 asked = group.propose(self.run.run_id, roster, held.values(), parties)
@@ -298,7 +301,11 @@ class SecureGrid(WrappedGrid):
             self._report(broadcast, session, nodes, collecting, timeout)
             for device, reason in collecting.strays().items():
                 self._on_event(LeftOut(broadcast.round, "report", device, reason))
-            return collecting.close()
+            attesting = collecting.close()
+            for device in attesting.closed.lost:
+                reason = "its report was lost with the process that loads ciphertexts"
+                self._on_event(LeftOut(broadcast.round, "report", device, reason))
+            return attesting
 
     def _report(
         self,
@@ -331,13 +338,14 @@ class SecureGrid(WrappedGrid):
         )
 
     def _reveal(self, round: int, nodes: Mapping[int, int], revealing: Revealing) -> None:
-        content = _message(revealing.request().encode())
-        requests = {nodes[member]: content for member in revealing.members}
-        heard = self._run_leg(
-            round, "reveal", stages.REVEAL, requests, self._taking(revealing.add, "reveal")
-        )
-        if self._group is not None and heard < len(requests):  # who refuses has given up the key
-            self._group.give_up()
+        content, members = _message(revealing.request().encode()), revealing.members
+        for _ in range(2):
+            requests = {nodes[member]: content for member in members}
+            silent = self._run_leg(
+                round, "reveal", stages.REVEAL, requests, self._taking(revealing.add, "reveal")
+            )
+            if not (members := revealing.instead(silent)):
+                break
 
     def _taking(self, add: Add, stage: str) -> Add:
         """`add` for the bytes of a stage, told the device that a node's answer comes from."""
@@ -358,27 +366,29 @@ class SecureGrid(WrappedGrid):
         deadline: float | None = None,
     ) -> int:
         """Send one stage; hand good answers to `add`; leave out the silent and the wrong. How many
-        answers were good."""
-        deadline, good = deadline or self.protocol.stage_deadline, 0
+        were silent."""
+        deadline, silent = deadline or self.protocol.stage_deadline, 0
         for answer in leg(self.inner, requests, kind, round=round, deadline=deadline):
             reason = answer.reason
             if answer.content is not None:
                 try:
                     add(answer.content, node=answer.node)
-                    good += 1
                     continue
                 except LoaderFailed:  # no fault of this node's, and none of the others'
                     raise
                 except TacitError as refused:
                     reason = str(refused)
+            elif not answer.refused:
+                silent += 1
             self._on_event(LeftOut(round, stage, self._number(answer.node), reason))
             if answer.refused and stages.NOT_ENROLLED in answer.reason:
                 # It lost its run key (a restart, another run): let it enrol again.
                 self._keys.pop(answer.node, None)
                 self._asked.discard(answer.node)
-            if answer.refused and self._group and stages.NO_GROUP_KEY in answer.reason:
+            over = KEY_IS_OVER.get(stage)
+            if answer.refused and self._group and over is not None and over in answer.reason:
                 self._group.give_up()
-        return good
+        return silent
 
     def _ban(self, round: int, stage: str, device: int, reason: str) -> None:
         if device:  # 0 is this server: nobody to leave out

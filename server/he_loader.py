@@ -28,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from tacit.crypto.errors import MalformedMessage, ParameterError, TacitError
+from tacit.crypto.errors import MalformedMessage, ParameterError, TacitError, TooFewClients
 from tacit.crypto.he.frames import Kind, frame_bytes, library, read_frame
 from tacit.crypto.he.packing import Packing
 from tacit.server.he_child import (
@@ -134,10 +134,11 @@ class Loader:
             self._save()
 
     def total(self) -> bytes:
-        """The sum so far. Raises ParameterError for the sum of nothing."""
+        """The sum so far. Raises TooFewClients for the sum of nothing: also where what was added
+        broke a process later, and was dropped."""
         self._save()
         if not self._saved:
-            raise ParameterError("nothing was added")
+            raise TooFewClients("no contribution is in the sum")
         return self._saved
 
     def close(self) -> None:

@@ -74,7 +74,8 @@ class GroupKeys:
     """The keys of a run, one after the other: who was given which, by whom.
 
     The server holds no key, only boxes. There is a new key as soon as a device is asked that is
-    not among the members of the last one, and after `give_up`.
+    not among the members of the last one, once one of these is no member of the roster any more,
+    and after `give_up`.
     """
 
     def __init__(self, scheme: Scheme) -> None:
@@ -82,6 +83,8 @@ class GroupKeys:
             log.warning(CKKS, scheme.name, PUBLIC.name)
         self._scheme = scheme
         self._serial = 0
+        self._turn = 0
+        self._given_up = False
         self._consortium: Consortium | None = None
         self._boxes: dict[int, bytes] = {}
         self._holders: set[int] = set()
@@ -97,30 +100,40 @@ class GroupKeys:
         return frozenset(self._holders)
 
     def give_up(self) -> None:
-        """A device has refused a sum, or lost the key: it is not to be used any more."""
-        self._consortium = None
-        self._boxes.clear()
-        self._holders.clear()
+        """A device has refused a sum or its box, or lost the key: there has to be another.
 
-    def covers(self, roster: Roster, keys: Iterable[RunKey]) -> bool:
-        """Whether the newest key was dealt to all of these, by this roster."""
+        The sum that is under way may end with this one: whoever cannot take part in it says so.
+        """
+        self._given_up = True
+
+    def covers(self, roster: Roster, keys: Iterable[RunKey], *, now: int) -> bool:
+        """Whether the newest key is good, and was dealt to all of these, by this roster, to nobody
+        whose membership is over: else those who do not hold it yet would refuse it."""
         held = self._consortium
-        if held is None or not self._holders or held.roster != roster.digest():
+        if held is None or self._given_up or not self._holders:
+            return False
+        try:
+            held.verify(roster, now=now)
+        except ProtocolError:
             return False
         return set(keys) <= set(held.members)
 
     def propose(
         self, run: int, roster: Roster, keys: Iterable[RunKey], dealers: Iterable[int]
     ) -> Consortium:
-        """What the next dealer is to be asked: `dealers` take turns.
+        """What the next dealer is to be asked: `dealers` take turns, so that one who is silent or
+        deals what is no key is not asked again before the others were.
 
         Serials go on from the time of day, since devices take only newer ones and a server may
         have been started again in the middle of a run. Raises ParameterError for fewer than two.
         """
-        self.give_up()
+        self._consortium, self._given_up = None, False
+        self._boxes.clear()
+        self._holders.clear()
         self._serial = max(self._serial + 1, int(time.time()))
         turns = sorted(dealers)
-        dealer = turns[self._serial % len(turns)] if turns else 0
+        dealer = turns[self._turn % len(turns)] if turns else 0
+        self._turn += 1
         members = tuple(sorted(keys, key=lambda key: key.device))
         self._consortium = Consortium(
             run, roster.digest(), members, dealer, self._serial, self._scheme

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tacit.crypto.errors import ParameterError, ProtocolError
 from tacit.crypto.he.keys import SALT_BYTES, STAGE, Consortium, GroupKey, box_bytes, seal
 from tacit.crypto.identity import KEY_BYTES
+from tacit.crypto.secagg.stages import BAD_GROUP_KEY
 from tacit.crypto.wire import Reader, Writer
 
 
@@ -84,7 +85,16 @@ def deal(consortium: Consortium, agreed: Mapping[int, bytes], rand: bytes) -> tu
 
 
 def receive(delivery: Delivery, member: int, agreed: bytes) -> GroupKey:
-    """As another member: the key. `agreed` is our secret with the dealer. Raises ProtocolError."""
+    """As another member: the key. `agreed` is our secret with the dealer.
+
+    Raises ProtocolError: BAD_GROUP_KEY, the dealer its sender, for a box that does not hold, which
+    is the dealer's doing or the server's. Another dealer may mend it.
+    """
     if member not in delivery.consortium.others:
         raise ProtocolError("a key that is not sealed to us", sender=0, stage=STAGE)
-    return GroupKey.unseal(delivery.consortium, member, agreed, delivery.box)
+    try:
+        return GroupKey.unseal(delivery.consortium, member, agreed, delivery.box)
+    except ProtocolError as bad:
+        raise ProtocolError(
+            f"{BAD_GROUP_KEY}: {bad.reason}", sender=bad.sender, stage=STAGE
+        ) from None

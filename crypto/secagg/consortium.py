@@ -26,12 +26,22 @@ class SumRevealing(Revealing):
         bad: Mapping[int, tuple[int, ...]],
     ) -> None:
         super().__init__(closed, signatures, bad)
-        self._openers = _turn(sorted(signatures), closed.session.round)
+        self._turns = _turns(sorted(signatures), closed.session.round)
+        self._asked = OPENERS
         self._said: dict[bytes, set[int]] = {}  # by what was said, who said it
 
     @property
     def members(self) -> tuple[int, ...]:
-        return self._openers
+        return self._turns[: self._asked]
+
+    def instead(self, silent: int) -> tuple[int, ...]:
+        """The next in turn, unless enough agree already. In the place of those who refuse nobody is
+        asked: what they refuse, others would, and all give the key up."""
+        if self._agreed() is not None:
+            return ()
+        first = self._asked
+        self._asked += silent
+        return self._turns[first : self._asked]
 
     def request(self) -> RevealRequest:
         total = self.closed.total
@@ -40,7 +50,7 @@ class SumRevealing(Revealing):
 
     def add(self, data: bytes, *, sender: int) -> None:
         """Take in one member's decryption. Whether it is right only shows beside the others."""
-        if sender not in self._openers or any(sender in who for who in self._said.values()):
+        if sender not in self.members or any(sender in who for who in self._said.values()):
             raise ProtocolError("not asked, or sent twice", sender=sender, stage="reveal")
         message = Decryption.decode(data, self.closed.session, sender=sender)
         if message.member != sender:
@@ -52,16 +62,20 @@ class SumRevealing(Revealing):
 
         Raises TooFewClients if they do not, and ProtocolError for a sum that is none.
         """
-        codec = self.closed.session.codec
-        for packed, who in self._said.items():
-            if len(who) >= AGREEING:
-                return self._decoded(unpack(packed, codec.size, codec.bits))
+        codec, packed = self.closed.session.codec, self._agreed()
+        if packed is not None:
+            return self._decoded(unpack(packed, codec.size, codec.bits))
         answered = sum(map(len, self._said.values()))
         raise TooFewClients(
             f"{answered} members decrypted the sum, {AGREEING} have to, and to say the same"
         )
 
+    def _agreed(self) -> bytes | None:
+        """What enough members say alike."""
+        return next((said for said, who in self._said.items() if len(who) >= AGREEING), None)
 
-def _turn(attested: Sequence[int], round: int) -> tuple[int, ...]:
-    chosen = {attested[(round * OPENERS + at) % len(attested)] for at in range(OPENERS)}
-    return tuple(sorted(chosen))
+
+def _turns(attested: Sequence[int], round: int) -> tuple[int, ...]:
+    """All of them, beginning with those whose turn it is."""
+    first = round * OPENERS % len(attested)
+    return (*attested[first:], *attested[:first])

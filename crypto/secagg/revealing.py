@@ -81,6 +81,11 @@ class Closed:
         absent = set(self.session.devices) - set(self.survivors)
         return tuple(member for member in self.session.committee if member not in absent)
 
+    @property
+    def lost(self) -> tuple[int, ...]:
+        """Devices whose reports were taken and are not in the total: see `totals.Total`."""
+        return tuple(sorted(self.dealt.keys() - set(self.survivors)))
+
     @cached_property
     def wanted(self) -> dict[int, tuple[list[int], tuple[int, ...]]]:
         """For each survivor, in order, what of its secrets the sum needs: see `messages.wanted`."""
@@ -121,6 +126,10 @@ class Revealing(ABC):
     def members(self) -> tuple[int, ...]:
         """Whom to ask: the committee members who attested."""
         return tuple(sorted(self._signatures))
+
+    def instead(self, silent: int) -> tuple[int, ...]:
+        """Whom to ask in the place of so many that said nothing: nobody, where all were asked."""
+        return ()
 
     def request(self) -> RevealRequest:
         """What to ask each of them. A threshold of signatures is all they check."""

@@ -35,6 +35,7 @@ MESSAGE = "message"
 # Refusals that the server can mend.
 NOT_ENROLLED = "this device is not enrolled in the run"
 NO_GROUP_KEY = "this device does not hold the key of the epoch"
+BAD_GROUP_KEY = "this device does not take the key"
 
 
 def config_digest(

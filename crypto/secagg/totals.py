@@ -19,11 +19,12 @@ class Total(Protocol):
         """Raises MalformedMessage, the sum as before, if it does not hold."""
 
     def total(self) -> Ring | bytes:
-        """The sum; it is handed on, so nothing may be added any more."""
+        """The sum; it is handed on, so nothing may be added any more. Raises TooFewClients if
+        nothing is left of what was added."""
 
     @property
     def senders(self) -> tuple[int, ...]:
-        """Whose contributions the sum is of, once it was asked for."""
+        """Whose contributions the sum is of, once it was asked for; some may have been lost."""
 
     def close(self) -> None:
         """Give up what it takes to go on."""

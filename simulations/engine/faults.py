@@ -32,11 +32,13 @@ Named = TypeVar("Named", bound=Enum)
 
 class Stage(StrEnum):
     """A device's part in a round. Evaluation is one stage, in the clear or under masks; encapsulate
-    and decapsulate are those of hybrid runs."""
+    and decapsulate are those of hybrid runs, deal and key those of sums under TenSEAL."""
 
     ENROL = "enrol"
     ENCAPSULATE = "encapsulate"
     DECAPSULATE = "decapsulate"
+    DEAL = "deal"
+    KEY = "key"
     REPORT = "report"
     ATTEST = "attest"
     REVEAL = "reveal"
@@ -205,8 +207,8 @@ def parse_fault(text: str) -> Fault:
 
         fault  := kind stage numbers ["@" numbers] ["after"]
         kind   := "drop" | "crash" | "delay" SECONDS | "corrupt" how
-        stage  := "enrol" | "encapsulate" | "decapsulate" | "report" | "attest" | "reveal"
-                  | "evaluate"
+        stage  := "enrol" | "encapsulate" | "decapsulate" | "deal" | "key" | "report" | "attest"
+                  | "reveal" | "evaluate"
         how    := "nan" | "wrong-shape" | "other-key" | "huge-weight" | "garbage"
         numbers := part {"," part};  part := N | N "-" N   (both ends are in)
 

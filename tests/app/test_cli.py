@@ -169,6 +169,27 @@ MISTAKES: list[tuple[list[str], str]] = [
         ["simulate", *args("secure.protocol=lattice", "policy.lattice=true", "secure.degree=4")],
         "secure.degree means nothing with secure.protocol = lattice",
     ),
+    (["simulate", *args("secure.protocol=tenseal")], "does not allow it (policy.consortium)"),
+    (
+        ["simulate", *args("secure.protocol=tenseal", "secure.parameters=4096-64-2")],
+        "expected one of bfv-4096",
+    ),
+    (
+        ["simulate", *args("secure.protocol=tenseal", "secure.hybrid=true")],
+        "secure.hybrid means nothing with secure.protocol = tenseal",
+    ),
+    (
+        [
+            "simulate",
+            *args(
+                "secure.protocol=tenseal",
+                "secure.parameters=bfv-4096-seeded",
+                "policy.consortium=true",
+                "data.devices=31",
+            ),
+        ],
+        "31 clients, expected 1..30 with bfv-4096-seeded",
+    ),
     (["simulate", *args("policy.hybrid=true")], "would refuse: a sum under X25519 alone"),
     (["simulate", *args("secure.hybrid=true", "secure.protocol=plain")], "nothing that is plain"),
     (["simulate", "-c", "none.toml"], "no configuration at none.toml"),

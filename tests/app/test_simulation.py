@@ -14,6 +14,7 @@ from tacit.app.material import device_data
 from tacit.app.simulation import Finished, simulate
 from tacit.client.trainer import Arrays, Examples, LocalPlan
 from tacit.crypto.codec import Codec
+from tacit.crypto.he.sets import BY_NAME
 from tacit.server.events import Event, LeftOut, RoundFinished, SumFailed, SumOpened
 from tacit.server.inbox import Seen
 from tacit.simulations.models import trainer
@@ -132,6 +133,16 @@ def test_encrypted_sums_are_exact(parameters: str) -> None:
     finished, _ = run(small("secure.protocol=lattice", "policy.lattice=true", which))
     assert finished.oracle is not None
     assert finished.oracle.exact == finished.oracle.checked > 0
+
+
+@pytest.mark.parametrize("parameters", BY_NAME)
+def test_sums_under_tenseal_are_exact(parameters: str) -> None:
+    pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install tacit[he]")
+    which = f"secure.parameters={parameters}"
+    finished, events = run(small("secure.protocol=tenseal", "policy.consortium=true", which))
+    assert finished.oracle is not None
+    assert finished.oracle.exact == finished.oracle.checked == 3
+    assert not left_out(events)
 
 
 def test_a_hybrid_run_ends_with_the_same_model() -> None:

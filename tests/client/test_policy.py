@@ -17,6 +17,7 @@ from tacit.crypto.secagg.session import Purpose, Session, threshold_for
 from tacit.crypto.simulated import simulated_roster
 from tacit.server.encrypted import Encrypted
 from tacit.server.pairwise import Binding, Pairwise, SecureSum
+from tacit.server.tenseal import TenSeal
 
 DIGEST = bytes(32)
 
@@ -34,7 +35,8 @@ def session(
     **changes: Any,
 ) -> Session:
     """What an honest server asks for, but for `changes`."""
-    honest = (protocol or Pairwise()).session(
+    asked = protocol or Pairwise()
+    honest = asked.session(
         1,
         1,
         Purpose.TRAIN,
@@ -43,6 +45,7 @@ def session(
         {},
         4,
         Binding(DIGEST, DIGEST),
+        DIGEST if asked.he else b"",
     )
     return replace(honest, **changes)
 
@@ -164,6 +167,10 @@ def test_of_two_policies_the_stricter_decides_in_every_field() -> None:
     assert ours.stricter(owners) == owners.stricter(ours) == both
     assert ours.stricter(ours) == ours
     assert ours.stricter(replace(owners, lattice=True)) == replace(both, lattice=True)
+    sharing = replace(ours, consortium=True)
+    assert not sharing.stricter(owners).consortium
+    assert not owners.stricter(sharing).consortium
+    assert sharing.stricter(replace(owners, consortium=True)).consortium
     norms = [None, 3.0, 1.0]
     for loose, tight in pairwise(norms):
         of_two = Policy(max_norm=loose).stricter(Policy(max_norm=tight))
@@ -176,6 +183,34 @@ def test_encrypted_sums_are_refused_unless_the_owner_allows_them() -> None:
         check(Policy(), asked)
     check(Policy(lattice=True), asked)
     check(Policy(lattice=True), session(10))
+
+
+def test_sums_under_a_shared_key_are_refused_unless_the_owner_allows_them() -> None:
+    pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install tacit[he]")
+    asked = session(10, TenSeal())
+    for policy in (Policy(), Policy(lattice=True)):
+        with pytest.raises(PolicyRefusal, match=r"all devices hold.*policy\.consortium"):
+            check(policy, asked)
+        with pytest.raises(PolicyRefusal, match=r"policy\.consortium"):
+            policy.check_consortium()
+    agreed = Policy(consortium=True)
+    agreed.check_consortium()
+    check(agreed, asked)
+    check(agreed, session(10))
+    with pytest.raises(PolicyRefusal, match=r"policy\.lattice"):
+        check(agreed, session(10, Encrypted()))
+    # All else that a policy asks for holds here too.
+    for policy, reason in (
+        (replace(agreed, min_cohort=11), "a cohort of 10"),
+        (replace(agreed, min_survivors=8), "a sum over 7"),
+        (replace(agreed, corrupt=0.5), "threshold 7 of 10|a sum over 7"),
+        (replace(agreed, min_bits=22), "a ring of 21 bits"),
+        (replace(agreed, hybrid=True), r"policy\.hybrid"),
+    ):
+        with pytest.raises(PolicyRefusal, match=reason):
+            check(policy, asked)
+    with pytest.raises(PolicyRefusal, match="threshold 6 of 10"):
+        check(agreed, replace(asked, threshold=6))
 
 
 def test_plain_requests_are_refused_unless_the_owner_allows_them() -> None:

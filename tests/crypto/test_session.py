@@ -7,6 +7,9 @@ import pytest
 
 from tacit.crypto.codec import Codec
 from tacit.crypto.errors import MalformedMessage, ParameterError, ProtocolError
+from tacit.crypto.he.frames import Kind, frame_bytes
+from tacit.crypto.he.packing import Packing
+from tacit.crypto.he.sets import PUBLIC
 from tacit.crypto.identity import NO_KEM, Identity, Roster, RunKey
 from tacit.crypto.secagg.session import Purpose, Session, threshold_for
 from tacit.crypto.secagg.stages import Value, config_digest
@@ -18,6 +21,13 @@ KEYS = tuple(CREW.keys.values())
 OUTSIDER = RunKey(9, bytes([9]) * 32, NO_KEM, bytes(64))
 HYBRID_KEYS = tuple(replace(key, kem=bytes([key.device]) * 32) for key in KEYS)
 DRAWN: dict[str, Any] = {"committee": (1, 2, 3, 9), "seats": 5, "threshold": 3}
+# A sum under a key that all of the cohort hold.
+SHARED: dict[str, Any] = {
+    "he": "bfv-4096",
+    "epoch": bytes(range(32)),
+    "degree": 0,
+    "codec": Codec(6, 5, 2, bits=21),
+}
 
 
 @pytest.mark.parametrize(
@@ -75,6 +85,24 @@ DRAWN: dict[str, Any] = {"committee": (1, 2, 3, 9), "seats": 5, "threshold": 3}
             {"cohort": HYBRID_KEYS, "witnesses": (OUTSIDER,), "hybrid": True, **DRAWN},
             "device 9 has no ML-KEM key",
         ),
+        ({**SHARED, "he": "none"}, "he 'none': degree 0, hybrid False"),
+        ({**SHARED, "degree": 4}, "he 'bfv-4096': degree 4, hybrid False"),
+        ({**SHARED, "cohort": HYBRID_KEYS, "hybrid": True}, "degree 0, hybrid True"),
+        ({**SHARED, "lattice": "2048-32-1"}, "both lattice '2048-32-1' and he 'bfv-4096'"),
+        ({**SHARED, "epoch": b""}, "an epoch of 0 bytes with he 'bfv-4096'"),
+        ({**SHARED, "epoch": bytes(31)}, "an epoch of 31 bytes with he 'bfv-4096'"),
+        ({"epoch": bytes(32)}, "an epoch of 32 bytes with he ''"),
+        (
+            {"epoch": bytes(32), "lattice": "2048-32-1", "degree": 0},
+            "an epoch of 32 bytes with he ''",
+        ),
+        ({**SHARED, "committee": (1, 2, 3, 4)}, "the committee of a consortium is its cohort"),
+        ({**SHARED, "seats": 5}, "the committee of a consortium is its cohort"),
+        (
+            {**SHARED, "witnesses": (OUTSIDER,), **DRAWN},
+            "the committee of a consortium is its cohort",
+        ),
+        ({**SHARED, "codec": Codec(6, 5, 2, bits=43)}, r"43 bits, expected 8\.\.42"),
         ({"roster": bytes(31)}, "digests have 32 bytes"),
         ({"model": b""}, "digests have 32 bytes"),
         ({"config": bytes(33)}, "digests have 32 bytes"),
@@ -83,6 +111,25 @@ DRAWN: dict[str, Any] = {"committee": (1, 2, 3, 9), "seats": 5, "threshold": 3}
 def test_an_impossible_session_is_not_built(changed: dict[str, Any], says: str) -> None:
     with pytest.raises(ParameterError, match=says):
         CREW.session(**changed)
+
+
+def test_a_consortium_has_no_more_devices_than_its_set_has_room_for() -> None:
+    crowd = Federation(31)
+    shared = {**SHARED, "threshold": 16, "committee": crowd.devices}
+    wide = {**shared, "codec": Codec(6, 31, 2, bits=25), "he": "bfv-4096-seeded"}
+    assert crowd.session(**{**wide, "he": "bfv-4096"}).packing is not None
+    with pytest.raises(ParameterError, match=r"31 clients, expected 1\.\.30 with bfv-4096-seeded"):
+        crowd.session(**wide)
+
+
+def test_what_a_consortiums_session_says_of_its_messages() -> None:
+    shared = CREW.session(**SHARED)
+    assert not shared.is_masked
+    assert not shared.is_complete
+    assert (shared.scheme, SESSION.packing) == (None, None)
+    assert shared.packing == Packing(PUBLIC, shared.codec.size, 21, 5)
+    assert shared.vector_bytes == frame_bytes(Kind.CONTRIBUTION, shared.packing)
+    assert Session.decode(shared.encode()) == shared
 
 
 def test_a_committee_of_256_is_not_built() -> None:
@@ -108,6 +155,8 @@ OTHERS: dict[str, Any] = {
     "min_survivors": 3,
     "hybrid": True,
     "lattice": "4096-64-2",
+    "he": "bfv-4096",
+    "epoch": bytes([1]) * 32,
     "roster": bytes([1]) * 32,
     "model": bytes([1]) * 32,
     "config": bytes([1]) * 32,
@@ -132,10 +181,13 @@ def test_every_field_is_in_the_id() -> None:
         "witnesses": DRAWN,
         "hybrid": {"cohort": HYBRID_KEYS},
         "lattice": {"degree": 0, "codec": replace(SESSION.codec, bits=27)},
+        "he": SHARED,
+        "epoch": {name: value for name, value in SHARED.items() if name != "epoch"},
     }
     for name, other in OTHERS.items():
-        changed = {name: other} | also.get(name, {})
+        changed = also.get(name, {}) | {name: other}
         ids.append(replace(SESSION, **changed).id)
+    ids.append(replace(SESSION, **{**SHARED, "he": "bfv-2048-seeded"}).id)
     ids.append(replace(SESSION, threshold=4, committee=(2, 3, 4, 5)).id)
     for name, other in CODECS.items():
         if name != "clients":  # always the size of the cohort
@@ -163,7 +215,7 @@ def test_a_session_decodes_to_itself() -> None:
     hybrid = replace(SESSION, cohort=HYBRID_KEYS, hybrid=True)
     assert Session.decode(hybrid.encode()) == hybrid
     data = bytearray(hybrid.encode())
-    data[-3 * 32 - 4 - 1] = 2
+    data[-3 * 32 - 3 * 4 - 1] = 2  # before lattice, he and epoch, all empty, and the digests
     with pytest.raises(MalformedMessage, match="hybrid is 2, expected 0 or 1"):
         Session.decode(bytes(data))
 

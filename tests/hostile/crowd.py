@@ -18,7 +18,7 @@ from tacit.client.policy import Policy
 from tacit.crypto.secagg.client import Enrolled
 from tacit.crypto.secagg.session import Session
 from tacit.server.flower import copy_records
-from tacit.server.pairwise import Pairwise
+from tacit.server.pairwise import SecureSum
 from tests.crypto.federation import Counted
 from tests.hostile.adversary import Adversary, Near
 from tests.runtime import linear
@@ -48,7 +48,7 @@ class Crowd(Desk):
         devices: int = 5,
         *,
         policy: Policy | None = None,
-        protocol: Pairwise | None = None,
+        protocol: SecureSum | None = None,
         corrupt: Iterable[int] = (),
         **more: Any,
     ) -> None:

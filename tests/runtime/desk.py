@@ -40,7 +40,7 @@ from tacit.crypto.simulated import simulated_roster
 from tacit.crypto.vector import Layout, model_digest
 from tacit.crypto.wire import Reader
 from tacit.server.flower import assign_message_id
-from tacit.server.pairwise import Binding, Pairwise
+from tacit.server.pairwise import Binding, Pairwise, SecureSum
 from tacit.simulations.engine.device import handle
 from tests.runtime import linear
 from tests.runtime.linear import TrainReply
@@ -85,12 +85,13 @@ class Desk:
         policy: Policy | None = None,
         device_of: DeviceOf = simulated_device,
         train: TrainReply = linear.train_reply,
-        protocol: Pairwise | None = None,
+        protocol: SecureSum | None = None,
     ) -> None:
         self.app = SecureClientApp(policy, device_of)
         linear.register(self.app, train)
         self.roster: Roster = simulated_roster(devices)
-        self.protocol = protocol or Pairwise()
+        self.protocol: SecureSum = protocol or Pairwise()
+        self.epoch = b""  # of the key that the devices share, if they do
         self.contexts = {device: context(device - 1) for device in range(1, devices + 1)}
         self.model: ArrayRecord = linear.initial()
         self.keys: dict[int, RunKey] = {}
@@ -161,6 +162,7 @@ class Desk:
                 model_digest(model),
                 stages.config_digest(self.config(round), linear.WEIGHT, kind, NAMES),
             ),
+            self.epoch,
         )
         return replace(session, **changes)
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tacit.crypto.errors import MalformedMessage, ParameterError
+from tacit.crypto.errors import MalformedMessage, ParameterError, TooFewClients
 from tacit.crypto.he.bfv import Key, decrypt, encrypt
 from tacit.crypto.he.frames import Kind, frame, frame_bytes, read_frame
 from tacit.crypto.he.packing import Packing
@@ -172,7 +172,7 @@ def test_one_device_too_many() -> None:
     few = Packing(SEEDED, 8, 21, 1)
     message = encrypt(key(SEEDED), few, np.zeros(few.words, np.int64))
     with Loader(few) as loader:
-        with pytest.raises(ParameterError, match="nothing"):
+        with pytest.raises(TooFewClients, match="no contribution is in the sum"):
             loader.total()
         loader.add(message, sender=1)
         with pytest.raises(ParameterError, match="room for 1"):
@@ -247,6 +247,19 @@ def test_a_message_that_breaks_a_process_later_is_dropped(tmp_path: Path) -> Non
         loader.add(contribution(SEEDED, 5), sender=4)
         assert opened(loader) == (3, {12})
         assert loader.senders == (1, 3, 4)
+
+
+def test_a_sum_of_which_nothing_is_left_is_one_of_too_few(tmp_path: Path) -> None:
+    """And no misuse of the loader, which would end a server's run."""
+    bad, flag = contribution(SEEDED, 2), tmp_path / "flag"
+    then = f"os.path.exists({str(flag)!r}) and os._exit(1)"
+    with Loader(packing(SEEDED), command=marked(then, bad[5000:5016])) as loader:
+        loader.add(bad, sender=2)
+        flag.touch()
+        os.kill(pid(loader), signal.SIGKILL)
+        with pytest.raises(TooFewClients, match="no contribution is in the sum"):
+            loader.total()
+        assert loader.senders == ()
 
 
 def test_a_process_that_died_before_is_nobodys_fault() -> None:

@@ -40,6 +40,8 @@ KINDS = {
     Stage.ENROL: "query.tacit_enrol",
     Stage.ENCAPSULATE: "query.tacit_encapsulate",
     Stage.DECAPSULATE: "query.tacit_decapsulate",
+    Stage.DEAL: "query.tacit_deal",
+    Stage.KEY: "query.tacit_key",
     Stage.REPORT: "train",
     Stage.ATTEST: "query.tacit_attest",
     Stage.REVEAL: "query.tacit_reveal",
