@@ -40,7 +40,7 @@ from tacit.crypto.simulated import simulated_roster
 from tacit.crypto.vector import Layout, model_digest
 from tacit.crypto.wire import Reader
 from tacit.server.flower import assign_message_id
-from tacit.server.pairwise import Binding, Pairwise
+from tacit.server.pairwise import Binding, Pairwise, SecureSum
 from tacit.simulations.engine.device import handle
 from tests.runtime import linear
 from tests.runtime.linear import TrainReply
@@ -85,7 +85,7 @@ class Desk:
         policy: Policy | None = None,
         device_of: DeviceOf = simulated_device,
         train: TrainReply = linear.train_reply,
-        protocol: Pairwise | None = None,
+        protocol: SecureSum | None = None,
     ) -> None:
         self.app = SecureClientApp(policy, device_of)
         linear.register(self.app, train)
