@@ -129,8 +129,9 @@ class SecureGrid(WrappedGrid):
                 self._on_event(LeftOut(broadcast.round, "reveal", device, reason))
         for device in opened.bad:
             self._ban(broadcast.round, "reveal", device, "dealt shares that do not hold")
-        for device in opened.liars:
-            self._ban(broadcast.round, "reveal", device, "gave a wrong share of the sum's key")
+        for device in opened.unfit:  # told, and not held against it
+            reason = "its share of the sum's key did not fit the others'"
+            self._on_event(LeftOut(broadcast.round, "reveal", device, reason))
         return session, opened
 
     def _simulated(self) -> Roster:

@@ -46,15 +46,16 @@ class Opened:
     """An opened sum. `bad` are survivors whose shares did not hold: leave them out from now on.
 
     They are named by so many committee members that one of these must be honest; a word of fewer
-    could be slander. `liars` are committee members whose part in opening an encrypted sum was wrong
-    beyond doubt, and did no harm.
+    could be slander. `unfit` are committee members whose shares of an encrypted sum's key did not
+    fit those of the others, and did no harm. Leave nobody out for that: a device that deals one
+    member a wrong share makes that member's sum wrong, and nobody can tell whose doing it was.
     """
 
     mean: Mean
     metrics: tuple[str, ...]
     survivors: tuple[int, ...]
     bad: tuple[int, ...]
-    liars: tuple[int, ...] = ()
+    unfit: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)  # no slots: what the sum needs is worked out once
@@ -149,11 +150,11 @@ class Revealing(ABC):
         member who is to blame for that, or for a sum that is none.
         """
 
-    def _decoded(self, total: Ring, liars: tuple[int, ...] = ()) -> Opened:
+    def _decoded(self, total: Ring, unfit: tuple[int, ...] = ()) -> Opened:
         closed = self.closed
         mean = closed.session.codec.decode(total, len(closed.survivors))
         bad = tuple(dealer for dealer in closed.survivors if self._guilty(dealer))
-        return Opened(mean, closed.metrics, closed.survivors, bad, liars)
+        return Opened(mean, closed.metrics, closed.survivors, bad, unfit)
 
     def _guilty(self, dealer: int) -> bool:
         """Whether at least one honest member says that the dealer's shares do not hold."""
@@ -310,10 +311,9 @@ class KeyRevealing(Revealing):
     def open(self, rand: bytes) -> Opened:
         """Combine the key of the sum, decrypt, decode.
 
-        Of m shares up to (m - threshold) // 2 wrong ones are found and left out; who gave them is
-        named in `Opened.liars` if that is certain. Raises TooFewClients if too few are left, and
-        ProtocolError for a dealer whose boxes kept that many members from having one, or if shares
-        disagree beyond repair.
+        Of m shares up to (m - threshold) // 2 wrong ones are found and left out. Raises
+        TooFewClients if too few are left, and ProtocolError for a dealer whose boxes kept that many
+        members from having one, or if shares disagree beyond repair.
         """
         session, scheme = self.closed.session, self.closed.session.scheme
         assert scheme is not None
@@ -324,24 +324,11 @@ class KeyRevealing(Revealing):
         wrong = lattice_keys.blame(points, shares, session.threshold, rand)
         if wrong is None:
             raise ProtocolError("shares of the key disagree", sender=0, stage="reveal")
-        liars = tuple(m for m in members if session.point(m) in wrong)
-        if not self._certain(len(members), len(liars)):
-            liars = ()
+        unfit = tuple(m for m in members if session.point(m) in wrong)
         good = [at for at, point in enumerate(points) if point not in wrong][: session.threshold]
         key = lattice_keys.combine([points[at] for at in good], shares[good])
         total = open_sum(scheme, session.public_seed, key, self.closed.ring, session.codec.size)
-        return self._decoded(total, liars)
-
-    def _certain(self, shares: int, wrong: int) -> bool:
-        """Whether the shares that were found wrong must be the wrong ones.
-
-        Liars who add a polynomial that is 0 at some honest members' points make the others look
-        like the liars, and the sum may open all the same. It is 0 at t - 1 of m points at most, so
-        it changes m - t + 1 shares: the liars' own, and those of whom they would have blamed. If so
-        many cannot be, blame falls on nobody honest. (That the sum came out says nothing of the
-        polynomial at 0: a short sum takes only a part of the key.)
-        """
-        return wrong + self._most_corrupt < shares - self.closed.session.threshold + 1
+        return self._decoded(total, unfit)
 
     def _check_enough(self) -> None:
         if len(self._shares) >= self.closed.session.threshold:

@@ -127,7 +127,7 @@ def test_what_two_say_is_opened_and_nothing_else(answers: list[Ring | None]) -> 
         opened = case.open(bytes(32))
         assert means(opened) == expected(SESSION, CREW.devices)
         assert (opened.survivors, opened.metrics) == (CREW.devices, METRICS)
-        assert opened.bad == opened.liars == ()
+        assert opened.bad == opened.unfit == ()
     else:  # the sum over fewer, as one of all: it does not come out
         with pytest.raises(ProtocolError) as refused:
             case.open(bytes(32))

@@ -11,6 +11,7 @@ from tacit.crypto.codec import Codec
 from tacit.crypto.errors import MalformedMessage, ProtocolError, TooFewClients
 from tacit.crypto.lattice import keys as lattice_keys
 from tacit.crypto.lattice.cipher import open_sum
+from tacit.crypto.lattice.sampler import Noise
 from tacit.crypto.lattice.sets import SETS
 from tacit.crypto.secagg import client
 from tacit.crypto.secagg.messages import Report, Shares
@@ -69,7 +70,7 @@ def test_a_member_opens_one_vector_whatever_the_number_of_devices() -> None:
     assert case.shares[1].opened.shape == (1, 2 * 2048)
 
 
-def test_a_wrong_share_among_enough_is_found_and_its_member_named() -> None:
+def test_a_wrong_share_among_enough_is_found_and_left_out() -> None:
     """Of six shares, of which four are needed, one wrong one can be told from the others."""
     crew = Federation(6)
     session = encrypted(crew, threshold=4)
@@ -80,7 +81,26 @@ def test_a_wrong_share_among_enough_is_found_and_its_member_named() -> None:
         told = wrong(shares) if member == 3 else shares
         revealing.add(told.encode(), sender=member)
     opened = revealing.open(bytes(range(32)))
-    assert opened.liars == (3,)
+    assert opened.unfit == (3,)
+    assert means(opened) == expected(session, crew.devices)
+
+
+def test_a_wrong_share_may_be_its_dealers_doing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Device 2 deals device 6 a wrong share, in a box that opens. Device 6 adds up what it has."""
+    crew = Federation(6)
+    session = encrypted(crew, threshold=4)
+    states, reports = crew.reports(session, [d for d in crew.devices if d != 2])
+
+    def deal(key: Noise, threshold: int, points: list[int], rand: bytes) -> np.ndarray:
+        shares = lattice_share(key, threshold, points, rand)
+        shares[session.point(6) - 1, 0] ^= 1
+        return shares
+
+    lattice_share = lattice_keys.share
+    monkeypatch.setattr(lattice_keys, "share", deal)
+    states[2], reports[2] = crew.report(session, 2)
+    opened = crew.run(session, reports, states)
+    assert (opened.unfit, opened.bad) == ((6,), ())
     assert means(opened) == expected(session, crew.devices)
 
 

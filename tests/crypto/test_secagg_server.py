@@ -250,7 +250,7 @@ def test_a_wrong_share_is_found_and_its_sender_named(
     result = case.revealing.open(bytes(32))
     assert means(result) == expected(case.session, (1, 2, 4, 5, 6))
     assert case.revealing.refuted == {liar: f"wrong share of device {dealer}"}
-    assert (result.bad, result.liars) == ((), ())
+    assert (result.bad, result.unfit) == ((), ())
 
 
 def test_who_is_left_after_wrong_shares_may_be_too_few_and_the_liars_are_named() -> None:

@@ -6,9 +6,10 @@ up. It believes nobody: a share counts if it matches the hash that its dealer pu
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from typing import cast
 
 import numpy as np
 
@@ -16,9 +17,12 @@ from tacit.crypto import labels, shamir
 from tacit.crypto.codec import Ring
 from tacit.crypto.errors import ProtocolError
 from tacit.crypto.identity import agree, derive
+from tacit.crypto.lattice.cipher import open_sum
+from tacit.crypto.lattice.keys import Elements
 from tacit.crypto.prg import add_masks
 from tacit.crypto.secagg import client, messages, stages
 from tacit.crypto.secagg.client import Enrolled, Reported
+from tacit.crypto.secagg.hybrid import KemKey, combined
 from tacit.crypto.secagg.messages import (
     HASH_BYTES,
     TAG_BYTES,
@@ -34,9 +38,27 @@ from tacit.crypto.secagg.messages import (
 from tacit.crypto.secagg.session import SECRET_BYTES, Session
 from tacit.crypto.simulated import simulated_identity
 from tacit.crypto.wire import unpack
+from tests.hostile.pool import Pool
 
 Reading = tuple[int, ...]  # how often each device's unit vector is in a sum
 Near = Mapping[int, Sequence[int]]  # neighbours that the server names in place of the true ones
+SETUP = stages.setup_digest({})  # no run here has a configuration
+
+
+@dataclass(frozen=True)
+class Colluder:
+    """What a corrupt device hands over: its keys of the run, and its ML-KEM secrets by device."""
+
+    state: Enrolled
+    kem: Mapping[int, bytes]
+
+    def agreed(self, session: Session, party: int) -> bytes:
+        """Its secret with a party of the session."""
+        secret = agree(self.state.secret, [session.key(party)])[party]
+        if not session.hybrid:
+            return secret
+        own = {self.state.device: KemKey(self.state.kem_seed).own_secret()}
+        return combined(secret, {**self.kem, **own}[party])
 
 
 @dataclass(eq=False)
@@ -82,7 +104,10 @@ class Dealt:
         return self.keys[number]
 
     def vector(self) -> Ring:
-        codec = self.session.codec
+        """The masked vector, or the ciphertext."""
+        codec, scheme = self.session.codec, self.session.scheme
+        if scheme is not None:
+            return cast(Ring, np.frombuffer(self.report.packed, scheme.dtype).copy())
         return unpack(self.report.packed, codec.size, codec.bits)
 
 
@@ -91,15 +116,20 @@ class Adversary:
 
     def __init__(self) -> None:
         self.dealt: dict[bytes, list[Dealt]] = defaultdict(list)
-        self.secrets: dict[int, Enrolled] = {}
+        self.pools: dict[bytes, Pool[Dealt]] = defaultdict(Pool)
+        self.secrets: dict[int, Colluder] = {}
         self._signed: dict[tuple[bytes, tuple[int, ...]], dict[int, bytes]] = defaultdict(dict)
-        self._asked: dict[int, tuple[Session, AttestRequest]] = {}  # the last that a member took
+        # The last that a member took, and whose shares in it did not hold.
+        self._asked: dict[int, tuple[Session, AttestRequest, tuple[int, ...]]] = {}
 
-    def corrupt(self, state: Enrolled) -> None:
-        """A device hands its run key over, before or after it was dealt anything."""
-        self.secrets[state.device] = state
-        for dealt in [one for many in self.dealt.values() for one in many]:
-            self._unseal(dealt, state)
+    def corrupt(self, state: Enrolled, kem: Mapping[int, bytes] | None = None) -> None:
+        """A device hands its keys over, before or after it was dealt anything."""
+        self.secrets[state.device] = Colluder(state, kem or {})
+        for dealt in self._all():
+            self._unseal(dealt, state.device)
+
+    def _all(self) -> list[Dealt]:
+        return [dealt for many in self.dealt.values() for dealt in many]
 
     # What is heard
 
@@ -107,14 +137,14 @@ class Adversary:
         device = int.from_bytes(data[32:40], "little")
         dealt = Dealt(session, Report.decode(data, session, sender=device))
         self.dealt[session.id].append(dealt)
-        for state in self.secrets.values():
-            self._unseal(dealt, state)
+        for member in self.secrets:
+            self._unseal(dealt, member)
         return dealt
 
     def attested(self, session: Session, member: int, ask: AttestRequest, data: bytes) -> None:
         said = Attestation.decode(data, session, sender=member)
         self._signed[session.id, ask.survivors][member] = said.signature
-        self._asked[member] = (session, ask)
+        self._asked[member] = (session, ask, said.bad)
 
     def sign(self, session: Session, survivors: Sequence[int], member: int) -> None:
         """A corrupt member signs whatever it is asked to."""
@@ -124,7 +154,15 @@ class Adversary:
 
     def revealed(self, member: int, data: bytes) -> None:
         """Take in what a member opened for the set that it signed last."""
-        session, ask = self._asked[member]
+        session, ask, bad = self._asked[member]
+        if session.lattice:
+            row = Shares.decode(data, 1, session.share_bytes, sender=member).opened
+            shown = {
+                box for at, box in zip(ask.survivors, ask.sealed, strict=True) if at not in bad
+            }
+            summed = [dealt for dealt in self._all() if shown & {*dealt.report.sealed}]
+            self.pools[summed[0].session.id].learn(member, summed, row.view("<u2")[0])
+            return
         dropped = frozenset(session.devices) - set(ask.survivors)
         numbers = [messages.wanted(near, dropped)[0] for near in ask.neighbours]
         rows = Shares.decode(data, sum(map(len, numbers)), SECRET_BYTES, sender=member).opened
@@ -139,10 +177,16 @@ class Adversary:
     # What is asked
 
     def ask(
-        self, session: Session, survivors: Sequence[int], member: int, near: Near | None = None
+        self,
+        session: Session,
+        survivors: Sequence[int],
+        member: int,
+        near: Near | None = None,
+        spoilt: Collection[int] = (),
     ) -> AttestRequest:
-        """What to ask a member: the last report of each survivor, or junk in place of it."""
-        last = {dealt.device: dealt for dealt in self.dealt[session.id]}
+        """What to ask a member: the box of each survivor's last report, or junk in place of it, as
+        it is in place of those that the server spoils."""
+        last = {one.device: one for one in self.dealt[session.id] if one.device not in spoilt}
         rows = []
         for device in survivors:
             if device in last:
@@ -150,9 +194,10 @@ class Adversary:
                 shown = tuple((near or {}).get(device, true))
                 rows.append((shown, *last[device].box(member)))
             else:
-                others = tuple(d for d in session.devices if d != device)
+                everyone = () if session.lattice else session.devices
+                others = tuple(d for d in everyone if d != device)
                 size = 1 + len(others)
-                junk = bytes(size * SECRET_BYTES + TAG_BYTES), bytes(size * HASH_BYTES)
+                junk = bytes(size * session.share_bytes + TAG_BYTES), bytes(size * HASH_BYTES)
                 rows.append((others, *junk))
         return AttestRequest(session.id, tuple(survivors), *zip(*rows, strict=True))
 
@@ -175,13 +220,17 @@ class Adversary:
                     return key
         for ours, theirs in ((device, peer), (peer, device)):
             if ours in self.secrets:
-                shared = agree(self.secrets[ours].secret, [dealt.session.key(theirs)])[theirs]
-                context = messages.pair_context(identity, stages.setup_digest({}), ours, theirs)
+                shared = self.secrets[ours].agreed(dealt.session, theirs)
+                context = messages.pair_context(identity, SETUP, ours, theirs)
                 return derive(shared, labels.PAIR_MASK, context)
         return None
 
     def total(self, chosen: Sequence[Dealt]) -> Ring | None:
-        """The sum of some reports with every mask taken off, if all of these are known."""
+        """The sum of some reports with all that hides it taken off, if that is known."""
+        session = chosen[0].session
+        if session.lattice:
+            key = self.pools[session.id].key(chosen)
+            return None if key is None else decrypted(chosen, key)
         plus: list[bytes] = []
         minus: list[bytes] = []
         near = {dealt.device: set(dealt.report.neighbours) for dealt in chosen}
@@ -197,21 +246,27 @@ class Adversary:
                 if key is None:
                     return None
                 (minus if dealt.device < peer else plus).append(key)
-        total = chosen[0].vector()
-        for dealt in chosen[1:]:
-            total += dealt.vector()
+        total = added(chosen)
         add_masks(total, plus, minus)
         return total
 
     def readings(self, identity: bytes) -> Iterator[tuple[tuple[int, ...], Reading]]:
         """All sums of one session that open: over whose reports, and what they say."""
+        for chosen, total in self._totals(identity):
+            said = read(chosen[0].session, total, len(chosen))
+            if said is not None:
+                yield tuple(dealt.device for dealt in chosen), said
+
+    def _totals(self, identity: bytes) -> Iterator[tuple[Sequence[Dealt], Ring]]:
+        """All sums of one session that nothing hides."""
+        for opened, key in self.pools[identity].sums():
+            yield opened, decrypted(opened, key)
         known = [dealt for dealt in self.dealt[identity] if dealt.key(0) is not None]
         for size in range(1, len(known) + 1):
             for chosen in combinations(known, size):
                 total = self.total(chosen)
-                said = None if total is None else read(chosen[0].session, total, size)
-                if said is not None:
-                    yield tuple(dealt.device for dealt in chosen), said
+                if total is not None:
+                    yield chosen, total
 
     def reads(self, session: Session, device: int) -> bool:
         """Whether the input of an honest device can be told from those of all others: alone, with
@@ -227,17 +282,34 @@ class Adversary:
         """A reading without the inputs of corrupt devices, which the adversary knows."""
         return tuple(0 if at in self.secrets else n for at, n in enumerate(reading, 1))
 
-    def _unseal(self, dealt: Dealt, state: Enrolled) -> None:
+    def _unseal(self, dealt: Dealt, member: int) -> None:
         """What a corrupt member finds in the box that is meant for it."""
-        if state.device not in dealt.session.committee:
+        session, near = dealt.session, dealt.report.neighbours
+        if member not in session.committee:
             return
-        secret = agree(state.secret, [dealt.session.key(dealt.device)])[dealt.device]
-        at = Reported(dealt.session, state.device)
-        near = dealt.report.neighbours
-        bound = client._bound(dealt.session, dealt.device, state.device, near, bytes(32))
-        rows = client._unseal(secret, at, dealt.device, bound, *dealt.box(state.device))
-        for number, row in enumerate([] if rows is None else rows):
-            dealt.share(state.device, number, row.tobytes())
+        secret = self.secrets[member].agreed(session, dealt.device)
+        bound = client._bound(session, dealt.device, member, near, SETUP)
+        at = Reported(session, member)
+        rows = client._unseal(secret, at, dealt.device, bound, *dealt.box(member))
+        if rows is not None and session.lattice:
+            self.pools[session.id].learn(member, [dealt], rows.view("<u2")[0])
+        for number, row in enumerate([] if rows is None or session.lattice else rows):
+            dealt.share(member, number, row.tobytes())
+
+
+def added(chosen: Sequence[Dealt]) -> Ring:
+    """The sum of what some reports hold, hidden as it is."""
+    total = chosen[0].vector()
+    for dealt in chosen[1:]:
+        total += dealt.vector()
+    return total
+
+
+def decrypted(chosen: Sequence[Dealt], key: Elements) -> Ring:
+    """The sum of the vectors of some reports, from that of their lattice keys."""
+    session = chosen[0].session
+    assert session.scheme is not None
+    return open_sum(session.scheme, session.public_seed, key, added(chosen), session.codec.size)
 
 
 def read(session: Session, total: Ring, count: int) -> Reading | None:

@@ -18,9 +18,10 @@ from tacit.client.policy import Policy
 from tacit.crypto.secagg.client import Enrolled
 from tacit.crypto.secagg.session import Session
 from tacit.server.flower import copy_records
-from tacit.server.pairwise import SecureSum
+from tacit.server.pairwise import Pairwise, SecureSum
 from tests.crypto.federation import Counted
 from tests.hostile.adversary import Adversary, Near
+from tests.hostile.kinds import current
 from tests.runtime import linear
 from tests.runtime.desk import RUN, Desk, stage
 
@@ -41,7 +42,10 @@ def unit(message: Message, context: Context) -> RecordDict:
 
 
 class Crowd(Desk):
-    """Enrolled devices 1..n, and a server that keeps all it hears. `corrupt` ones are its own."""
+    """Enrolled devices 1..n, and a server that keeps all it hears. `corrupt` ones are its own.
+
+    Sums are of the current kind, with the settings of `protocol`.
+    """
 
     def __init__(
         self,
@@ -52,13 +56,20 @@ class Crowd(Desk):
         corrupt: Iterable[int] = (),
         **more: Any,
     ) -> None:
-        super().__init__(devices, policy=policy, protocol=protocol, **{"train": unit, **more})
+        super().__init__(
+            devices,
+            policy=current().joined(policy),
+            protocol=current().sum(protocol or Pairwise()),
+            **{"train": unit, **more},
+        )
         self.model = linear.record({"w": np.zeros(devices)})
         self.settings: dict[str, Any] = {}  # beside the round, in every configuration
         self.adversary = Adversary()
         self.enrol()
+        if self.protocol.hybrid:
+            self.exchange()
         for device in corrupt:
-            self.adversary.corrupt(self.secrets(device))
+            self.corrupt(device)
 
     def config(self, round: int) -> dict[str, Any]:
         return {"server-round": round, **self.settings}
@@ -69,10 +80,16 @@ class Crowd(Desk):
         self.model = linear.record({"w": np.full(shape, SILENT)})
 
     def secrets(self, device: int) -> Enrolled:
-        """What a device that colludes hands over: its run key."""
+        """The keys of a device, of this run."""
         state = rounds.run_state(self.app._device_of(self.contexts[device]).vault, RUN)
         assert state is not None
         return state
+
+    def corrupt(self, device: int) -> None:
+        """From here on a device colludes: it hands over its keys, and all its secrets with them."""
+        kept = rounds._kem(self.app._device_of(self.contexts[device]).vault)
+        kem = {party: secret for party, (_, secret) in kept.items()}
+        self.adversary.corrupt(self.secrets(device), kem)
 
     def heard(self, session: Session, devices: Iterable[int] | None = None) -> None:
         """Have devices report, and keep what they send."""

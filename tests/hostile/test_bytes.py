@@ -18,24 +18,31 @@ from hypothesis import strategies as st
 from tacit.client.app import DeviceFailed
 from tacit.crypto.errors import MalformedMessage, PolicyRefusal, ProtocolError, TacitError
 from tacit.crypto.secagg import stages
+from tacit.crypto.secagg.hybrid import DecapsulateRequest, EncapsulateRequest, Peer
 from tacit.crypto.wire import Reader
 from tacit.server.events import SumFailed, SumOpened
 from tacit.server.flower import envelope, identity
 from tacit.simulations.engine.faults import Corrupt
 from tests.hostile.attack import Attack, trial
 from tests.hostile.crowd import Crowd
+from tests.hostile.kinds import HYBRID, LATTICE, PAIRS, Kind, current, under
 from tests.hostile.test_members import DEVICES, Ran, is_whole, run, spoilt
 from tests.runtime.desk import RUN, stage
 from tests.strategies import mutations
 
+pytestmark = pytest.mark.kinds(PAIRS, LATTICE)
 ME = 1
 STAGES = (stages.ENROL, "train", stages.ATTEST, stages.REVEAL)
 
 
-@cache
 def honest() -> dict[str, tuple[bytes, str]]:
     """For each stage the bytes that an honest server sends, and the field they are in."""
-    with identity(RUN):
+    return _honest(current())
+
+
+@cache
+def _honest(kind: Kind) -> dict[str, tuple[bytes, str]]:
+    with identity(RUN), under(kind):
         crowd = Crowd()
         session = crowd.session()
         crowd.heard(session)
@@ -95,6 +102,25 @@ def test_broken_bytes_to_a_device(kind: str) -> None:
         assert isinstance(refused, ProtocolError)
         assert refused.sender == 0
         assert not crowd.running(ME)
+
+
+@pytest.mark.kinds(HYBRID)
+@pytest.mark.parametrize("kind", [stages.ENCAPSULATE, stages.DECAPSULATE])
+def test_broken_capsules_to_a_device(kind: str) -> None:
+    """The stages that only a hybrid run has, in the middle of a sum."""
+    crowd, middle = Crowd(), 2
+    asked = EncapsulateRequest((Peer(crowd.keys[3], crowd.kem[3]),))
+    told = DecapsulateRequest(((crowd.keys[1], crowd.capsules(1, [middle])[middle]),))
+    good = (asked if kind == stages.ENCAPSULATE else told).encode()
+    for round, data in enumerate(broken(good), start=1):
+        session = crowd.session(round)
+        crowd.heard(session, [middle])
+        assert crowd.running(middle)
+        with pytest.raises(ProtocolError) as refused:
+            crowd.ask(middle, kind, stage(message=data))
+        assert refused.value.sender == 0
+        assert not crowd.running(middle)
+    crowd.ask(middle, kind, stage(message=good))
 
 
 FIELDS: dict[str, Any] = {
@@ -210,7 +236,7 @@ def goes_on(ran: Ran) -> None:
         assert ran.models[1].tobytes() == ran.models[0].tobytes()
     assert 2 in opened
     assert is_whole(ran.moved(2))
-    assert ran.banned() <= {LIAR + 1, 1000 + LIAR}  # by its node, before it has enrolled
+    assert ran.named() <= {LIAR + 1, 1000 + LIAR}  # by its node, before it has enrolled
 
 
 def junk(size: int) -> bytes:
@@ -234,7 +260,7 @@ BROKEN: dict[str, Callable[[bytes], bytes]] = {
 def test_broken_bytes_to_the_server(where: str, change: Callable[[bytes], bytes]) -> None:
     ran = run([Corrupt(where, {LIAR}, {1}, how=spoilt(REPLIES[where], change))])
     goes_on(ran)
-    assert ran.banned()  # and it is told who sent them
+    assert ran.named()  # and it is told who sent them
 
 
 def with_record(record: Any) -> Callable[[Message], Message]:
@@ -279,6 +305,6 @@ def test_the_edits_above_do_reach_the_server() -> None:
     for where, name in REPLIES.items():
         ran = run([Corrupt(where, {LIAR}, {1}, how=spoilt(name, lambda data: data))])
         assert is_whole(ran.moved(1))
-        assert not ran.banned()
+        assert not ran.named()
     reader = Reader(b"", sender=0, stage="report")
     assert isinstance(reader.bad("x"), MalformedMessage)

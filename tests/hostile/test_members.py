@@ -1,7 +1,7 @@
 """Devices that lie: shares that are not what was dealt, dealt shares that fit nothing, slander.
 
 Here the server is honest, and a hostile device has won if a sum comes out wrong, or if an honest
-device is left out for what it did not do.
+device is kept out for what it did not do.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,18 +16,20 @@ from flwr.serverapp.strategy import FedAvg
 
 from tacit.client.app import SecureClientApp
 from tacit.client.device import simulated_device
+from tacit.client.policy import Policy
 from tacit.crypto import labels
 from tacit.crypto.identity import Member, Roster, RunKey
+from tacit.crypto.lattice import keys as lattice_keys
 from tacit.crypto.secagg import client, stages
 from tacit.crypto.secagg.client import _seal
 from tacit.crypto.secagg.hiding import Hidden
 from tacit.crypto.secagg.messages import HASH_BYTES, hash_row, share_context
-from tacit.crypto.secagg.revealing import MaskRevealing, Revealing
+from tacit.crypto.secagg.revealing import KeyRevealing, MaskRevealing, Opened, Revealing
 from tacit.crypto.secagg.session import Session
 from tacit.crypto.shamir import Octets
 from tacit.crypto.simulated import simulated_identity
 from tacit.crypto.wire import Writer
-from tacit.server.events import Event, LeftOut, SumOpened
+from tacit.server.events import Event, LeftOut, SumFailed, SumOpened
 from tacit.server.flower import envelope, identity
 from tacit.server.loop import Plan, run_rounds
 from tacit.server.pairwise import Pairwise
@@ -35,10 +37,12 @@ from tacit.server.wrapped import WrappedGrid
 from tacit.simulations.engine.faults import Corrupt, Fault
 from tacit.simulations.engine.grid import InProcessGrid
 from tacit.strategies.secure import Secure
-from tests.hostile.attack import Attack, replaced, trial, trials
+from tests.hostile.attack import Attack, replaced, together, trial, trials
 from tests.hostile.crowd import unit
+from tests.hostile.kinds import LATTICE, PAIRS, current
 from tests.runtime import linear
 
+pytestmark = pytest.mark.kinds(PAIRS, LATTICE)
 DEVICES = 7
 LIAR = 2  # device 3
 Change = Callable[[bytes], bytes]
@@ -51,8 +55,8 @@ class Ran:
     events: list[Event] = field(default_factory=list)
     models: list[np.ndarray] = field(default_factory=list)
 
-    def banned(self) -> set[int]:
-        """Devices (not partitions) that were left out by name."""
+    def named(self) -> set[int]:
+        """Devices (not partitions) that were left out of something."""
         return {e.device for e in self.events if isinstance(e, LeftOut)}
 
     def moved(self, round: int) -> np.ndarray:
@@ -70,8 +74,10 @@ def run(
     reply: linear.TrainReply = unit,
     roster: Roster | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
+    corrupt: float = 1 / 3,
 ) -> Ran:
-    """An honest server and its loop, over devices with these faults."""
+    """An honest server and its loop, over devices with these faults, for sums of the current kind
+    that stand up to a fraction of `corrupt`."""
     ran = Ran()
     every: dict[str, Any] = {"min_train_nodes": devices, "min_available_nodes": devices}
     strategy = FedAvg(**every, fraction_evaluate=0.0)
@@ -83,11 +89,14 @@ def run(
         ran.events.append(event)
         on_event(event)
 
+    policy = current().joined(Policy(corrupt=corrupt))
+
     def load() -> ClientApp:
-        return linear.register(SecureClientApp(device_of=simulated_device), reply)
+        return linear.register(SecureClientApp(policy, simulated_device), reply)
 
     with InProcessGrid(load, devices=devices, faults=faults) as inner, identity(inner.run.run_id):
-        grid = Secure(strategy, Pairwise(), roster=roster).grid(wrap(inner), on_event=tell)
+        protocol = current().sum(Pairwise(corrupt=corrupt))
+        grid = Secure(strategy, protocol, roster=roster).grid(wrap(inner), on_event=tell)
         initial = linear.record({"w": np.zeros(devices)})
         run_rounds(grid, strategy, initial, Plan(rounds, seed=1), evaluate_fn=keep)
     return ran
@@ -129,12 +138,15 @@ def wrong_shares(places: Callable[[int], Sequence[int]], liar: int = LIAR) -> Ca
 
     def attack() -> bool:
         ran = run([Corrupt("reveal", {liar}, {1}, how=spoilt(stages.MESSAGE, change))])
-        return not (is_whole(ran.moved(1)) and ran.banned() == {liar + 1})
+        return not (is_whole(ran.moved(1)) and ran.named() == {liar + 1})
 
     return attack
 
 
-UNHASHED = replaced(MaskRevealing, "_matches", lambda *_: True)
+UNHASHED = together(
+    replaced(MaskRevealing, "_matches", lambda *_: True),
+    replaced(lattice_keys, "blame", lambda *_: ()),
+)
 WRONG: dict[str, Attack] = {
     "one bit": Attack(wrong_shares(lambda size: [8]), UNHASHED),
     "the last bit": Attack(wrong_shares(lambda size: [size - 1]), UNHASHED),
@@ -148,7 +160,7 @@ def test_a_member_that_opens_wrong_shares(
     attack: Attack, defended: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is named, and the sum is exact. Without the hashes an honest dealer is to blame, or nobody
-    is."""
+    is; a sum of lattice keys that is not held against the other members' is noise."""
     trial(attack, defended, monkeypatch)
 
 
@@ -186,16 +198,10 @@ def hostile_dealer(deal: Callable[..., Any]) -> bool:
     first, second = ran.moved(1), ran.moved(2)
     fine = is_whole(first) or not first.any()
     again = is_whole(second) or is_whole(second, [LIAR])
-    return not (fine and again and ran.banned() <= {LIAR + 1})
+    return not (fine and again and ran.named() <= {LIAR + 1})
 
 
 DEALERS: dict[str, Attack] = {
-    "another secret than it committed to": Attack(
-        lambda: hostile_dealer(dealing(lambda secrets: secrets ^ np.uint8(1))),
-        replaced(
-            MaskRevealing, "_committed", lambda self, dealer, keys: [k.tobytes() for k in keys]
-        ),
-    ),
     "boxes that do not open": Attack(
         lambda: hostile_dealer(dealing(lambda s: s, members=range(1, DEVICES + 1))),
         replaced(Revealing, "_guilty", lambda self, dealer: False),
@@ -208,10 +214,123 @@ DEALERS: dict[str, Attack] = {
 
 
 @trials(DEALERS)
-def test_a_dealer_of_bad_shares(
+def test_a_dealer_of_bad_boxes(
     attack: Attack, defended: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sum is exact, or it is lost and the model as it was; the dealer is out afterwards."""
+    trial(attack, defended, monkeypatch)
+
+
+def other_secret(secrets: Octets) -> Octets:
+    return secrets ^ np.uint8(1)
+
+
+SECRET: dict[str, Attack] = {
+    "another secret than it committed to": Attack(
+        lambda: hostile_dealer(dealing(other_secret)),
+        replaced(
+            MaskRevealing, "_committed", lambda self, dealer, keys: [k.tobytes() for k in keys]
+        ),
+    ),
+}
+
+
+@pytest.mark.kinds(PAIRS)
+@trials(SECRET)
+def test_a_dealer_of_another_secret(
+    attack: Attack, defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial(attack, defended, monkeypatch)
+
+
+@pytest.mark.kinds(LATTICE)
+def test_a_dealer_of_shares_that_fit_nothing_stays_unnamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit of encrypted sums, stated: nobody can tell whose shares they are. But no model is
+    moved by them, and nobody else is left out."""
+    monkeypatch.setattr(client, "_seal", dealing(other_secret))
+    ran = run()
+    assert {e.round for e in ran.events if isinstance(e, SumFailed)} == {1, 2}
+    assert ran.models[2].tobytes() == ran.models[0].tobytes()
+    assert not ran.named()
+
+
+# Framing: of shares of a sum of keys nobody can tell whose doing a wrong one is
+
+
+def dealt_wrong() -> bool:
+    """The liar deals device 9 a wrong share, in a box that opens and with the hash that belongs to
+    it. What device 9 adds up is wrong then, of all members' sums the only one."""
+
+    def seal(
+        session: Session, me: int, agreed: Any, setup: bytes, hidden: Hidden
+    ) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+        dealt = hidden.dealt.copy()
+        if session.round == 1 and me == LIAR + 1:
+            dealt[session.point(9) - 1, 0, 0] ^= 1
+        return _seal(session, me, agreed, setup, replace(hidden, dealt=dealt))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client, "_seal", seal)
+        ran = run(devices=12, corrupt=0.1)
+    return keeps_out(ran, {9})
+
+
+def polynomial(points: Sequence[int], zeros: Sequence[int]) -> dict[int, int]:
+    """The one that is 0 at `zeros`, at each of the points."""
+    values = {}
+    for point in points:
+        value = 1
+        for zero in zeros:
+            value = value * (point - zero) % lattice_keys.FIELD
+        values[point] = value
+    return values
+
+
+def added_to(moved: int) -> Change:
+    """Shares of a sum of keys, all with this added."""
+
+    def change(data: bytes) -> bytes:
+        shares = np.frombuffer(data[8:], "<u2").astype(np.int64) + moved
+        return data[:8] + (shares % lattice_keys.FIELD).astype("<u2").tobytes()
+
+    return change
+
+
+def told_wrong() -> bool:
+    """Of nine members, seven are needed. Three liars add a polynomial that leaves the key as it is,
+    and the shares of all honest members but one: only device 9's looks wrong then."""
+    moved = polynomial(range(1, 10), [0, 1, 2, 3, 4, 5])
+    faults = [
+        Corrupt("reveal", {liar - 1}, {1}, how=spoilt(stages.MESSAGE, added_to(moved[liar])))
+        for liar in (6, 7, 8)
+    ]
+    return keeps_out(run(faults, devices=9), {9})
+
+
+def keeps_out(ran: Ran, framed: set[int]) -> bool:
+    """Whether somebody honest is missing from a sum, in a run in which it did look guilty."""
+    assert is_whole(ran.moved(1))
+    assert ran.named() == framed
+    return not is_whole(ran.moved(2))
+
+
+def trusting(self: KeyRevealing, rand: bytes, opened: Any = KeyRevealing.open) -> Opened:
+    """`open` that takes an odd share for the fault of who gave it."""
+    found = opened(self, rand)
+    return replace(found, bad=found.unfit)
+
+
+FRAMES: dict[str, Attack] = {
+    "by a dealer": Attack(dealt_wrong, replaced(KeyRevealing, "open", trusting)),
+    "by three members": Attack(told_wrong, replaced(KeyRevealing, "open", trusting)),
+}
+
+
+@pytest.mark.kinds(LATTICE)
+@trials(FRAMES)
+def test_an_honest_member_is_framed(
+    attack: Attack, defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trial(attack, defended, monkeypatch)
 
 
@@ -235,7 +354,7 @@ def slander() -> bool:
             Corrupt("attest", {5}, how=spoilt(stages.MESSAGE, slandering(1, 6))),
         ]
     )
-    return not (is_whole(ran.moved(1)) and is_whole(ran.moved(2)) and not ran.banned())
+    return not (is_whole(ran.moved(1)) and is_whole(ran.moved(2)) and not ran.named())
 
 
 @pytest.mark.parametrize("defended", [True, False], ids=["defended", "undefended"])

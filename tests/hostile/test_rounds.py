@@ -17,6 +17,7 @@ from tacit.client.device import Device, simulated_device
 from tacit.client.policy import Policy
 from tacit.client.vault import FileVault, Vault
 from tacit.crypto.errors import PolicyRefusal, ProtocolError, TacitError
+from tacit.crypto.secagg import client
 from tacit.crypto.secagg.client import Attested, Reported
 from tacit.crypto.secagg.session import Session
 from tacit.server.flower import identity
@@ -24,8 +25,10 @@ from tacit.server.pairwise import Pairwise
 from tests.hostile.adversary import sets
 from tests.hostile.attack import Attack, nothing, replaced, trial, trials
 from tests.hostile.crowd import Crowd
+from tests.hostile.kinds import KINDS
 from tests.runtime.desk import RUN
 
+pytestmark = pytest.mark.kinds(*KINDS)
 VICTIM = 3
 FEW = Pairwise(min_survivors=3)  # of five: two may be called missing
 
@@ -145,6 +148,37 @@ def test_a_device_whose_state_is_in_files_does_not_forget(
     """As above, but nothing is in memory: each message is a process of its own to the device."""
     attack = Attack(lambda: the_round_again(device_of=a_file_for_each(tmp_path)), FORGETFUL, "was")
     trial(attack, defended, monkeypatch)
+
+
+# Sets that nobody should open
+
+
+def alone_with_a_colluder() -> bool:
+    """A sum over fewer than the session says: the victim, and one whose input the server knows."""
+    crowd = Crowd(protocol=FEW, corrupt=(5,))
+    session = crowd.session()
+    crowd.heard(session)
+    crowd.opens(session, (VICTIM, 5))
+    return crowd.adversary.reads(session, VICTIM)
+
+
+@pytest.mark.parametrize("defended", [True, False], ids=["defended", "undefended"])
+def test_a_sum_over_too_few(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    remove = replaced(client, "_check_survivors", nothing)
+    attack = Attack(alone_with_a_colluder, remove, "2 survivors, at least 3 needed")
+    trial(attack, defended, monkeypatch)
+
+
+def test_signatures_on_another_set_open_nothing() -> None:
+    """All but one member sign one set, and their signatures are shown to the one who did not."""
+    crowd = Crowd(protocol=FEW)
+    session = crowd.session()
+    crowd.heard(session)
+    crowd.signed(session, session.devices, (1, 2, 3, 4))
+    crowd.signed(session, everyone_but(session, VICTIM), [5])
+    with pytest.raises(ProtocolError, match="device 1: did not sign our set of survivors"):
+        crowd.reveal(5, crowd.adversary.proof(session, session.devices))
+    assert not crowd.running(5)
 
 
 # The order of things

@@ -22,9 +22,11 @@ from tests.crypto.test_prg import LIMIT, chi_square
 from tests.hostile.adversary import read
 from tests.hostile.attack import Attack, nothing, replaced, trial, trials
 from tests.hostile.crowd import Crowd, count_randomness, unit
+from tests.hostile.kinds import LATTICE, PAIRS, Kind, current
 from tests.runtime import linear
 from tests.runtime.desk import RUN
 
+pytestmark = pytest.mark.kinds(PAIRS, LATTICE)
 VICTIM = 3
 LONG = 400  # coordinates: enough for a statistic of the noise
 
@@ -122,6 +124,7 @@ SHOWN: dict[str, Attack] = {
 }
 
 
+@pytest.mark.kinds(PAIRS)
 @trials(SHOWN)
 def test_a_device_that_is_shown_something_else(
     attack: Attack, defended: bool, monkeypatch: pytest.MonkeyPatch
@@ -131,6 +134,7 @@ def test_a_device_that_is_shown_something_else(
     trial(attack, defended, monkeypatch)
 
 
+@pytest.mark.kinds(PAIRS)
 def test_without_the_binding_the_victim_is_read_out_exactly(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -142,6 +146,7 @@ def test_without_the_binding_the_victim_is_read_out_exactly(
     assert read(crowd.session(), total, 5) == alone
 
 
+@pytest.mark.kinds(PAIRS)
 @pytest.mark.parametrize(
     "change",
     [
@@ -328,9 +333,7 @@ REFUSED: dict[str, tuple[Fields, str]] = {
         {"committee": (1,), "threshold": 1},
         "threshold 1 of 1 falls to 1 corrupt members",
     ),
-    "a graph of one edge each": ({"degree": 1}, "1 neighbours in a cohort of 7"),
-    "a graph with an edge less": ({"degree": 5}, "5 neighbours in a cohort of 7"),
-    "a ring below 30 bits": ({}, "a ring of 28 bits, this device asks for 30"),
+    "a ring below 30 bits": ({}, r"a ring of 2[48] bits, this device asks for 30"),
     "few seats": (
         {"seats": 2, "threshold": 2, "committee": None},
         "threshold 2 of 2 falls to 2 corrupt members",
@@ -338,9 +341,31 @@ REFUSED: dict[str, tuple[Fields, str]] = {
 }
 
 
-@pytest.mark.parametrize("defended", [True, False], ids=["defended", "undefended"])
+SPARSE: dict[str, tuple[Fields, str]] = {
+    "a graph of one edge each": ({"degree": 1}, "1 neighbours in a cohort of 7"),
+    "a graph with an edge less": ({"degree": 5}, "5 neighbours in a cohort of 7"),
+}
+defended_or_not = pytest.mark.parametrize("defended", [True, False], ids=["defended", "undefended"])
+
+
+@pytest.mark.kinds(PAIRS)
+@defended_or_not
+@pytest.mark.parametrize(("changes", "reason"), SPARSE.values(), ids=SPARSE)
+def test_graphs_that_the_policy_refuses(
+    changes: Fields, reason: str, defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused_by_the_policy(changes, reason, defended, monkeypatch)
+
+
+@defended_or_not
 @pytest.mark.parametrize(("changes", "reason"), REFUSED.values(), ids=REFUSED)
 def test_sessions_that_the_policy_refuses(
+    changes: Fields, reason: str, defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused_by_the_policy(changes, reason, defended, monkeypatch)
+
+
+def refused_by_the_policy(
     changes: Fields, reason: str, defended: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each with its reason; a device without a policy answers every one of them."""
@@ -370,16 +395,28 @@ IMPOSSIBLE: dict[str, tuple[Fields, str]] = {
     "a threshold of one": ({"threshold": 1}, "threshold 1 for a committee of 7"),
     "half of the committee": ({"threshold": 3}, "threshold 3 for a committee of 7"),
     "more than the committee": ({"threshold": 8}, "threshold 8 for a committee of 7"),
-    "nobody's neighbour": ({"degree": 0}, "degree 0, expected 1..6"),
     "strangers on the committee": ({"committee": (1, 2, 99), "threshold": 2}, "part of the cohort"),
     "a member twice": ({"committee": (1, 2, 2), "threshold": 2}, "sorted and without repeats"),
     "a ring of 7 bits": ({"bits": 7}, "bits=7, expected 8..62"),
     "a ring of 63 bits": ({"bits": 63}, "bits=63, expected 8..62"),
     "a huge bound": ({"bound": 1e30}, "bound=1e\\+30, expected"),
-    "a bound that leaves no room": ({"bound": 1e12}, "leave no room in 28 bits"),
+    "a bound that leaves no room": ({"bound": 1e12}, r"leave no room in 2[48] bits"),
     "a tiny bound": ({"bound": 1e-30}, "bound=1e-30, expected"),
     "no weight": ({"max_weight": 0.0}, "max_weight=0.0, expected"),
     "a digest cut short": ({"model": bytes(31)}, "31 bytes where 32 belong"),
+}
+
+
+IMPOSSIBLE_OF: dict[Kind, dict[str, tuple[Fields, str]]] = {
+    PAIRS: {
+        "nobody's neighbour": ({"degree": 0}, "degree 0, expected 1..6"),
+        "more neighbours than devices": ({"degree": 7}, "degree 7, expected 1..6"),
+    },
+    LATTICE: {
+        "a neighbour": ({"degree": 1}, "lattice '2048-32-1' with degree 1"),
+        "no such set": ({"lattice": "1024-32-1"}, "lattice '1024-32-1' with degree 0"),
+        "no room for the noise": ({"bits": 27}, "7 clients leave no room for 27 bits in 2048-32-1"),
+    },
 }
 
 
@@ -401,6 +438,15 @@ def as_built(crowd: Crowd, changes: Fields) -> bytes:
 
 @pytest.mark.parametrize(("changes", "reason"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
 def test_sessions_that_cannot_be(changes: Fields, reason: str) -> None:
+    refused_as_impossible(changes, reason)
+
+
+def test_sessions_of_a_kind_that_cannot_be() -> None:
+    for changes, reason in IMPOSSIBLE_OF[current()].values():
+        refused_as_impossible(changes, reason)
+
+
+def refused_as_impossible(changes: Fields, reason: str) -> None:
     crowd = Crowd(7)
 
     def ask() -> bool:
@@ -462,6 +508,7 @@ def unit_of_any(message: Message, context: Context) -> RecordDict:
     return RecordDict({"arrays": linear.record({"w": moved})})
 
 
+@pytest.mark.kinds(PAIRS)
 @trials(PLAIN)
 def test_training_outside_a_session(
     attack: Attack, defended: bool, monkeypatch: pytest.MonkeyPatch
@@ -469,6 +516,7 @@ def test_training_outside_a_session(
     trial(attack, defended, monkeypatch)
 
 
+@pytest.mark.kinds(PAIRS)
 @pytest.mark.parametrize(
     "kind", ["query", "query.keys", "query.tacit_attests", "train.tacit", "evaluate", "evaluate.x"]
 )

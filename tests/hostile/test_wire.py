@@ -2,7 +2,7 @@
 
 First by search: no encoding of any device's weight, loss or update is in any byte that travels.
 Then by comparison: with the same luck, a device whose numbers are others sends the same bytes, all
-but the masked vector.
+but the masked vector, or the ciphertext.
 """
 
 import struct
@@ -31,8 +31,10 @@ from tacit.simulations.engine.grid import InProcessGrid
 from tacit.strategies.secure import Secure
 from tests.hostile.attack import Attack, replaced, trial
 from tests.hostile.crowd import count_randomness
+from tests.hostile.kinds import KINDS, LATTICE, PAIRS, current
 from tests.runtime import linear
 
+pytestmark = pytest.mark.kinds(PAIRS, LATTICE)
 DEVICES, LENGTH = 5, 64
 RUN_ID = 77
 
@@ -99,14 +101,15 @@ def a_round(numbers: dict[int, Numbers], plain: bool = False) -> list[tuple[str,
     """All messages of one round."""
 
     def load() -> ClientApp:
-        app = ClientApp() if plain else SecureClientApp(device_of=simulated_device)
-        return linear.register(app, learn(numbers))
+        secure = SecureClientApp(current().joined(None), simulated_device)
+        return linear.register(ClientApp() if plain else secure, learn(numbers))
 
     every: dict[str, Any] = {"min_train_nodes": DEVICES, "min_available_nodes": DEVICES}
     strategy = FedAvg(**every, fraction_evaluate=0.0)
+    protocol = current().sum(Pairwise())
     with InProcessGrid(load, devices=DEVICES, run_id=RUN_ID) as inner, identity(RUN_ID):
         grid = Tapped(inner)
-        through = grid if plain else Secure(strategy, Pairwise()).grid(grid)
+        through = grid if plain else Secure(strategy, protocol).grid(grid)
         initial = linear.record({"w": np.zeros(LENGTH)})
         result = run_rounds(through, strategy, initial, Plan(1, seed=1))
     assert result.train_metrics_clientapp, "the round was not opened"
@@ -158,10 +161,12 @@ def found(messages: list[tuple[str, int, RecordDict]]) -> set[int]:
 NUMBERS = {partition: Numbers.of(partition) for partition in range(DEVICES)}
 
 
+@pytest.mark.kinds(*KINDS)
 def test_no_number_of_a_single_device_is_on_the_wire() -> None:
     assert found(a_round(NUMBERS)) == set()
 
 
+@pytest.mark.kinds(PAIRS)
 def test_the_same_search_finds_them_where_nothing_protects() -> None:
     assert found(a_round(NUMBERS, plain=True)) == set(range(DEVICES))
 
@@ -170,7 +175,7 @@ def test_the_same_search_finds_them_where_nothing_protects() -> None:
 
 
 def vector_free(content: RecordDict, session: Session | None) -> RecordDict:
-    """A report without its masked vector and the signature, which is over a digest of that."""
+    """A report without its vector and the signature, which is over a digest of that."""
     if session is None or stages.MESSAGE not in content.config_records.get(stages.RECORD, {}):
         return content
     data = content.config_records[stages.RECORD][stages.MESSAGE]

@@ -21,8 +21,11 @@ from tacit.crypto.secagg.session import Session
 from tacit.server.pairwise import Pairwise
 from tests.hostile.attack import Attack, nothing, replaced, together, trial, trials
 from tests.hostile.crowd import Crowd
-from tests.runtime.desk import RUN, stage
+from tests.hostile.invented import CREDULOUS, Invented
+from tests.hostile.kinds import KINDS, current
+from tests.runtime.desk import stage
 
+pytestmark = pytest.mark.kinds(*KINDS)
 DEVICES, SEATS = 12, 5
 VICTIM = 0  # place in the cohort: which devices are drawn is the beacon's
 
@@ -62,7 +65,8 @@ def outside_its_policy() -> bool:
     """The cohort agrees to a sum that the witnesses' owners do not agree to."""
     crowd, session = crowd_with_witnesses()
     crowd.heard(session)
-    strict = SecureClientApp(Policy(corrupt=0.0, min_survivors=6), crowd.app._device_of)
+    owned = current().joined(Policy(corrupt=0.0, min_survivors=6))
+    strict = SecureClientApp(owned, crowd.app._device_of)
     crowd.app = strict
     crowd.opens(session, session.devices)
     return bool(list(crowd.adversary.readings(session.id)))
@@ -86,15 +90,15 @@ def stranger() -> bool:
     """Witnesses that the server made up hold every seat, and open each report by itself."""
     crowd, honest = crowd_with_witnesses()
     made = [
-        client.enrol(Identity(os.urandom(32)), RUN, device, os.urandom(32))
-        for device in range(21, 21 + SEATS)
+        Invented.of(device, Identity(os.urandom(32)), crowd) for device in range(21, 21 + SEATS)
     ]
-    for state, _ in made:
-        crowd.adversary.corrupt(state)
+    for one in made:
+        one.meet(crowd, honest.devices)
+        one.collude(crowd)
     session = replace(
         honest,
-        witnesses=tuple(key for _, key in made),
-        committee=tuple(key.device for _, key in made),
+        witnesses=tuple(one.key for one in made),
+        committee=tuple(one.state.device for one in made),
     )
     crowd.heard(session)
     return alone(crowd, session)
@@ -115,7 +119,7 @@ def not_drawn() -> bool:
         (honest.devices[0], *honest.committee, honest.devices[6]),
     )
     for device in colluders:
-        crowd.adversary.corrupt(crowd.secrets(device))
+        crowd.corrupt(device)
     plain = crowd.session(cohort=sorted(cohort))
     session = replace(
         plain,
@@ -143,11 +147,7 @@ WITNESSES: dict[str, Attack] = {
     ),
     "strangers": Attack(
         stranger,
-        together(
-            replaced(Session, "verify_members", nothing),
-            replaced(Session, "verify_keys", nothing),
-            replaced(Policy, "_check_committee", nothing),
-        ),
+        together(CREDULOUS, replaced(Policy, "_check_committee", nothing)),
         "device 21: not on the roster",
     ),
     "colluders who were not drawn": Attack(

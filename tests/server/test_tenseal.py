@@ -949,7 +949,7 @@ def test_its_sessions_pass_the_policy_that_allows_them(name: str, devices: int) 
     assert session.committee == session.devices == tuple(range(1, devices + 1))
     assert (session.he, session.lattice, session.degree, session.seats) == (name, "", 0, 0)
     assert session.packing == Packing.of(protocol.scheme, session.codec)
-    assert session.packing.fields == 2
+    assert session.packing.fields == protocol.scheme.fields
     AGREED.check(session, roster)
     with pytest.raises(PolicyRefusal, match=r"policy\.consortium"):
         Policy().check(session, roster)
