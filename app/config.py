@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from tacit.client.policy import Policy
 from tacit.client.trainer import LocalPlan
 from tacit.crypto.errors import ParameterError
+from tacit.server.auto import Auto
 from tacit.server.encrypted import Encrypted
 from tacit.server.pairwise import Pairwise, SecureSum
 from tacit.simulations.data.partition import Partition, parse
@@ -127,9 +128,10 @@ class StrategySettings(_Section):
 class Secure(_Section):
     """The secure sum; what a device refuses of it is under [policy]."""
 
-    protocol: Literal["pairwise", "lattice", "plain"] = Field(
+    protocol: Literal["pairwise", "lattice", "auto", "plain"] = Field(
         "pairwise",
-        description="masks in pairs, or one-time lattice keys; plain shows the server every update",
+        description="masks in pairs, one-time lattice keys, or auto: the cheaper where "
+        "policy.lattice allows both; plain shows the server every update",
     )
     parameters: str = Field("4096-64-2", description="parameter set of the lattice protocol")
     precision: int = Field(
@@ -157,8 +159,8 @@ class Secure(_Section):
     )
     stage_deadline: float = Field(60.0, gt=0, description="seconds for each stage but training")
 
-    def sum(self) -> SecureSum:
-        """The protocol's parameters."""
+    def sum(self, *, lattice: bool) -> SecureSum:
+        """The protocol's parameters. `auto` may take lattice keys if devices allow `lattice`."""
         common: dict[str, Any] = {
             "bound": self.bound,
             "max_weight": self.max_weight,
@@ -171,7 +173,10 @@ class Secure(_Section):
         }
         if self.protocol == "lattice":
             return Encrypted(parameters=self.parameters, **common)
-        return Pairwise(precision=self.precision, degree=self.degree or None, **common)
+        masks: dict[str, Any] = {"precision": self.precision, "degree": self.degree or None}
+        if self.protocol == "auto" and lattice:
+            return Auto(parameters=self.parameters, **masks, **common)
+        return Pairwise(**masks, **common)
 
 
 class PolicySettings(_Section):
@@ -223,6 +228,10 @@ class Settings(_Section):
         for text in value:
             parse_fault(text)
         return tuple(value)
+
+    def sum(self) -> SecureSum:
+        """What the run's sums are made with, as far as its devices' policy allows."""
+        return self.secure.sum(lattice=self.policy.lattice)
 
     @property
     def fault_plan(self) -> tuple[Fault, ...]:

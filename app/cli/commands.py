@@ -23,6 +23,12 @@ from tacit.simulations.data.sources import load as load_data
 
 FAILED, INTERRUPTED = 1, 130
 SHOWN_DEVICES, SHOWN_CLASSES = 50, 12
+IN_WORDS = {
+    "plain": "in the clear",
+    "pairwise": "under masks",
+    "lattice": "under lattice keys",
+    "auto": "under masks or lattice keys",
+}
 
 
 def simulate(
@@ -81,8 +87,7 @@ def run(
 
 def title_of(settings: Settings) -> str:
     """A run in few words."""
-    protocol = "in the clear" if settings.secure.protocol == "plain" else "under masks"
-    return f"{settings.data.name}, {protocol}"
+    return f"{settings.data.name}, {IN_WORDS[settings.secure.protocol]}"
 
 
 @contextmanager

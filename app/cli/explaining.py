@@ -12,6 +12,7 @@ from tacit.crypto.codec import Codec
 from tacit.crypto.errors import ParameterError
 from tacit.crypto.lattice.sets import Lattice, named
 from tacit.crypto.secagg import costs
+from tacit.crypto.secagg.choice import choose_way
 from tacit.crypto.secagg.costs import box_bytes, mask_seconds
 from tacit.crypto.secagg.parameters import (
     SECURITY,
@@ -23,7 +24,7 @@ from tacit.crypto.secagg.parameters import (
 )
 from tacit.crypto.secagg.session import SECRET_BYTES
 
-PAIRWISE, LATTICE = PROTOCOLS = ("pairwise", "lattice")
+PAIRWISE, LATTICE, AUTO = PROTOCOLS = ("pairwise", "lattice", "auto")
 OTHERS = Codec(0, 2).size  # elements beside the parameters: metrics, weight, count
 SUM_BYTES = 8  # a coordinate of the running sum
 
@@ -90,8 +91,17 @@ def secagg(
     )
     if protocol == LATTICE:
         _encrypted(screen, found, gamma, base.room(devices, size), size)
+        return
+    masks, keys = choose(devices, gamma, drop, roster), None
+    if protocol == AUTO:
+        choice = choose_way(base, devices, size, bits, masks.degree, found.seats or devices)
+        keys = choice.keys
+        taken = "masks" if keys is None else "lattice keys, where owners allow them"
+        screen.console.print(f"auto takes {taken}: {choice.why}.", markup=False)
+    if keys is None:
+        _masked(screen, masks, gamma, bits, size)
     else:
-        _masked(screen, choose(devices, gamma, drop, roster), gamma, bits, size)
+        _encrypted(screen, found, gamma, keys, size)
 
 
 def _masked(screen: Screen, found: Parameters, gamma: float, bits: int, size: int) -> None:

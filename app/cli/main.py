@@ -165,7 +165,7 @@ def explain_secagg(
         int, typer.Option(help="Bits of one device's parameter, under masks.", min=1, max=48)
     ] = 16,
     protocol: Annotated[
-        str, typer.Option(help="How it is hidden: pairwise or lattice.", metavar="NAME")
+        str, typer.Option(help="How it is hidden: pairwise, lattice or auto.", metavar="NAME")
     ] = "pairwise",
     parameters: Annotated[
         str, typer.Option(help="Parameter set of lattice sums.", metavar="SET")

@@ -168,6 +168,17 @@ MISTAKES: list[tuple[list[str], str]] = [
         ["simulate", *args("secure.protocol=lattice", "policy.lattice=true", "secure.degree=4")],
         "secure.degree means nothing with secure.protocol = lattice",
     ),
+    (
+        ["simulate", *args("secure.protocol=auto", "secure.parameters=2048-32-1")],
+        "means nothing with secure.protocol = auto and policy.lattice = false",
+    ),
+    (
+        [
+            "simulate",
+            *args("secure.protocol=auto", "policy.lattice=true", "secure.parameters=none"),
+        ],
+        "expected one of 2048-32-1",
+    ),
     (["simulate", *args("policy.hybrid=true")], "would refuse: a sum under X25519 alone"),
     (["simulate", *args("secure.hybrid=true", "secure.protocol=plain")], "nothing that is plain"),
     (["simulate", "-c", "none.toml"], "no configuration at none.toml"),

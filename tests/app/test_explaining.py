@@ -21,6 +21,7 @@ from tacit.crypto.secagg.parameters import choose, choose_committee
 from tacit.crypto.secagg.session import Purpose
 from tacit.crypto.simulated import simulated_roster
 from tacit.crypto.wire import packed_size
+from tacit.server.auto import Auto
 from tacit.server.encrypted import Encrypted
 from tacit.server.pairwise import Binding, Pairwise, SecureSum
 
@@ -212,7 +213,7 @@ def test_what_cannot_happen_has_no_logarithm(secagg: Secagg) -> None:
         ("-n 100 --gamma 0.1 --roster 50", "100 devices of a roster of 50"),
         ("-n 100 --gamma 10", "gamma=10"),
         ("-n 100 --gamma nan", "gamma=nan"),
-        ("-n 100 --protocol plain", "expected one of pairwise, lattice"),
+        ("-n 100 --protocol plain", "expected one of pairwise, lattice, auto"),
         ("-n 100 --protocol lattice --parameters 1", "expected one of 2048-32-1, 4096"),
         ("-n 100 --length nan", "expected 1 to 1e12 parameters"),
         ("-n 100 --length inf", "expected 1 to 1e12 parameters"),
@@ -233,6 +234,37 @@ def test_help_explains_every_option(secagg: Secagg) -> None:
     said = words(secagg("--help"))
     for part in ("tacit explain secagg -n 1000", "collude with the server", "may be missing"):
         assert part in said
+
+
+@pytest.mark.parametrize(
+    ("cohort", "taken", "why"),
+    [
+        ("-n 20", "masks", "take a device 0.439 s with lattice keys and 0.329 s with masks."),
+        (
+            "-n 1000 --gamma 0.1 --drop 0.2",
+            "lattice keys, where owners allow them",
+            "take a device 0.565 s with lattice keys and 0.883 s with masks.",
+        ),
+        ("-n 1000 --gamma 0.1 --drop 0.2 --parameters 4096-64-3", "masks", "too coarse"),
+    ],
+)
+def test_auto_says_what_it_takes_and_why(secagg: Secagg, cohort: str, taken: str, why: str) -> None:
+    """And then all that is to be said of it, as if it had been asked for."""
+    asked = (*cohort.split(), "--precision", "20")
+    said = words(secagg(*asked, "--protocol", "auto"))
+    assert f"auto takes {taken}: " in said
+    assert why in said
+    protocol = "lattice" if taken.startswith("lattice") else "pairwise"
+    found = secagg(*asked, "--protocol", "auto", "--json").result()
+    assert found == secagg(*asked, "--protocol", protocol, "--json").result()
+
+
+def test_auto_takes_what_a_server_does(secagg: Secagg) -> None:
+    for devices, length in ((50, "1e6"), (200, "1e5"), (200, "1e6"), (1000, "1e4")):
+        asked = ("-n", str(devices), "--gamma", "0.1", "--drop", "0.1", "--length", length)
+        found = secagg(*asked, "--precision", "25", "--protocol", "auto", "--json").result()
+        chosen = Auto(corrupt=0.1, drop=0.1).choice(devices, devices, int(float(length)))
+        assert found["protocol"] == chosen.name
 
 
 def test_the_usual_parameter_set_is_that_of_the_settings(secagg: Secagg) -> None:
