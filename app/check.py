@@ -30,7 +30,7 @@ def check(settings: Settings) -> None:
         raise ParameterError("a run needs safetensors: pip install 'tacit[sim]'")
     check_devices(settings.fault_plan, settings.data.devices)
     strategy = settings.strategy
-    _check_unused(settings.secure)
+    _check_unused(settings.secure, lattice=settings.policy.lattice)
     if settings.secure.protocol == "plain" and settings.secure.hybrid:
         raise ParameterError("secure.hybrid is for secure sums: it protects nothing that is plain")
     if strategy.fraction_evaluate and (not settings.data.hold_out or settings.data.limit == 1):
@@ -46,13 +46,14 @@ def check(settings: Settings) -> None:
             _check_cohort(settings, Purpose.EVALUATE, 0)
 
 
-def _check_unused(secure: Secure) -> None:
+def _check_unused(secure: Secure, *, lattice: bool) -> None:
     """What is set and does nothing was meant to do something."""
-    for key in UNUSED.get(secure.protocol, ()):
+    protocol, where = secure.protocol, f"secure.protocol = {secure.protocol}"
+    if protocol == "auto" and not lattice:
+        protocol, where = "pairwise", f"{where} and policy.lattice = false"
+    for key in UNUSED.get(protocol, ()):
         if getattr(secure, key) != getattr(Secure(), key):
-            raise ParameterError(
-                f"secure.{key} means nothing with secure.protocol = {secure.protocol}: leave it out"
-            )
+            raise ParameterError(f"secure.{key} means nothing with {where}: leave it out")
 
 
 def _check_cohort(settings: Settings, purpose: Purpose, length: int) -> None:
@@ -76,7 +77,7 @@ def _check_cohort(settings: Settings, purpose: Purpose, length: int) -> None:
         for member in roster.members
     }
     asked = [keys.pop(device) for device in range(1, cohort + 1)]
-    protocol, binding = settings.secure.sum(), Binding(*2 * [bytes(DIGEST_BYTES)])
+    protocol, binding = settings.sum(), Binding(*2 * [bytes(DIGEST_BYTES)])
     try:
         epoch = bytes(DIGEST_BYTES) if protocol.he else b""
         session = protocol.session(1, 1, purpose, asked, roster, keys, length, binding, epoch)

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from tacit.client.policy import Policy
 from tacit.client.trainer import LocalPlan
 from tacit.crypto.errors import ParameterError
+from tacit.server.auto import Auto
 from tacit.server.encrypted import Encrypted
 from tacit.server.pairwise import Pairwise, SecureSum
 from tacit.server.tenseal import TenSeal
@@ -128,10 +129,11 @@ class StrategySettings(_Section):
 class Secure(_Section):
     """The secure sum; what a device refuses of it is under [policy]."""
 
-    protocol: Literal["pairwise", "lattice", "tenseal", "plain"] = Field(
+    protocol: Literal["pairwise", "lattice", "auto", "tenseal", "plain"] = Field(
         "pairwise",
-        description="masks in pairs, one-time lattice keys, or a key that all devices hold; plain "
-        "shows the server every update",
+        description="masks in pairs, one-time lattice keys, or auto: the cheaper where "
+        "policy.lattice allows both; tenseal: a key that all devices hold; plain shows the server "
+        "every update",
     )
     parameters: str = Field(
         "", description="parameter set of an encrypted sum; empty is the default"
@@ -161,8 +163,8 @@ class Secure(_Section):
     )
     stage_deadline: float = Field(60.0, gt=0, description="seconds for each stage but training")
 
-    def sum(self) -> SecureSum:
-        """The protocol's parameters."""
+    def sum(self, *, lattice: bool) -> SecureSum:
+        """The protocol's parameters. `auto` may take lattice keys if devices allow `lattice`."""
         common: dict[str, Any] = {
             "bound": self.bound,
             "max_weight": self.max_weight,
@@ -178,7 +180,10 @@ class Secure(_Section):
             return Encrypted(**named, **common)
         if self.protocol == "tenseal":
             return TenSeal(**named, **{**common, "seats": self.seats})
-        return Pairwise(precision=self.precision, degree=self.degree or None, **common)
+        masks: dict[str, Any] = {"precision": self.precision, "degree": self.degree or None}
+        if self.protocol == "auto" and lattice:
+            return Auto(**named, **masks, **common)
+        return Pairwise(**masks, **common)
 
 
 class PolicySettings(_Section):
@@ -234,6 +239,10 @@ class Settings(_Section):
         for text in value:
             parse_fault(text)
         return tuple(value)
+
+    def sum(self) -> SecureSum:
+        """What the run's sums are made with, as far as its devices' policy allows."""
+        return self.secure.sum(lattice=self.policy.lattice)
 
     @property
     def fault_plan(self) -> tuple[Fault, ...]:

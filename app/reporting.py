@@ -27,6 +27,7 @@ from tacit.simulations.score import interval
 
 ATTACKS, CURVE = "attacks", "curve"
 PLAIN, SECURE = "plain", "secure"
+AUTO = "auto"  # as secure.protocol
 PAGE = "report.html"
 Events = list[dict[str, Any]]
 
@@ -133,7 +134,7 @@ def _summary(folder: RunFolder, extra: tuple[tuple[str, str], ...] = ()) -> Summ
     return Summary(
         folder.settings.data.devices,
         len(finished),
-        folder.settings.secure.protocol,
+        _protocol(folder, events),
         sums,
         single,
         int(facts.get("checked_sums", 0)),
@@ -142,6 +143,15 @@ def _summary(folder: RunFolder, extra: tuple[tuple[str, str], ...] = ()) -> Summ
         sum(r["seconds"] for r in finished),
         extra,
     )
+
+
+def _protocol(folder: RunFolder, events: Events) -> str:
+    """What the run was set to, and which protocols that came to."""
+    setting = folder.settings.secure.protocol
+    if setting != AUTO:
+        return setting
+    taken = {f"{e['purpose']}: {e['protocol']}" for e in events if e["event"] == "SumOpened"}
+    return f"{setting} ({', '.join(sorted(taken, reverse=True))})" if taken else setting
 
 
 def _rows(folder: RunFolder, events: Events) -> tuple[RoundRow, ...]:

@@ -59,7 +59,7 @@ def coordinate(
         checks = ReplyFilter(WEIGHT, settings.secure.max_weight)
         over = PlainGrid(grid, checks, on_event=on_event, tap=tap)
     else:
-        secure = Secure(strategy, settings.secure.sum(), roster=roster)
+        secure = Secure(strategy, settings.sum(), roster=roster)
         over = secure.grid(grid, on_event=on_event, tap=tap)
     run, data = settings.run, settings.data
     trainer = trainer_for(settings.model, data, run.seed)

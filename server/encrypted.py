@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tacit.crypto.codec import TAIL, Codec
-from tacit.crypto.errors import ParameterError
-from tacit.crypto.lattice.sets import SETS, WIDE
+from tacit.crypto.lattice.sets import WIDE, named
 from tacit.server.pairwise import SecureSum, Shape
 
 
@@ -30,12 +29,8 @@ class Encrypted(SecureSum):
     def codec(self, length: int, clients: int) -> Codec:
         """As wide as the noise of `clients` ciphertexts leaves room for. Raises ParameterError for
         an unknown set, or if there is none."""
-        if self.parameters not in SETS:
-            raise ParameterError(
-                f"parameters={self.parameters!r}, expected one of {', '.join(SETS)}"
-            )
         size = length + 2 * self.metrics + TAIL
-        return self._codec(length, clients, SETS[self.parameters].room(clients, size).bits)
+        return self._codec(length, clients, named(self.parameters).room(clients, size).bits)
 
     def shape(self, devices: int, roster: int) -> Shape:
         return self._shape(devices, roster, 0)

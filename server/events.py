@@ -40,6 +40,7 @@ class SumOpened:
     survivors: int
     cohort: int
     seconds: float
+    protocol: str  # pairwise | lattice
 
 
 @dataclass(frozen=True, slots=True)

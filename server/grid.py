@@ -102,9 +102,10 @@ class SecureGrid(WrappedGrid):
                 len(opened.survivors),
                 len(session.cohort),
                 time.monotonic() - began,
+                self.protocol.kind(session),
             )
         )
-        return [Message(self._reply(broadcast, purpose, opened), reply_to=asked[0])]
+        return [Message(self._reply(broadcast, session, opened), reply_to=asked[0])]
 
     def _sum(
         self, broadcast: Broadcast, purpose: Purpose, timeout: float
@@ -404,22 +405,22 @@ class SecureGrid(WrappedGrid):
         """The device on a node; before it has enrolled, the node's own number."""
         return self._keys[node].device if node in self._keys else node
 
-    def _reply(self, broadcast: Broadcast, purpose: Purpose, opened: Opened) -> RecordDict:
+    def _reply(self, broadcast: Broadcast, session: Session, opened: Opened) -> RecordDict:
         mean = opened.mean
         values = dict(zip(opened.metrics, mean.metrics.tolist(), strict=False))
         reply = RecordDict({"metrics": MetricRecord({**values, self._weight_key: mean.weight})})
-        if purpose is Purpose.TRAIN:
+        if session.purpose is Purpose.TRAIN:
             model = broadcast.model
-            self._show(broadcast.round, model, opened)
+            self._show(session, model, opened)
             reply["arrays"] = moved(model, mean.decoded)
         return reply
 
-    def _show(self, round: int, model: Arrays, opened: Opened) -> None:
+    def _show(self, session: Session, model: Arrays, opened: Opened) -> None:
         if self._tap is not None:
             update = Layout.of(model).split(opened.mean.update)
             clients = len(opened.survivors)
-            weight = opened.mean.weight
-            self._tap(Seen(round, model, update, clients, weight, self.protocol.name))
+            weight, kind = opened.mean.weight, self.protocol.kind(session)
+            self._tap(Seen(session.round, model, update, clients, weight, kind))
 
 
 def _run_key(content: RecordDict) -> RunKey:

@@ -91,6 +91,10 @@ class SecureSum(ABC):
         """`Session.he`."""
         return ""
 
+    def kind(self, session: Session) -> str:
+        """The name of the protocol that a session of this sum follows."""
+        return self.name
+
     @abstractmethod
     def codec(self, length: int, clients: int) -> Codec:
         """How `clients` updates of `length` coordinates are written as ring elements."""

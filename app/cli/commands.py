@@ -23,11 +23,12 @@ from tacit.simulations.data.sources import load as load_data
 
 FAILED, INTERRUPTED = 1, 130
 SHOWN_DEVICES, SHOWN_CLASSES = 50, 12
-HIDDEN = {
+IN_WORDS = {
     "plain": "in the clear",
     "pairwise": "under masks",
     "lattice": "under lattice keys",
     "tenseal": "under one key",
+    "auto": "under masks or lattice keys",
 }
 
 
@@ -87,7 +88,7 @@ def run(
 
 def title_of(settings: Settings) -> str:
     """A run in few words."""
-    return f"{settings.data.name}, {HIDDEN[settings.secure.protocol]}"
+    return f"{settings.data.name}, {IN_WORDS[settings.secure.protocol]}"
 
 
 @contextmanager

@@ -162,19 +162,30 @@ def explain_secagg(
         typer.Option("--length", "-d", help="Parameters of the model.", show_default="1e6"),
     ] = 1e6,
     precision: Annotated[
-        int, typer.Option(help="Bits of one device's parameter.", min=1, max=48)
+        int, typer.Option(help="Bits of one device's parameter, under masks.", min=1, max=48)
     ] = 16,
+    protocol: Annotated[
+        str, typer.Option(help="How it is hidden: pairwise, lattice or auto.", metavar="NAME")
+    ] = "pairwise",
+    parameters: Annotated[
+        str, typer.Option(help="Parameter set of lattice sums.", metavar="SET")
+    ] = "4096-64-2",
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Neighbours, committee and threshold for a cohort; what may fail; what a sum costs.
+    """Neighbours or parameter set, committee and threshold for a cohort; what may fail; who learns
+    what; what a sum costs; what owners have to allow.
 
-    [bold]Example[/]
+    [bold]Examples[/]
 
       tacit explain secagg -n 1000 --gamma 0.1 --drop 0.2
+
+      tacit explain secagg -n 1000 --gamma 0.1 --drop 0.2 --protocol lattice
     """
     screen = _screen(quiet, json)
-    _load("explaining").secagg(screen, devices, gamma, drop, roster, length, precision)
+    _load("explaining").secagg(
+        screen, devices, gamma, drop, roster, length, precision, protocol, parameters
+    )
 
 
 @cli.command()

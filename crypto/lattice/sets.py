@@ -23,6 +23,7 @@ keys is to leave the field it is shared over. `Lattice.room` keeps both together
 """
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,6 +35,7 @@ from tacit.crypto.lattice.sampler import MAX_WIDTH
 FAILURE = 40  # a sum may come out wrong with probability 2**-FAILURE
 LEAST_BITS = 8  # as a Codec has them
 LEAST_WIDTH = 41  # width / 4 >= 3.2**2
+MOST_CLIENTS = 1 << 20  # as a Codec has them
 
 # Bits of security -> N -> log2 of the largest q. Classical, ternary secret.
 STANDARD = {
@@ -102,6 +104,11 @@ class Lattice:
         """The word that holds a ring element, as in `Codec.dtype`."""
         return np.dtype(np.uint32) if self.bits <= 32 else np.dtype(np.uint64)
 
+    @property
+    def share_bytes(self) -> int:
+        """Bytes of a share of a key: two for each coefficient."""
+        return 2 * self.degree
+
     def size(self, length: int) -> int:
         """Words of a ciphertext of `length` elements: the last block's are only as many as carry
         something."""
@@ -130,6 +137,14 @@ class Lattice:
             if found.failure(clients, length) <= -FAILURE:
                 return found
         raise ParameterError(f"{self.name} has no room for the noise of {clients} clients")
+
+    def most_clients(self, length: int) -> int:
+        """How many vectors of this length leave these bits room; 0 if not even one does."""
+
+        def crowded(clients: int) -> bool:
+            return self.failure(clients, length) > -FAILURE
+
+        return bisect_left(range(1, MOST_CLIENTS + 1), True, key=crowded)
 
 
 def _outside(width: int, limit: int) -> float:
@@ -166,3 +181,10 @@ WIDE = Lattice("4096-64-2", degree=4096, word=64, fields=2, bits=27)
 # Two thirds of the bytes, for what can do with 18 bits.
 DENSE = Lattice("4096-64-3", degree=4096, word=64, fields=3, bits=18)
 SETS = {lattice.name: lattice for lattice in (SMALL, WIDE, DENSE)}
+
+
+def named(name: str) -> Lattice:
+    """The set of this name. Raises ParameterError, with those there are, for another."""
+    if name not in SETS:
+        raise ParameterError(f"parameters={name!r}, expected one of {', '.join(SETS)}")
+    return SETS[name]

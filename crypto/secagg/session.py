@@ -214,7 +214,7 @@ class Session:
     def share_bytes(self) -> int:
         """Bytes of a share of one secret: as many as the secret has, of a lattice key two for each
         coefficient."""
-        return SECRET_BYTES if self.scheme is None else 2 * self.scheme.degree
+        return SECRET_BYTES if self.scheme is None else self.scheme.share_bytes
 
     def nothing(self) -> Ring:
         """The sum of no contributions, to which reports are added; none under a shared key."""

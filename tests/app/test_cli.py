@@ -179,6 +179,10 @@ MISTAKES: list[tuple[list[str], str]] = [
         "secure.hybrid means nothing with secure.protocol = tenseal",
     ),
     (
+        ["simulate", *args("secure.protocol=auto", "secure.parameters=2048-32-1")],
+        "means nothing with secure.protocol = auto and policy.lattice = false",
+    ),
+    (
         [
             "simulate",
             *args(
@@ -189,6 +193,13 @@ MISTAKES: list[tuple[list[str], str]] = [
             ),
         ],
         "31 clients, expected 1..30 with bfv-4096-seeded",
+    ),
+    (
+        [
+            "simulate",
+            *args("secure.protocol=auto", "policy.lattice=true", "secure.parameters=none"),
+        ],
+        "expected one of 2048-32-1",
     ),
     (["simulate", *args("policy.hybrid=true")], "would refuse: a sum under X25519 alone"),
     (["simulate", *args("secure.hybrid=true", "secure.protocol=plain")], "nothing that is plain"),

@@ -8,6 +8,9 @@ from flwr.common.config import flatten_dict, fuse_dicts, parse_config_args
 
 from tacit.app.config import Settings, describe_range, keys, load
 from tacit.crypto.errors import ParameterError
+from tacit.server.auto import Auto
+from tacit.server.encrypted import Encrypted
+from tacit.server.pairwise import Pairwise
 from tests.app import settings_table
 from tests.app.small import SMALL
 
@@ -118,9 +121,18 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             load(path)
 
 
+def test_auto_may_choose_from_what_the_policy_allows() -> None:
+    auto = Settings().changed(["secure.protocol=auto", "secure.degree=9", "secure.drop=0.1"])
+    assert auto.sum() == Pairwise(degree=9, drop=0.1)
+    allowed = auto.changed(["policy.lattice=true", "secure.parameters=2048-32-1"])
+    assert allowed.sum() == Auto(degree=9, drop=0.1, parameters="2048-32-1")
+    for protocol, kind in (("pairwise", Pairwise), ("lattice", Encrypted)):
+        assert Settings().changed([f"secure.protocol={protocol}"]).sum() == kind()
+
+
 def test_ranges_in_words_are_those_that_hold() -> None:
     assert describe_range("train.momentum") == "0 or more, less than 1"
-    assert describe_range("secure.protocol") == "pairwise, lattice, tenseal, plain"
+    assert describe_range("secure.protocol") == "pairwise, lattice, auto, tenseal, plain"
     for key, (default, purpose) in keys().items():
         assert purpose, key
         if not isinstance(default, str):

@@ -53,6 +53,23 @@ def test_a_secure_run(tmp_path: Path, shown: Shown) -> None:
     assert data.config["faults"] == ["drop report 2 @2", "drop reveal 1 @3"]
 
 
+def test_a_run_that_chose_its_protocols(
+    tmp_path: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tacit.crypto.secagg.costs.MASK", 5e-6)  # too dear for a model of 62 values
+    finished(tmp_path, "secure.protocol=auto", "policy.lattice=true")
+    reporting.rewrite(tmp_path)
+    (data,) = shown
+    assert data.summary.protocol == "auto (train: lattice, evaluate: pairwise)"
+    assert (data.summary.sums_checked, data.summary.sums_exact) == (3, 3)
+
+
+def test_a_run_that_had_no_choice(tmp_path: Path, shown: Shown) -> None:
+    finished(tmp_path, "secure.protocol=auto", "run.rounds=1")
+    reporting.rewrite(tmp_path)
+    assert shown[0].summary.protocol == "auto (train: pairwise, evaluate: pairwise)"
+
+
 def test_a_plain_run(tmp_path: Path, shown: Shown) -> None:
     folder = finished(tmp_path, "secure.protocol=plain", 'faults=["corrupt nan report 0 @1"]')
     reporting.rewrite(tmp_path)
@@ -99,7 +116,7 @@ def test_what_masks_cost(tmp_path: Path) -> None:
     for name in ("plain", "secure"):
         with RunFolder.create(tmp_path / name, small()) as folder:
             for number in (1, 2):
-                folder.record(SumOpened(number, "train", 4, 4, 6.0))
+                folder.record(SumOpened(number, "train", 4, 4, 6.0, "pairwise"))
                 folder.record(RoundFinished(number, 2, 10.0, server={"accuracy": 0.5}))
             folder.note(exact_sums=2, checked_sums=2, working_seconds=9.0)
     assert reporting.headline_numbers(tmp_path)["overhead"] == 3 / 17
