@@ -196,18 +196,27 @@ def test_a_newer_key_that_comes_meanwhile_is_kept(folder: Path) -> None:
         rounds.group(vault, session(5))
 
 
-def test_of_many_processes_one_gets_to_refuse(folder: Path) -> None:
-    """The server asks them all at once, each with a guess of its own."""
+def test_of_many_processes_one_gets_to_refuse(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server asks them all at once, each with a guess of its own, and all have read the key
+    before the first of them takes it."""
     rounds.keep_group(FileVault.open(folder), key(5))
     guesses: list[int] = []
-    together = threading.Barrier(8)
+    together, read = threading.Barrier(8), rounds.group
+
+    def at_once(vault: Vault, asked: Session) -> GroupKey:
+        got = read(vault, asked)
+        together.wait()
+        return got
+
+    monkeypatch.setattr(rounds, "group", at_once)
 
     def ask(number: int) -> None:
         def step(held: GroupKey) -> bytes:
             guesses.append(number)
             return refuse(held)
 
-        together.wait()
         with pytest.raises(ProtocolError):
             rounds.with_group(FileVault.open(folder), session(5), step)
 

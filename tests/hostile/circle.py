@@ -20,6 +20,7 @@ from tacit.crypto.he.doors import door
 from tacit.crypto.he.frames import Kind, frame, read_frame
 from tacit.crypto.he.keys import Consortium, GroupKey
 from tacit.crypto.he.packing import Packing
+from tacit.crypto.he.sets import PUBLIC
 from tacit.crypto.identity import RunKey
 from tacit.crypto.secagg import stages
 from tacit.crypto.secagg.messages import AttestRequest, Decryption, Report
@@ -144,18 +145,18 @@ def blocks(held: Packing, data: bytes, kind: Kind = Kind.CONTRIBUTION) -> list[b
 
 
 @cache
-def _prepared() -> tuple[Circle, dict[int, Any], Consortium, dict[int, bytes]]:
+def _prepared(parameters: str) -> tuple[Circle, dict[int, Any], Consortium, dict[int, bytes]]:
     with identity(RUN):
-        circle = Circle()
+        circle = Circle(protocol=replace(SUMS, parameters=parameters))
         consortium = circle.consortium()
         boxes = circle.keyed(consortium)
         states = {device: copy_records(c.state) for device, c in circle.contexts.items()}
     return circle, states, consortium, boxes
 
 
-def prepared() -> tuple[Circle, Consortium, dict[int, bytes]]:
+def prepared(parameters: str = PUBLIC.name) -> tuple[Circle, Consortium, dict[int, bytes]]:
     """Five devices that share a key, as if dealt just now; whose it is, and the boxes."""
-    first, states, consortium, boxes = _prepared()
+    first, states, consortium, boxes = _prepared(parameters)
     circle = copy(first)
     circle.contexts = {
         device: Context(RUN, before.node_id, before.node_config, copy_records(states[device]), {})
