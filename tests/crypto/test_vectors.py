@@ -9,8 +9,14 @@ from tacit.crypto.identity import Roster
 from tacit.crypto.secagg.session import Session
 from tests.vectors import generate
 
-SESSIONS: list[dict[str, Any]] = json.loads((generate.HERE / "sessions.json").read_text("utf-8"))
-REFUSED: list[dict[str, Any]] = json.loads((generate.HERE / "refused.json").read_text("utf-8"))
+
+def stored(name: str) -> list[dict[str, Any]]:
+    vectors: list[dict[str, Any]] = json.loads((generate.HERE / name).read_text("utf-8"))
+    return vectors
+
+
+SESSIONS = [vector for name in generate.SUMS for vector in stored(name)]
+REFUSED = stored(generate.FILES[-1])
 
 
 def test_the_files_are_what_the_script_writes() -> None:
@@ -44,7 +50,7 @@ def test_what_is_stored_decodes_to_what_it_says(vector: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def cases() -> dict[str, generate.Case]:
-    return {case.name: case for case in generate.cases()}
+    return {case.name: case for of in generate.cases().values() for case in of}
 
 
 def test_what_must_be_refused_is_refused(cases: dict[str, generate.Case]) -> None:
@@ -58,6 +64,11 @@ def test_what_must_be_refused_is_refused(cases: dict[str, generate.Case]) -> Non
 
 
 def test_every_kind_of_message_is_among_the_refused(cases: dict[str, generate.Case]) -> None:
-    kinds = set(next(iter(cases.values())).messages())
-    assert {entry["message"] for entry in REFUSED} == kinds
+    """Of a masked sum all are; of the other kinds those that are others there."""
+    changed = {(entry["session"], entry["message"]) for entry in REFUSED}
+    names = [stored(name)[0]["name"] for name in generate.SUMS]
+    masked, *others = (cases[name].messages() for name in names)
+    assert {kind for name, kind in changed if name == names[0]} == set(masked)
+    kinds = {kind for _, kind in changed}
+    assert kinds == set(masked).union(*others)
     assert "accepted" not in {entry["outcome"] for entry in REFUSED}

@@ -7,20 +7,44 @@ that describes both is wrong.
 import hashlib
 import json
 import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from tests.crypto.plain_lattice import (
+    FIELD,
+    WIDTH,
+    Scheme,
+    combine,
+    decrypt,
+    encrypt,
+    keystream,
+    noise,
+    share_at,
+)
+from tests.vectors.ml_kem import encapsulate
+
 Vector = dict[str, Any]
-FILE = Path(__file__).parent.parent / "vectors" / "sessions.json"
-VECTORS: list[Vector] = json.loads(FILE.read_text("utf-8"))
+FOLDER = Path(__file__).parent.parent / "vectors"
+
+
+def read(name: str) -> list[Vector]:
+    vectors: list[Vector] = json.loads((FOLDER / name).read_text("utf-8"))
+    return vectors
+
+
+HYBRID = read("hybrid.json")
+VECTORS = [*read("sessions.json"), *read("encrypted.json"), *HYBRID]
 
 
 def label(text: str) -> bytes:
@@ -38,11 +62,6 @@ def derive(secret: bytes, info: bytes) -> bytes:
 def signed(seed: str, purpose: str, content: bytes) -> bytes:
     key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(seed))
     return key.sign(bytes([len(label(purpose))]) + label(purpose) + content)
-
-
-def keystream(key: bytes, size: int) -> bytes:
-    start = bytes(15) + b"\2"
-    return Cipher(algorithms.AES256(key), modes.CTR(start)).encryptor().update(bytes(size))
 
 
 def short_hash(purpose: str, context: bytes, rows: list[bytes]) -> bytes:
@@ -103,13 +122,20 @@ class Told:
         self.committee = list(struct.unpack_from(f"<{members}Q", data, at + 8))
         at += 8 + 8 * members
         self.seats, self.threshold, self.least = struct.unpack_from("<III", data, at)
-        modes = struct.unpack_from("<BIII", data, at + 12)
-        assert modes == (0, 0, 0, 0)  # hybrid, lattice, he, epoch
-        assert len(data) == at + 25 + 96
+        hybrid, name = struct.unpack_from("<BI", data, at + 12)
+        lattice = data[at + 17 : at + 17 + name].decode()
+        at += 17 + name
+        assert struct.unpack_from("<II", data, at) == (0, 0)  # he, epoch
+        assert len(data) == at + 8 + 96
         self.id = hashlib.sha256(label("session") + data).digest()
         self.secrets = {d["device"]: bytes.fromhex(d["run secret"]) for d in vector["devices"]}
         self.seeds = {d["device"]: d["identity secret"] for d in vector["devices"]}
         self.word = 4 if self.bits <= 32 else 8
+        self.scheme = Scheme.named(lattice, self.bits) if lattice else None
+        self.public = derive(self.id, label("lattice public"))
+        self.kem = {k["device"]: bytes.fromhex(k["seed"]) for k in vector.get("kem", [])}
+        self.secret = {(c["dealer"], c["device"]): c["secret"] for c in vector.get("capsules", [])}
+        assert hybrid == bool(self.kem)
 
     @staticmethod
     def listed(data: bytes, at: int, count: int) -> tuple[dict[int, bytes], int]:
@@ -118,6 +144,8 @@ class Told:
 
     def neighbours(self, me: int) -> list[int]:
         others = [device for device in self.devices if device != me]
+        if self.scheme:
+            return []
         if self.degree >= len(others):
             return others
         most = (self.degree << 64) // len(others)
@@ -135,7 +163,14 @@ class Told:
 
     def agreed(self, one: int, other: int) -> bytes:
         public = X25519PublicKey.from_public_bytes(self.keys[other])
-        return X25519PrivateKey.from_private_bytes(self.secrets[one]).exchange(public)
+        secret = X25519PrivateKey.from_private_bytes(self.secrets[one]).exchange(public)
+        if not self.kem:
+            return secret
+        if one == other:
+            kem = derive(self.kem[one], label("own kem secret"))
+        else:
+            kem = bytes.fromhex(self.secret[min(one, other), max(one, other)])
+        return derive(secret + kem, label("hybrid secret"))
 
     def pair(self, one: int, other: int) -> bytes:
         ids = u64(min(one, other), max(one, other))
@@ -165,11 +200,17 @@ def encoded(told: Told, vector: Vector, report: Vector) -> list[int]:
     return [value % (1 << told.bits) for value in out]
 
 
-def sent(told: Told, vector: Vector, report: Vector) -> bytes:
-    """A report, byte by byte."""
-    me, rand = report["device"], bytes.fromhex(report["rand"])
-    values = encoded(told, vector, report)
-    assert values == report["encoded"]
+@dataclass
+class Hidden:
+    """What a device makes of its values, and what it deals: a share of each row at a point."""
+
+    packed: bytes
+    peers: list[int]
+    dealt: Callable[[int], list[bytes]]
+    committed: list[bytes]
+
+
+def masked(told: Told, me: int, rand: bytes, values: list[int]) -> Hidden:
     own = derive(rand[:32], label("self mask") + told.id)
     peers = told.neighbours(me)
     pairs = [told.pair(me, peer) for peer in peers]
@@ -182,22 +223,55 @@ def sent(told: Told, vector: Vector, report: Vector) -> bytes:
         derive(rand[32:], label("share coefficients") + told.id),
         (told.threshold - 1) * 32 * len(rows),
     )
-    near = told.bits_of(peers)
+    return Hidden(
+        packed(told, values),
+        peers,
+        lambda point: evaluate(rows, coefficients, told.threshold, point),
+        rows,
+    )
+
+
+def encrypted(told: Told, scheme: Scheme, rand: bytes, values: list[int]) -> Hidden:
+    ours = {
+        name: derive(rand[:32], label(f"lattice {name}") + told.id) for name in ("key", "errors")
+    }
+    (key,) = noise(ours["key"], [scheme.degree])
+    words = encrypt(scheme, told.public, key, ours["errors"], values)
+    theirs = derive(rand[32:], label("share coefficients") + told.id)
+
+    def dealt(point: int) -> list[bytes]:
+        return [struct.pack(f"<{len(key)}H", *share_at(key, theirs, told.threshold, point))]
+
+    return Hidden(scheme.packed(words), [], dealt, [])
+
+
+def hide(told: Told, report: Vector) -> Hidden:
+    me, rand, values = report["device"], bytes.fromhex(report["rand"]), report["encoded"]
+    if told.scheme:
+        return encrypted(told, told.scheme, rand, values)
+    return masked(told, me, rand, values)
+
+
+def sent(told: Told, vector: Vector, report: Vector) -> bytes:
+    """A report, byte by byte."""
+    me, hidden = report["device"], hide(told, report)
+    assert encoded(told, vector, report) == report["encoded"]
+    near = told.bits_of(hidden.peers)
     out = told.id + u64(me) + bytes([len(vector["metrics"])])
     for name in vector["metrics"]:
         out += struct.pack("<I", len(name.encode())) + name.encode()
     out += near
+    setup = bytes(32) if told.scheme else b""
     for point, member in enumerate(told.committee, start=1):
-        shares = evaluate(rows, coefficients, told.threshold, point)
+        shares = hidden.dealt(point)
         context = told.context(me, member)
         hashes = short_hash("share hash", context, shares)
         key = derive(told.agreed(me, member), label("share key") + context + hashes)
-        out += AESGCM(key).encrypt(bytes(12), b"".join(shares), context + near) + hashes
-    out += short_hash("secret hash", told.context(me, 0), rows)
-    vector_bytes = packed(told, values)
-    tag = AESGCM(bytes(32)).encrypt(bytes(12), b"", vector_bytes)
+        out += AESGCM(key).encrypt(bytes(12), b"".join(shares), context + near + setup) + hashes
+    out += short_hash("secret hash", told.context(me, 0), hidden.committed)
+    tag = AESGCM(bytes(32)).encrypt(bytes(12), b"", hidden.packed)
     proof = signed(told.seeds[me], "report", hashlib.sha256(out + tag).digest())
-    return vector_bytes + out + proof
+    return hidden.packed + out + proof
 
 
 def packed(told: Told, values: list[int]) -> bytes:
@@ -261,7 +335,9 @@ def test_digests_and_run_keys(vector: Vector) -> None:
     for device in vector["devices"]:
         number, secret = device["device"], told.secrets[device["device"]]
         public = X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
-        keys_of = public + bytes(32)  # no ML-KEM key
+        kem = next((k["public"] for k in vector.get("kem", []) if k["device"] == number), "")
+        named = hashlib.sha256(label("kem key") + bytes.fromhex(kem)).digest() if kem else bytes(32)
+        keys_of = public + named
         proof = signed(told.seeds[number], "run key", u64(told.run, number) + keys_of)
         assert device["run key"] == (u64(number) + keys_of + proof).hex()
         keys += bytes.fromhex(device["run key"]) if number in told.keys else b""
@@ -289,6 +365,16 @@ def test_attestations_and_opening(vector: Vector) -> None:
     head = told.id + struct.pack("<I", told.threshold)
     assert vector["reveal request"] == (head + asked).hex()
 
+    total = decrypted(told, vector) if told.scheme else unmasked(told, vector)
+    assert total == vector["total"]
+    columns = zip(*(report["encoded"] for report in vector["reports"]), strict=True)
+    assert total == [sum(column) % (1 << told.bits) for column in columns]
+    assert total[-1] == len(survivors)
+
+
+def unmasked(told: Told, vector: Vector) -> list[int]:
+    """The sum of the reports, with the masks off whose keys are opened."""
+    survivors = vector["survivors"]
     dropped = [device for device in told.devices if device not in survivors]
     opened = {s["member"]: bytes.fromhex(s["bytes"])[8:] for s in vector["shares"]}
     chosen = sorted(opened)[: told.threshold]
@@ -308,8 +394,81 @@ def test_attestations_and_opening(vector: Vector) -> None:
             stream = told.mask(key, len(total))
             total = [t + sign * s for t, s in zip(total, stream, strict=True)]
     assert {len(shares) for shares in opened.values()} == {at}
-    total = [value % (1 << told.bits) for value in total]
-    assert total == vector["total"]
-    columns = zip(*(report["encoded"] for report in vector["reports"]), strict=True)
-    assert total == [sum(column) % (1 << told.bits) for column in columns]
-    assert total[-1] == len(survivors)
+    return [value % (1 << told.bits) for value in total]
+
+
+def decrypted(told: Told, vector: Vector) -> list[int]:
+    """The sum of the ciphertexts, with that of the keys, from every threshold of members."""
+    scheme, size = told.scheme, len(vector["total"])
+    assert scheme
+    hidden = [hide(told, report) for report in vector["reports"]]
+    opened = {}
+    for shares in vector["shares"]:
+        data, point = bytes.fromhex(shares["bytes"]), 1 + told.committee.index(shares["member"])
+        dealt = (struct.unpack(f"<{scheme.degree}H", one.dealt(point)[0]) for one in hidden)
+        opened[point] = [sum(column) % FIELD for column in zip(*dealt, strict=True)]
+        assert data == u64(shares["member"]) + struct.pack(f"<{scheme.degree}H", *opened[point])
+    summed = [
+        sum(column) % (1 << scheme.word)
+        for column in zip(*(scheme.unpacked(one.packed) for one in hidden), strict=True)
+    ]
+    chosen = list(combinations(opened, told.threshold))
+    keys = [combine(points, [opened[point] for point in points]) for points in chosen]
+    assert all(key == keys[0] for key in keys)
+    return decrypt(scheme, told.public, keys[0], summed, size)
+
+
+@pytest.mark.parametrize("vector", read("ciphertexts.json"), ids=lambda vector: vector["set"])
+def test_ciphertexts_of_more_than_a_block(vector: Vector) -> None:
+    scheme = Scheme.named(vector["set"], vector["bits"])
+    assert [scheme.degree, scheme.word, scheme.fields] == [
+        vector[name] for name in ("degree", "word", "fields")
+    ]
+    assert vector["width"] == WIDTH
+    assert vector["length"] > scheme.fields * scheme.degree
+    step = 0x9E3779B97F4A7C15
+    values = [
+        (at * step % (1 << 64) >> 16) % (1 << scheme.bits) for at in range(1, vector["length"] + 1)
+    ]
+    seeds = [bytes.fromhex(vector[f"{name} seed"]) for name in ("public", "key", "error")]
+    (key,) = noise(seeds[1], [scheme.degree])
+    octets = struct.pack(f"<{scheme.degree}b", *key)
+    assert hashlib.sha256(octets).hexdigest() == vector["key"]
+    words = encrypt(scheme, seeds[0], key, seeds[2], values)
+    assert [words[at] for at in (0, 1, -2, -1)] == vector["ends"]
+    assert hashlib.sha256(scheme.packed(words)).hexdigest() == vector["ciphertext"]
+    assert decrypt(scheme, seeds[0], key, words, len(values)) == values
+
+
+@pytest.mark.parametrize("vector", HYBRID, ids=lambda vector: vector["name"])
+def test_capsules(vector: Vector) -> None:
+    """Who seals a secret for whom, in which bytes; and that the library finds it in them."""
+    told = Told(vector)
+    run_keys = {d["device"]: bytes.fromhex(d["run key"]) for d in vector["devices"]}
+    public = {k["device"]: bytes.fromhex(k["public"]) for k in vector["kem"]}
+    capsules = {}
+    for step in vector["encapsulate"]:
+        dealer, answer = step["dealer"], bytes.fromhex(step["answer"])
+        peers = [device for device in told.devices if device > dealer]
+        asked = b"".join(run_keys[peer] + public[peer] for peer in peers)
+        assert step["request"] == (struct.pack("<I", len(peers)) + asked).hex()
+        rows = [answer[4 + 1160 * k : 4 + 1160 * (k + 1)] for k in range(len(peers))]
+        assert answer == struct.pack("<I", len(peers)) + b"".join(rows)
+        for peer, row in zip(peers, rows, strict=True):
+            cipher = row[8:1096]
+            named = run_keys[dealer][40:72] + run_keys[peer][40:72]
+            body = u64(told.run, dealer, peer) + named + cipher
+            assert row == u64(peer) + cipher + signed(told.seeds[dealer], "capsule", body)
+            capsules[dealer, peer] = row[8:]
+    for sealed in vector["capsules"]:
+        key = MLKEM768PrivateKey.from_seed_bytes(told.kem[sealed["device"]])
+        assert key.public_key().public_bytes_raw() == public[sealed["device"]]
+        capsule = capsules[sealed["dealer"], sealed["device"]]
+        assert key.decapsulate(capsule[:1088]).hex() == sealed["secret"]
+        found = encapsulate(public[sealed["device"]], bytes.fromhex(sealed["message"]))
+        assert found == (bytes.fromhex(sealed["secret"]), capsule[:1088])
+    for step in vector["decapsulate"]:
+        device = step["device"]
+        dealers = [dealer for dealer in told.devices if dealer < device]
+        rows = [run_keys[dealer] + capsules[dealer, device] for dealer in dealers]
+        assert step["request"] == (struct.pack("<I", len(rows)) + b"".join(rows)).hex()

@@ -4,8 +4,9 @@ Every random byte is counted (SHAKE-128 of a seed and a number), so a second run
 files; `tests/crypto/test_vectors.py` holds them to that.
 """
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ import numpy as np
 from tacit.crypto.codec import Codec, Ring
 from tacit.crypto.errors import ProtocolError, TacitError, TooFewClients
 from tacit.crypto.identity import KEY_BYTES, Roster, RunKey
+from tacit.crypto.lattice import keys as lattice_keys
+from tacit.crypto.lattice.cipher import encrypt
+from tacit.crypto.lattice.sets import SETS, SMALL, Lattice
 from tacit.crypto.secagg import client
 from tacit.crypto.secagg.messages import AttestRequest, RevealRequest
 from tacit.crypto.secagg.revealing import Revealing
@@ -22,9 +26,12 @@ from tacit.crypto.secagg.server import Attesting, Collecting
 from tacit.crypto.secagg.session import Session
 from tacit.crypto.wire import Reader, Writer
 from tests.crypto.federation import Counted, Federation
+from tests.vectors.capsules import Exchanged
 
 HERE = Path(__file__).parent
-FILES = ("sessions.json", "refused.json")
+SUMS = ("sessions.json", "encrypted.json", "hybrid.json")
+FILES = (*SUMS, "ciphertexts.json", "refused.json")
+STEP = 0x9E3779B97F4A7C15  # of the elements of a ciphertext's vector: element i is i * STEP >> 16
 
 Json = dict[str, Any]
 
@@ -33,11 +40,20 @@ class Case:
     """One sum, run to its end, every message of it kept."""
 
     def __init__(
-        self, name: str, codec: Codec, silent: tuple[int, ...], *, seats: int = 0, **changed: Any
+        self,
+        name: str,
+        codec: Codec,
+        silent: tuple[int, ...],
+        *,
+        seats: int = 0,
+        hybrid: bool = False,
+        **changed: Any,
     ) -> None:
         self.name = name
         # Where a committee is drawn, two devices are enrolled that are not in the cohort.
-        self.crew = Federation(codec.clients + 2 * bool(seats), Counted(name.encode()))
+        size, rand = codec.clients + 2 * bool(seats), Counted(name.encode())
+        self.crew = Federation(size, rand, hybrid=hybrid)
+        self.exchanged = Exchanged(self.crew) if hybrid else None
         keys = tuple(self.crew.keys.values())
         cohort, others = keys[: codec.clients], keys[codec.clients :]
         drawn = self.crew.roster.drawn(seats) if seats else tuple(key.device for key in cohort)
@@ -76,11 +92,15 @@ class Case:
         for member, data in self.shares.items():
             revealing.add(data, sender=member)
         self.opened = revealing.open(bytes(32))
-        self.total = revealing.closed.total
+        # A masked sum is opened where it stands; of ciphertexts the sum stays what it was.
+        summed = np.sum(list(self.encoded.values()), axis=0, dtype=codec.dtype)
+        self.total: Ring = summed if self.session.lattice else revealing.closed.total
 
     def _report(self, device: int) -> None:
         session, codec = self.session, self.session.codec
-        update = [device + k / 4 for k in range(codec.length)]
+        # Some are negative where that is another matter.
+        signs = (1, -1) if session.lattice else (1, 1)
+        update = [signs[k % 2] * (device + k / 4) for k in range(codec.length)]
         metrics, weight = [0.5 * device], 10.0 * device
         self.inputs[device] = (update, metrics, weight)
         rounding, masking = self.crew.rand(KEY_BYTES), self.crew.rand(client.REPORT_RAND_BYTES)
@@ -119,7 +139,9 @@ class Case:
         first = self.members[0]
         key = Writer()
         self.crew.keys[first].write(key)
+        capsules = {} if self.exchanged is None else self.exchanged.messages()
         return {
+            **capsules,
             "roster": self.crew.roster.encode(),
             "run key": key.data(),
             "session": self.session.encode(),
@@ -166,6 +188,9 @@ class Case:
                 client.reveal(self.attested[first], crew.roster, asked)
             case "shares":
                 self._open(data)
+            case _:
+                assert self.exchanged is not None
+                self.exchanged.take(kind, data)
         return "accepted"
 
     def _open(self, data: bytes) -> None:
@@ -180,7 +205,32 @@ class Case:
             raise ProtocolError(reason, sender=member, stage="reveal")
 
 
-def cases() -> list[Case]:
+def cases() -> dict[str, list[Case]]:
+    """The sums of each file."""
+    return dict(zip(SUMS, (masked(), encrypted(), hybrid()), strict=True))
+
+
+def encrypted() -> list[Case]:
+    return [
+        Case(
+            "an encrypted sum, one of four is silent",
+            Codec(3, 4, 1, bits=20),
+            (2,),
+            lattice=SMALL.name,
+            degree=0,
+            committee=(1, 3, 4),
+            threshold=2,
+        ),
+    ]
+
+
+def hybrid() -> list[Case]:
+    return [
+        Case("a hybrid run, one of three is silent", Codec(2, 3, 1, bits=24), (3,), hybrid=True)
+    ]
+
+
+def masked() -> list[Case]:
     return [
         Case("one of four is silent", Codec(3, 4, 1, max_weight=100.0, bits=26), (2,)),
         Case("nobody is silent", Codec(5, 3, 2, bits=40), ()),
@@ -236,6 +286,7 @@ def session_vector(case: Case) -> Json:
         )
     mean = case.opened.mean
     return {
+        **({} if case.exchanged is None else case.exchanged.vector()),
         "name": case.name,
         "authority public": crew.authority.public.hex(),
         "roster": crew.roster.encode().hex(),
@@ -286,9 +337,18 @@ def edited(data: bytes, edit: Json) -> bytes:
     return data[: edit["keep"]] if "keep" in edit else data + bytes.fromhex(edit["append"])
 
 
-def refused_vector(case: Case) -> Iterator[Json]:
+# Of the first sum of each file, the messages of which some bytes are changed: all of a masked sum,
+# and those that are others in the other kinds.
+CHANGED = {
+    FILES[1]: ("session", "report", "attest request", "shares"),
+    FILES[2]: ("run key", "encapsulate request", "encapsulated", "decapsulate request"),
+}
+
+
+def refused_vector(case: Case, kinds: Collection[str]) -> Iterator[Json]:
     """What must not be accepted; raises AssertionError if anything is."""
-    for kind, data in case.messages().items():
+    messages = case.messages()
+    for kind, data in ((kind, messages[kind]) for kind in kinds):
         for edit in edits(data):
             outcome = case.outcome(kind, edited(data, edit))
             # Who else is called bad by an attestation is not signed: see README.md.
@@ -300,13 +360,44 @@ def rendered(what: Callable[[], Any]) -> str:
     return json.dumps(what(), indent=1) + "\n"
 
 
+def ciphertext_vector(lattice: Lattice) -> Json:
+    """One vector of a block and a bit, alone: the arithmetic of a set, block after block."""
+    count = lattice.fields * lattice.degree + 2 * lattice.fields - (lattice.fields > 1)
+    rand = Counted(lattice.name.encode())
+    seed, of_key, of_errors = rand(KEY_BYTES), rand(KEY_BYTES), rand(KEY_BYTES)
+    values = (np.arange(1, count + 1, dtype=np.uint64) * np.uint64(STEP)) >> np.uint64(16)
+    key = lattice_keys.draw(lattice.degree, lattice.secret, of_key)
+    words = encrypt(lattice, seed, key, of_errors, values.astype(lattice.ring))
+    return {
+        "set": lattice.name,
+        "degree": lattice.degree,
+        "word": lattice.word,
+        "fields": lattice.fields,
+        "bits": lattice.bits,
+        "width": lattice.error,
+        "length": count,
+        "public seed": seed.hex(),
+        "key seed": of_key.hex(),
+        "error seed": of_errors.hex(),
+        "key": hashlib.sha256(key.tobytes()).hexdigest(),
+        "ends": [int(words[at]) for at in (0, 1, -2, -1)],
+        "ciphertext": hashlib.sha256(words.tobytes()).hexdigest(),
+    }
+
+
 def generated() -> dict[str, str]:
     """The content of each file."""
     every = cases()
-    return {
-        FILES[0]: rendered(lambda: [session_vector(case) for case in every]),
-        FILES[1]: rendered(lambda: list(refused_vector(every[0]))),
+    files = {
+        name: rendered(lambda of=of: [session_vector(case) for case in of])
+        for name, of in every.items()
     }
+    files[FILES[3]] = rendered(lambda: [ciphertext_vector(lattice) for lattice in SETS.values()])
+    kinds = {FILES[0]: every[FILES[0]][0].messages(), **CHANGED}
+    files[FILES[4]] = rendered(
+        lambda: [e for name, of in every.items() for e in refused_vector(of[0], kinds[name])]
+    )
+    return files
 
 
 if __name__ == "__main__":
