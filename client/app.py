@@ -214,7 +214,7 @@ class SecureClientApp(ClientApp):
         _check_binding(session, message, received, weight_key)
         # What Flower says of a message is not the session's; of it a function may use the round.
         message.metadata.group_id = str(session.round)
-        group = rounds.group(device.vault, session) if session.he else None
+        group = rounds.use_group(device.vault, session) if session.he else None
         agreed = {} if group else rounds.agreed(device.vault, session)
         rounds.forget(device.vault)
         rounds.serve_once(device.vault, session)

@@ -7,7 +7,7 @@ import numpy as np
 
 from tacit.client.vault import Vault
 from tacit.crypto.errors import ProtocolError
-from tacit.crypto.he.keys import GroupKey
+from tacit.crypto.he.keys import SUMS, GroupKey
 from tacit.crypto.identity import KEY_BYTES, MAX_DEVICES, RunKey
 from tacit.crypto.secagg import stages
 from tacit.crypto.secagg.client import Attested, Enrolled, Reported, agree_all
@@ -25,7 +25,7 @@ _KEM = "kem"
 _AGREED = "agreed"
 _SERVED = "served"
 _GROUP = "group"  # the key that we share with the others, while it is good
-_EPOCH = "epoch"  # run and serial of the newest of these, good or not
+_EPOCH = "epoch"  # run and serial of the newest of these, good or not, and sums we were in
 
 
 def advance(
@@ -135,17 +135,40 @@ def keep_group(vault: Vault, group: GroupKey) -> None:
         kept = vault.read(_GROUP)
         if kept == group.encode():
             return
-        reader = Reader(vault.read(_EPOCH) or bytes(12), sender=0, stage="vault")
-        run, serial = reader.u64(), reader.u32()
-        reader.end()
+        run, serial, _ = _epoch(vault)
         if run == consortium.run and consortium.serial <= serial:
             raise ProtocolError(
                 f"{stages.BAD_GROUP_KEY}: epoch {consortium.serial} comes after epoch {serial}",
                 sender=0,
                 stage="key",
             )
-        vault.write(_EPOCH, Writer().u64(consortium.run).u32(consortium.serial).data())
+        _write_epoch(vault, consortium.run, consortium.serial, 0)
         vault.write(_GROUP, group.encode())
+
+
+def _epoch(vault: Vault) -> tuple[int, int, int]:
+    reader = Reader(vault.read(_EPOCH) or bytes(16), sender=0, stage="vault")
+    run, serial, sums = reader.u64(), reader.u32(), reader.u32()
+    reader.end()
+    return run, serial, sums
+
+
+def _write_epoch(vault: Vault, run: int, serial: int, sums: int) -> None:
+    vault.write(_EPOCH, Writer().u64(run).u32(serial).u32(sums).data())
+
+
+def use_group(vault: Vault, session: Session) -> GroupKey:
+    """The key of the session's epoch, for one more contribution under it. That is counted, durably.
+
+    Raises ProtocolError if we do not hold it, or contributed to SUMS sums under it.
+    """
+    with vault.alone():
+        held = group(vault, session)
+        run, serial, sums = _epoch(vault)
+        if sums >= SUMS:
+            raise ProtocolError(stages.NO_GROUP_KEY, sender=0, stage="report")
+        _write_epoch(vault, run, serial, sums + 1)
+    return held
 
 
 def group(vault: Vault, session: Session) -> GroupKey:

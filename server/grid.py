@@ -282,6 +282,7 @@ class SecureGrid(WrappedGrid):
 
         boxes = {nodes[d]: _message(box.encode()) for d, box in group.to_deliver(parties).items()}
         self._run_leg(round, "key", stages.KEY, boxes, kept)
+        group.used()
         return {device: node for device, node in nodes.items() if device in group.holders}
 
     def _collected(

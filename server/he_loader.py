@@ -79,7 +79,7 @@ class Loader:
         self,
         packing: Packing,
         *,
-        seconds: float = 60.0,
+        seconds: float = 20.0,
         keep: int = 16,
         command: Sequence[str] | None = None,
     ) -> None:

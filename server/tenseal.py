@@ -11,7 +11,7 @@ from tacit.crypto.codec import Codec
 from tacit.crypto.errors import ParameterError, ProtocolError
 from tacit.crypto.he.dealing import Deal, Delivery
 from tacit.crypto.he.frames import library
-from tacit.crypto.he.keys import Consortium
+from tacit.crypto.he.keys import SUMS, Consortium
 from tacit.crypto.he.sets import BY_NAME, PUBLIC, Scheme
 from tacit.crypto.identity import Roster, RunKey
 from tacit.server.pairwise import SecureSum, Shape
@@ -75,7 +75,7 @@ class GroupKeys:
 
     The server holds no key, only boxes. There is a new key as soon as a device is asked that is
     not among the members of the last one, once one of these is no member of the roster any more,
-    and after `give_up`.
+    after SUMS sums, and after `give_up`.
     """
 
     def __init__(self, scheme: Scheme) -> None:
@@ -85,6 +85,7 @@ class GroupKeys:
         self._serial = 0
         self._turn = 0
         self._given_up = False
+        self._sums = 0
         self._consortium: Consortium | None = None
         self._boxes: dict[int, bytes] = {}
         self._holders: set[int] = set()
@@ -106,11 +107,15 @@ class GroupKeys:
         """
         self._given_up = True
 
+    def used(self) -> None:
+        """Another sum begins under the newest key."""
+        self._sums += 1
+
     def covers(self, roster: Roster, keys: Iterable[RunKey], *, now: int) -> bool:
         """Whether the newest key is good, and was dealt to all of these, by this roster, to nobody
         whose membership is over: else those who do not hold it yet would refuse it."""
         held = self._consortium
-        if held is None or self._given_up or not self._holders:
+        if held is None or self._given_up or not self._holders or self._sums >= SUMS:
             return False
         try:
             held.verify(roster, now=now)
@@ -127,7 +132,7 @@ class GroupKeys:
         Serials go on from the time of day, since devices take only newer ones and a server may
         have been started again in the middle of a run. Raises ParameterError for fewer than two.
         """
-        self._consortium, self._given_up = None, False
+        self._consortium, self._given_up, self._sums = None, False, 0
         self._boxes.clear()
         self._holders.clear()
         self._serial = max(self._serial + 1, int(time.time()))

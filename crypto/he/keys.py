@@ -4,7 +4,7 @@ The server carries sealed bytes. They open with what the two devices agreed on f
 their identities signed, so it can neither read nor make them. A key belongs to one epoch: one run,
 roster, list of members with their run keys, dealer, and serial number. Whenever one of these
 changes there is a new epoch and a new key; the serial number rises where nothing else changes, as
-it has to once a device refused a sum.
+it has to once a device refused a sum, and after SUMS sums in any case.
 """
 
 import hashlib
@@ -24,6 +24,9 @@ from tacit.crypto.wire import VERSION, Reader, Writer
 
 SALT_BYTES = 32
 STAGE = "key"
+# That one key is good for. Which sums hold, once a server adds to them what it likes, may tell it
+# a little about the key (see `tags`); and who seizes a device opens all that is under its key.
+SUMS = 64
 
 
 # Each box has a key of its own, from a salt that is drawn for it.

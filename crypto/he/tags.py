@@ -29,7 +29,9 @@ What a tag does not stop:
   - A device that is in league with the server. It has the key, and needs no tag.
   - A refusal tells the server one bit. If it sends ciphertexts that no addition makes, made so that
     decryption fails or not depending on the key, these bits are about the key. So **a device that
-    refused once does not use the key again**, and tells the others: see `sums`.
+    refused once does not use the key again**: see `sums`. That it did not refuse is a bit as well.
+    Among the sums of a key, one that is refused ends the sequence: it says at which, so of each
+    device the server learns log2(SUMS + 1) bits of a key at most, six of some thousands.
 """
 
 from hmac import compare_digest

@@ -17,7 +17,7 @@ from tacit.client import rounds
 from tacit.client.vault import ContextVault, FileVault, Vault
 from tacit.crypto.codec import Codec
 from tacit.crypto.errors import ProtocolError
-from tacit.crypto.he.keys import GroupKey
+from tacit.crypto.he.keys import SUMS, GroupKey
 from tacit.crypto.he.sets import PUBLIC, SEEDED
 from tacit.crypto.secagg import stages
 from tacit.crypto.secagg.client import Enrolled
@@ -122,6 +122,22 @@ def test_a_sum_that_held_leaves_the_key_and_one_that_did_not_takes_it() -> None:
         rounds.keep_group(vault, key(5))
     rounds.keep_group(vault, key(6))
     assert held(vault) == 6
+
+
+def test_a_key_is_good_for_so_many_sums() -> None:
+    """Counted in the vault, and from the beginning for the next key. Opening is no other sum."""
+    vault = fresh()
+    rounds.keep_group(vault, key(5))
+    for _ in range(SUMS):
+        assert rounds.use_group(vault, session(5)) == key(5)
+        rounds.with_group(vault, session(5), lambda _: b"")
+    rounds.keep_group(vault, key(5))  # the same again counts on
+    with refused(MISSING):
+        rounds.use_group(vault, session(5))
+    rounds.keep_group(vault, key(6))
+    with refused(MISSING):
+        rounds.use_group(vault, session(5))
+    assert rounds.use_group(vault, session(6)) == key(6)
 
 
 def test_whatever_goes_wrong_takes_the_key() -> None:

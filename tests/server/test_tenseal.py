@@ -509,6 +509,20 @@ def test_after_a_refusal_there_is_another_key() -> None:
 
 
 @quick
+@pytest.mark.parametrize("at", ["server", "devices"])
+def test_a_key_is_dealt_anew_after_so_many_sums(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the server in time; if it forgets to, since devices refuse, at the cost of a round."""
+    monkeypatch.setattr(rounds, "SUMS", 2)
+    if at == "server":
+        monkeypatch.setattr(tacit.server.tenseal, "SUMS", 2)
+    ran, grid = watched(rounds=5)
+    summed = [event.round for event in ran.events if isinstance(event, SumOpened)]
+    assert summed == ([1, 2, 3, 4, 5] if at == "server" else [1, 2, 4, 5])
+    dealt = [round for round in range(1, 6) if grid.of("deal", round)]
+    assert dealt == ([1, 3, 5] if at == "server" else [1, 4])
+
+
+@quick
 def test_an_opener_that_dies_has_lost_the_key() -> None:
     ran, grid = watched([Crash("reveal", {4}, {1})])
     assert ran.left_out(1) == {("reveal", 4)}
