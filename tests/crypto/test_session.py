@@ -8,6 +8,7 @@ import pytest
 from tacit.crypto.codec import Codec
 from tacit.crypto.errors import MalformedMessage, ParameterError, ProtocolError
 from tacit.crypto.identity import NO_KEM, Identity, Roster, RunKey
+from tacit.crypto.secagg.clear import Clear
 from tacit.crypto.secagg.session import Purpose, Session, threshold_for
 from tacit.crypto.secagg.stages import Value, config_digest
 from tests.crypto.federation import NOW, Federation
@@ -108,9 +109,12 @@ OTHERS: dict[str, Any] = {
     "min_survivors": 3,
     "hybrid": True,
     "lattice": "4096-64-2",
+    "he": "bfv-4096",
+    "epoch": bytes([1]) * 32,
     "roster": bytes([1]) * 32,
     "model": bytes([1]) * 32,
     "config": bytes([1]) * 32,
+    "clear": Clear(((2, 4),), 1.0, 1.0),
 }
 CODECS: dict[str, Any] = {
     "length": 7,
@@ -121,6 +125,13 @@ CODECS: dict[str, Any] = {
     "max_weight": 9.0,
     "bits": 33,
 }
+# Beside the one above: other ranges of one size, another norm, another deviation.
+CLEARS = (
+    Clear(((3, 5),), 1.0, 1.0),
+    Clear(((2, 3), (4, 5)), 1.0, 1.0),
+    Clear(((2, 4),), 2.0, 1.0),
+    Clear(((2, 4),), 1.0, 2.0),
+)
 
 
 def test_every_field_is_in_the_id() -> None:
@@ -132,6 +143,8 @@ def test_every_field_is_in_the_id() -> None:
         "witnesses": DRAWN,
         "hybrid": {"cohort": HYBRID_KEYS},
         "lattice": {"degree": 0, "codec": replace(SESSION.codec, bits=27)},
+        "he": {"degree": 0, "epoch": bytes(32)},
+        "epoch": {"degree": 0, "he": "bfv-4096"},
     }
     for name, other in OTHERS.items():
         changed = {name: other} | also.get(name, {})
@@ -147,6 +160,7 @@ def test_every_field_is_in_the_id() -> None:
         ).id
     )
     ids.append(replace(SESSION, **DRAWN, witnesses=(replace(OUTSIDER, signature=b"1" * 64),)).id)
+    ids += [replace(SESSION, clear=other).id for other in CLEARS]
     ids.append(replace(SESSION, cohort=HYBRID_KEYS).id)  # keys of a hybrid run, and no hybrid sum
     assert len(set(ids)) == len(ids)
     assert replace(SESSION).id == SESSION.id
@@ -163,7 +177,7 @@ def test_a_session_decodes_to_itself() -> None:
     hybrid = replace(SESSION, cohort=HYBRID_KEYS, hybrid=True)
     assert Session.decode(hybrid.encode()) == hybrid
     data = bytearray(hybrid.encode())
-    data[-3 * 32 - 4 - 1] = 2
+    data[-4 - 3 * 32 - 4 - 4 - 4 - 1] = 2  # before epoch, digests and ranges, all but these empty
     with pytest.raises(MalformedMessage, match="hybrid is 2, expected 0 or 1"):
         Session.decode(bytes(data))
 
