@@ -1,5 +1,6 @@
 """What can be known of a run before it starts: a mistake is told before any folder is made."""
 
+from bisect import bisect_right
 from importlib.util import find_spec
 
 import numpy as np
@@ -11,6 +12,7 @@ from tacit.crypto.identity import SIGNATURE_BYTES, RunKey
 from tacit.crypto.secagg.session import DIGEST_BYTES, Purpose
 from tacit.crypto.simulated import simulated_roster
 from tacit.crypto.vector import Layout
+from tacit.privacy.release import cost
 from tacit.server.pairwise import Binding
 from tacit.simulations.data.dataset import take
 from tacit.simulations.engine.faults import check_devices
@@ -20,6 +22,7 @@ UNUSED = {
     "lattice": ("precision", "degree"),
     "tenseal": ("precision", "degree", "seats", "hybrid"),
     "pairwise": ("parameters",),
+    "plain": ("clear",),
 }
 
 
@@ -54,6 +57,9 @@ def _check_unused(secure: Secure, *, lattice: bool) -> None:
     for key in UNUSED.get(protocol, ()):
         if getattr(secure, key) != getattr(Secure(), key):
             raise ParameterError(f"secure.{key} means nothing with {where}: leave it out")
+    for key in ("clear_norm", "clear_noise"):
+        if not secure.clear and getattr(secure, key) != getattr(Secure(), key):
+            raise ParameterError(f"secure.{key} means nothing without secure.clear: leave it out")
 
 
 def _check_cohort(settings: Settings, purpose: Purpose, length: int) -> None:
@@ -112,6 +118,25 @@ def _check_model(settings: Settings) -> int:
         raise ParameterError(
             f"model {name} cannot be evaluated: {type(error).__name__}: {error}"
         ) from error
+    _check_clear(settings, Layout.of(model))
     if broken:
         raise ParameterError(f"model {name}: array {broken[0]!r} is not finite when it is built")
     return Layout.of(model).size
+
+
+def _check_clear(settings: Settings, layout: Layout) -> None:
+    """What is sent in the clear is in the model, and a device's budget lasts for all rounds."""
+    if settings.secure.protocol == "plain":
+        return
+    clear, rounds = settings.sum().clear_of(layout), settings.run.rounds
+    if clear is None:
+        return
+    once, budget = cost(clear), settings.policy.clear_epsilon
+    lasts = bisect_right(range(1, rounds + 1), budget, key=lambda n: once.times(n).epsilon)
+    if lasts < rounds:
+        raise ParameterError(
+            f"secure.clear: {rounds} rounds with {clear.size} coordinates in the clear cost a "
+            f"device epsilon {once.times(rounds).epsilon:.6g} (one: {once.epsilon:.6g}), and "
+            f"policy.clear_epsilon = {budget:g} lasts for {lasts}: raise it or secure.clear_noise, "
+            "or take fewer rounds"
+        )

@@ -162,6 +162,16 @@ class Secure(_Section):
         False, description="ML-KEM beside X25519, against a later quantum computer"
     )
     stage_deadline: float = Field(60.0, gt=0, description="seconds for each stage but training")
+    clear: str = Field(
+        "",
+        description="arrays sent in the clear, as in fc0.*,*.bias: see policy.clear_epsilon",
+    )
+    clear_norm: float = Field(
+        1.0, gt=0, description="L2 norm to which a device clips what it sends in the clear"
+    )
+    clear_noise: float = Field(
+        4.0, gt=0, description="deviation of the noise on it, in multiples of that norm"
+    )
 
     def sum(self, *, lattice: bool) -> SecureSum:
         """The protocol's parameters. `auto` may take lattice keys if devices allow `lattice`."""
@@ -174,6 +184,9 @@ class Secure(_Section):
             "seats": self.seats or None,
             "hybrid": self.hybrid,
             "stage_deadline": self.stage_deadline,
+            "clear": tuple(name.strip() for name in self.clear.split(",") if name.strip()),
+            "clear_norm": self.clear_norm,
+            "clear_noise": self.clear_noise,
         }
         named: dict[str, Any] = {"parameters": self.parameters} if self.parameters else {}
         if self.protocol == "lattice":
@@ -203,6 +216,11 @@ class PolicySettings(_Section):
     consortium: bool = Field(
         False, description="sums under a key that all devices hold: one in league opens all"
     )
+    clear_epsilon: float = Field(
+        0.0,
+        ge=0,
+        description="most epsilon, in a device's life, for arrays in the clear; 0 is none",
+    )
 
     def policy(self, *, plain: bool) -> Policy:
         """The devices' policy. `plain` devices answer outside secure sums too."""
@@ -216,6 +234,7 @@ class PolicySettings(_Section):
             hybrid=self.hybrid,
             lattice=self.lattice,
             consortium=self.consortium,
+            clear_epsilon=self.clear_epsilon,
         )
 
 

@@ -15,7 +15,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
-from tacit.client import rounds
+from tacit.client import ledger, rounds
 from tacit.client.device import Device, DeviceOf, enrolled_device
 from tacit.client.pipeline import Contribution, contribution, received_arrays
 from tacit.client.policy import Policy
@@ -35,6 +35,7 @@ from tacit.crypto.he.keys import Consortium
 from tacit.crypto.identity import KEY_BYTES, Roster, agree, run_public
 from tacit.crypto.secagg import client as secagg
 from tacit.crypto.secagg import stages
+from tacit.crypto.secagg.clear import Integers
 from tacit.crypto.secagg.hybrid import (
     SEED_BYTES,
     DecapsulateRequest,
@@ -45,8 +46,9 @@ from tacit.crypto.secagg.hybrid import (
 )
 from tacit.crypto.secagg.messages import AttestRequest, RevealRequest
 from tacit.crypto.secagg.session import Purpose, Session
-from tacit.crypto.vector import model_digest
+from tacit.crypto.vector import Layout, model_digest
 from tacit.crypto.wire import Reader, Writer
+from tacit.privacy.release import draw_noise, released
 
 log = logging.getLogger("tacit.client")
 
@@ -212,6 +214,8 @@ class SecureClientApp(ClientApp):
         policy.check(session, _roster(device))
         received = received_arrays(message.content)
         _check_binding(session, message, received, weight_key)
+        if session.clear is not None:
+            policy.check_clear(session.clear, ledger.spent(device.vault))
         # What Flower says of a message is not the session's; of it a function may use the round.
         message.metadata.group_id = str(session.round)
         group = rounds.use_group(device.vault, session) if session.he else None
@@ -221,9 +225,12 @@ class SecureClientApp(ClientApp):
 
         reply = self._run_app(message, context).content
         trained = received if session.purpose is Purpose.TRAIN else None
+        part = session.clear
+        noise = None if part is None else draw_noise(part, os.urandom(KEY_BYTES))
         try:
-            given = contribution(reply, trained, weight_key, policy)
+            given = contribution(reply, trained, weight_key, policy, part)
             encoded = self._encode(session, device, given)
+            shown = self._shown(session, device, given, noise)
         except ParameterError as unfit:
             # Why it does not fit is told in numbers that only the sum may show: a server that sets
             # a bound too low on purpose would read a weight or a loss out of the refusal.
@@ -239,7 +246,10 @@ class SecureClientApp(ClientApp):
             stages.setup_digest(context.run_config),
             os.urandom(secagg.REPORT_RAND_BYTES),
             group,
+            shown,
         )
+        if part is not None:  # now that nothing is left to do but to send it
+            ledger.spend(device.vault, part, policy)
         if device.number in session.committee:
             rounds.begin(device.vault, reported)
         return _answer(message, {stages.MESSAGE: report.encode(session)})
@@ -314,6 +324,17 @@ class SecureClientApp(ClientApp):
         rand = device.identity.derive(labels.ROUNDING, session.model, sum_)
         return given.encode(session.codec, rand)
 
+    def _shown(
+        self, session: Session, device: Device, given: Contribution, noise: Integers | None
+    ) -> Integers | None:
+        """What the session has us send in the clear, under `noise`, drawn before the data was
+        looked at. It is drawn by the operating system, so such a simulation does not repeat itself.
+        """
+        if session.clear is None or given.clear is None or noise is None:
+            return None
+        share = given.weight / session.codec.max_weight
+        return released(session.clear, given.clear, share, noise, os.urandom(KEY_BYTES))
+
     def _run_app(self, message: Message, context: Context) -> Message:
         """The owner's own train, evaluate or query function.
 
@@ -374,6 +395,9 @@ def _check_binding(session: Session, message: Message, received: Arrays, weight_
         raise refuse(f"a session to {session.purpose.name.lower()} in a {category} message")
     if model_digest(received) != session.model:
         raise refuse("the model is not the one the session names")
+    clear = session.clear  # or noise would be drawn for as many coordinates as a server likes
+    if clear is not None and Layout.of(received).size != session.codec.length + clear.size:
+        raise refuse("the model has not as many coordinates as the session hides and shows")
     # Whatever the function can read has to be bound: one device asked for another action, or given
     # a number of its own, would stand out in the sum.
     configs = list(message.content.config_records.values())

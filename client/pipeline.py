@@ -1,6 +1,7 @@
 """From what a train function returns to what is encoded: update, metrics, weight.
 
 reply ─> trained - received ─> clip to the owner's norm ─> [update, metrics, weight] ─> codec
+                                                       └─> clear part, if any ─> noise
 """
 
 import math
@@ -15,6 +16,7 @@ from tacit.client.policy import Policy
 from tacit.client.trainer import Arrays
 from tacit.crypto.codec import Codec, Ring
 from tacit.crypto.errors import ParameterError
+from tacit.crypto.secagg.clear import Clear
 from tacit.crypto.vector import Difference, Floats, Layout, saved_array
 from tacit.privacy.clip import clip
 
@@ -23,12 +25,14 @@ NUMPY = "numpy.ndarray"  # how Flower names what numpy saved
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """One device's input to a sum. `names` are sorted and name `metrics`."""
+    """One device's input to a sum. `names` are sorted and name `metrics`; `clear` is what of the
+    update is not hidden with the rest."""
 
     update: Floats | Difference
     names: tuple[str, ...]
     metrics: Floats
     weight: float
+    clear: Floats | None = None
 
     def encode(self, codec: Codec, rand: bytes) -> Ring:
         """Rounded with 32 fresh random bytes. Raises ParameterError for values outside the codec's
@@ -58,20 +62,30 @@ def _view(array: Array) -> NDArray[Any]:
 
 
 def contribution(
-    reply: RecordDict, received: Arrays | None, weight_key: str, policy: Policy
+    reply: RecordDict,
+    received: Arrays | None,
+    weight_key: str,
+    policy: Policy,
+    clear: Clear | None = None,
 ) -> Contribution:
-    """What a reply adds to the sum; `received` is the model sent, None for an evaluation.
+    """What a reply adds to the sum; `received` is the model sent, None for an evaluation; `clear`
+    is the session's.
 
     Only the arrays and the single-number metrics of a reply go on. Raises ParameterError for
-    arrays that do not fit the model, a metric that is a list or not finite, or a missing weight.
+    arrays that do not fit the model, a metric that is a list or not finite, a missing weight, or a
+    clear part that is not in the model.
     """
     weight, names, metrics = _metrics(reply, weight_key)
     if received is None:
         return Contribution(np.zeros(0), names, metrics, weight)
-    update = Layout.of(received).difference(received_arrays(reply), received)
-    if policy.max_norm is None:
+    update: Floats | Difference
+    update = changed = Layout.of(received).difference(received_arrays(reply), received)
+    if policy.max_norm is not None:
+        update = clip(changed.whole(), policy.max_norm)
+    if clear is None:
         return Contribution(update, names, metrics, weight)
-    return Contribution(clip(update.whole(), policy.max_norm), names, metrics, weight)
+    hidden, shown = clear.split(update)
+    return Contribution(hidden, names, metrics, weight, shown)
 
 
 def _metrics(reply: RecordDict, weight_key: str) -> tuple[float, tuple[str, ...], Floats]:

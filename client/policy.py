@@ -3,10 +3,13 @@
 import math
 from dataclasses import dataclass
 
-from tacit.crypto.errors import ParameterError, PolicyRefusal
+from tacit.crypto.errors import BudgetExceeded, ParameterError, PolicyRefusal
 from tacit.crypto.identity import Roster
+from tacit.crypto.secagg.clear import Clear
 from tacit.crypto.secagg.parameters import SECURITY, cut_risk, least_degree, most_corrupt
 from tacit.crypto.secagg.session import Session
+from tacit.privacy.release import cost
+from tacit.privacy.zcdp import DELTA, Spent
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,8 @@ class Policy:
                     `docs/security.md`, Encrypted sums
     consortium      whether sums are joined under a key that all devices hold: any of them that is
                     in league with the server opens this device's updates
+    clear_epsilon   what may be spent, in the device's whole life, on parts of updates that are sent
+                    in the clear: see `tacit.privacy.zcdp`. 0 is no such part, at any noise
     """
 
     min_cohort: int = 3
@@ -39,6 +44,7 @@ class Policy:
     hybrid: bool = False
     lattice: bool = False
     consortium: bool = False
+    clear_epsilon: float = 0.0
 
     def __post_init__(self) -> None:
         if self.min_cohort < 2 or self.min_survivors < 2:
@@ -49,6 +55,8 @@ class Policy:
             raise ParameterError(f"security={self.security}, expected 0 or more")
         if self.max_norm is not None and not self.max_norm > 0:
             raise ParameterError(f"max_norm={self.max_norm}, expected above 0")
+        if not self.clear_epsilon >= 0:  # also true for NaN
+            raise ParameterError(f"clear_epsilon={self.clear_epsilon}, expected 0 or more")
 
     def stricter(self, other: "Policy") -> "Policy":
         """What both agree to: the stricter of the two in every field."""
@@ -64,6 +72,7 @@ class Policy:
             self.hybrid or other.hybrid,
             self.lattice and other.lattice,
             self.consortium and other.consortium,
+            min(self.clear_epsilon, other.clear_epsilon),
         )
 
     def check(self, session: Session, roster: Roster) -> None:
@@ -144,6 +153,23 @@ class Policy:
             raise PolicyRefusal(
                 "a sum under a key that all devices hold: this device's owner does not allow it "
                 "(policy.consortium)"
+            )
+
+    def check_clear(self, clear: Clear, spent: Spent) -> None:
+        """Raises PolicyRefusal if nothing may be sent in the clear, and BudgetExceeded if this part
+        would cost more than is left after what was `spent`."""
+        asked = (
+            f"{clear.size} coordinates in the clear, clipped to {clear.norm:g} with noise of "
+            f"{clear.sigma:g} times that, cost epsilon {cost(clear).epsilon:.6g} at delta "
+            f"{float(DELTA):g}"
+        )
+        if not self.clear_epsilon:
+            raise PolicyRefusal(f"{asked}: this device's owner allows none (policy.clear_epsilon)")
+        total = (spent + cost(clear)).epsilon
+        if total > self.clear_epsilon:
+            raise BudgetExceeded(
+                f"{asked}, {total:.6g} with the {spent.epsilon:.6g} that were spent: this device's "
+                f"owner allows {self.clear_epsilon:g} (policy.clear_epsilon)"
             )
 
     def check_plain(self, kind: str) -> None:

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from tacit.crypto.errors import ParameterError, ProtocolError
 from tacit.crypto.prg import KeyStream
-from tacit.crypto.vector import Difference, Floats
+from tacit.crypto.vector import Difference, Floats, Sliced
 from tacit.crypto.vector import Ring as Ring  # its name for those who encode and decode
 
 CHUNK = 1 << 15  # coordinates; what is held of a chunk, 700 KiB, stays in the second-level cache
@@ -67,7 +67,7 @@ class Decoded:
 class Mean:
     """What an opened sum says: weighted means over the survivors, and their total weight."""
 
-    decoded: Decoded
+    decoded: Sliced
     metrics: Floats
     weight: float
 

@@ -8,9 +8,11 @@ import hashlib
 import io
 import math
 import struct
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -25,6 +27,7 @@ CHUNK = 1 << 14  # coordinates; float64 chunks of 128 KiB are still in the cache
 
 Floats: TypeAlias = NDArray[np.float64]
 Ring: TypeAlias = NDArray[np.uint32] | NDArray[np.uint64]  # integers mod 2**bits
+Ranges: TypeAlias = tuple[tuple[int, int], ...]  # [start, stop) each, sorted and disjoint
 
 
 class Sliced(Protocol):
@@ -121,6 +124,15 @@ class Layout:
         """The vector as named arrays; views into it."""
         return {entry.name: part.reshape(entry.shape) for entry, part in self._parts(vector)}
 
+    def within(self, ranges: Ranges) -> "Layout":
+        """The arrays whose numbers, all of them, lie in these ranges of the vector."""
+        ends = accumulate(entry.size for entry in self.entries)
+        inside = []
+        for entry, end in zip(self.entries, ends, strict=True):
+            if any(start <= end - entry.size < end <= stop for start, stop in ranges):
+                inside.append(entry)
+        return Layout(tuple(inside))
+
     def _parts(self, flat: Floats) -> Iterator[tuple[Entry, Floats]]:
         start = 0
         for entry in self.entries:
@@ -131,24 +143,31 @@ class Layout:
 @dataclass(frozen=True, slots=True)
 class Difference:
     """`new - old` as one vector of float64, worked out a chunk at a time: with a model's dtype of
-    float32 all of it would be twice the size of the model."""
+    float32 all of it would be twice the size of the model. Of the coordinates in `ranges` alone,
+    where these are given."""
 
     layout: Layout
     new: Arrays = field(repr=False)
     old: Arrays = field(repr=False)
+    ranges: Ranges | None = None
 
     @property
     def shape(self) -> tuple[int]:
-        return (self.layout.size,)
+        if self.ranges is None:
+            return (self.layout.size,)
+        return (sum(stop - start for start, stop in self.ranges),)
+
+    def only(self, ranges: Ranges) -> "Difference":
+        """The coordinates in these ranges of the whole vector."""
+        return replace(self, ranges=ranges)
 
     def chunks(self, size: int) -> Iterator[Floats]:
         """The vector in pieces of `size`, but for the last. Each is overwritten by the next."""
-        buffer, filled = np.empty(min(size, self.layout.size)), 0
-        for entry in self.layout.entries:
-            before, after = self.old[entry.name].reshape(-1), self.new[entry.name].reshape(-1)
+        buffer, filled = np.empty(min(size, *self.shape)), 0
+        for before, after in self._parts():
             at = 0
-            while at < entry.size:
-                taken = min(entry.size - at, buffer.size - filled)
+            while at < before.size:
+                taken = min(before.size - at, buffer.size - filled)
                 piece = buffer[filled : filled + taken]
                 # In float64 throughout: in their own dtype, 3 - 5 of two uint8 is 254.
                 piece[:] = after[at : at + taken]
@@ -162,7 +181,28 @@ class Difference:
 
     def whole(self) -> Floats:
         """All of it at once."""
-        return next(self.chunks(self.layout.size), np.zeros(0))
+        return next(self.chunks(*self.shape), np.zeros(0))
+
+    def _parts(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """Old and new numbers, flat, that follow each other in the vector."""
+        first, ranges = 0, ((0, self.layout.size),) if self.ranges is None else self.ranges
+        starts, stops = [start for start, _ in ranges], [stop for _, stop in ranges]
+        for entry in self.layout.entries:
+            before, after = self.old[entry.name].reshape(-1), self.new[entry.name].reshape(-1)
+            last = first + entry.size
+            for start, stop in ranges[bisect_right(stops, first) : bisect_left(starts, last)]:
+                part = slice(max(start - first, 0), stop - first)
+                yield before[part], after[part]
+            first = last
+
+
+def others(ranges: Ranges, length: int) -> Ranges:
+    """The ranges between these, and around them, in a vector of this length. Raises ParameterError
+    if they go beyond it."""
+    if ranges and ranges[-1][1] > length:
+        raise ParameterError(f"a range to {ranges[-1][1]} in a vector of {length}")
+    stops, starts = (0, *(stop for _, stop in ranges)), (*(start for start, _ in ranges), length)
+    return tuple((a, b) for a, b in zip(stops, starts, strict=True) if a < b)
 
 
 def _rounded(values: Floats, dtype: np.dtype[Any]) -> Floats:

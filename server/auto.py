@@ -8,6 +8,7 @@ from tacit.crypto.errors import ParameterError
 from tacit.crypto.identity import Roster, RunKey
 from tacit.crypto.lattice.sets import WIDE, named
 from tacit.crypto.secagg.choice import choose_way
+from tacit.crypto.secagg.clear import Clear
 from tacit.crypto.secagg.session import Purpose, Session
 from tacit.server.encrypted import Encrypted
 from tacit.server.pairwise import Binding, Pairwise
@@ -60,9 +61,13 @@ class Auto(Pairwise):
         length: int,
         binding: Binding,
         epoch: bytes = b"",
+        clear: Clear | None = None,
     ) -> Session:
-        protocol = self.choice(len(cohort), len(roster.members), length)
-        return protocol.session(run, round, purpose, cohort, roster, others, length, binding, epoch)
+        hidden = length - (0 if clear is None else clear.size)
+        protocol = self.choice(len(cohort), len(roster.members), hidden)
+        return protocol.session(
+            run, round, purpose, cohort, roster, others, length, binding, epoch, clear
+        )
 
     def kind(self, session: Session) -> str:
         return Encrypted.name if session.lattice else Pairwise.name

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
+import numpy as np
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
@@ -17,6 +18,7 @@ from tacit.crypto.he.sets import BY_NAME
 from tacit.crypto.identity import KEY_BYTES, Roster, RunKey, agree
 from tacit.crypto.secagg import stages
 from tacit.crypto.secagg.capsules import MAX_PAIRS, Exchange, Pairs
+from tacit.crypto.secagg.messages import Report
 from tacit.crypto.secagg.revealing import Opened, Revealing
 from tacit.crypto.secagg.server import Attesting, Collecting
 from tacit.crypto.secagg.session import Purpose, Session
@@ -154,7 +156,10 @@ class SecureGrid(WrappedGrid):
         model = broadcast.model
         keys = {device: self._keys[node] for device, node in nodes.items()}
         asked = self._devices(broadcast.nodes)
-        length = Layout.of(model).size if purpose is Purpose.TRAIN else 0
+        layout, clear = Layout(()), None
+        if purpose is Purpose.TRAIN:
+            layout = Layout.of(model)
+            clear = self.protocol.clear_of(layout)
         config = stages.config_digest(
             dict(broadcast.config), self._weight_key, broadcast.kind, [*broadcast.content]
         )
@@ -166,9 +171,10 @@ class SecureGrid(WrappedGrid):
                 [key for device, key in keys.items() if device in asked],
                 roster,
                 {device: key for device, key in keys.items() if device not in asked},
-                length,
+                layout.size,
                 Binding(model_digest(model), config),
                 b"" if self._group is None else self._group.epoch,
+                clear,
             )
 
     def _seats(self, devices: int, roster: Roster) -> int:
@@ -300,7 +306,10 @@ class SecureGrid(WrappedGrid):
                 assert session.packing is not None
                 return opened.enter_context(Loader(session.packing))
 
-            collecting = Collecting(session, roster, loader if session.he else None)
+            def show(report: Report) -> None:
+                self._show_clear(broadcast, session, nodes, report)
+
+            collecting = Collecting(session, roster, loader if session.he else None, show)
             self._report(broadcast, session, nodes, collecting, timeout)
             for device, reason in collecting.strays().items():
                 self._on_event(LeftOut(broadcast.round, "report", device, reason))
@@ -422,6 +431,18 @@ class SecureGrid(WrappedGrid):
             clients = len(opened.survivors)
             weight, kind = opened.mean.weight, self.protocol.kind(session)
             self._tap(Seen(session.round, model, update, clients, weight, kind))
+
+    def _show_clear(
+        self, broadcast: Broadcast, session: Session, nodes: Mapping[int, int], report: Report
+    ) -> None:
+        """What one device sends in the clear; its weight is in it, and not known."""
+        if self._tap is None or session.clear is None:
+            return
+        model, clear = broadcast.model, session.clear
+        part = Layout.of(model).within(clear.ranges)
+        update = part.split(clear.unpack(report.clear).astype(np.float64) * clear.step)
+        shown, node = {name: model[name] for name in update}, nodes[report.device]
+        self._tap(Seen(broadcast.round, shown, update, 1, 0.0, self.protocol.name, node))
 
 
 def _run_key(content: RecordDict) -> RunKey:

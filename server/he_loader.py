@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -104,6 +104,11 @@ class Loader:
         """Whose contributions the sum is of. Ask after `total`: a message that was accepted and
         breaks a process later, when it is replayed, is dropped."""
         return tuple(sorted([*self._in_saved, *(sender for sender, _ in self._since)]))
+
+    @property
+    def settled(self) -> Collection[int]:
+        """Those of them that no replay can drop any more."""
+        return self._in_saved
 
     def add(self, data: bytes | memoryview, *, sender: int) -> None:
         """Add a contribution. Raises MalformedMessage, the sum as before, if it does not load.

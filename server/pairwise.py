@@ -9,6 +9,7 @@ from typing import ClassVar
 from tacit.crypto.codec import Codec
 from tacit.crypto.errors import ParameterError, TooFewClients
 from tacit.crypto.identity import Roster, RunKey
+from tacit.crypto.secagg.clear import Clear
 from tacit.crypto.secagg.hybrid import check_available
 from tacit.crypto.secagg.parameters import (
     COMPLETE,
@@ -17,6 +18,7 @@ from tacit.crypto.secagg.parameters import (
     most_corrupt,
 )
 from tacit.crypto.secagg.session import Purpose, Session, threshold_for
+from tacit.crypto.vector import Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,10 @@ class SecureSum(ABC):
     hybrid          secrets of ML-KEM beside those of X25519, so that a recorded sum stands up to a
                     later quantum computer: two more stages in the first round, 3.8 kB for a pair
     stage_deadline  seconds for each stage but report
+    clear           patterns of names, as `fc*.bias`: these arrays devices send in the clear, where
+                    their policy allows it
+    clear_norm      L2 norm to which a device clips these, all together
+    clear_noise     deviation of the noise that it adds to each coordinate, in norms
 
     What is None follows from `corrupt`, `drop` and the size of the cohort (see `shape`). What a
     device refuses is its policy's business: see `tacit.client.policy.Policy`.
@@ -66,6 +72,9 @@ class SecureSum(ABC):
     seats: int | None = None
     hybrid: bool = False
     stage_deadline: float = 60.0
+    clear: tuple[str, ...] = ()
+    clear_norm: float = 1.0
+    clear_noise: float = 4.0
 
     name: ClassVar[str]
 
@@ -78,6 +87,7 @@ class SecureSum(ABC):
         if self.min_survivors is not None and self.min_survivors < 2:
             raise ParameterError(f"min_survivors={self.min_survivors}, expected at least 2")
         self.codec(0, 2)  # fails here rather than in a round
+        Clear(((0, 1),), self.clear_norm, self.clear_noise)
         if self.hybrid:
             check_available()
 
@@ -94,6 +104,13 @@ class SecureSum(ABC):
     def kind(self, session: Session) -> str:
         """The name of the protocol that a session of this sum follows."""
         return self.name
+
+    def clear_of(self, layout: Layout) -> Clear | None:
+        """`Session.clear` of sums for training such a model. Raises ParameterError for a pattern
+        that matches no array, and if all would be in the clear."""
+        if not self.clear:
+            return None
+        return Clear.of(layout, self.clear, self.clear_norm, self.clear_noise)
 
     @abstractmethod
     def codec(self, length: int, clients: int) -> Codec:
@@ -160,8 +177,10 @@ class SecureSum(ABC):
         length: int,
         binding: Binding,
         epoch: bytes = b"",
+        clear: Clear | None = None,
     ) -> Session:
-        """One sum over `cohort` of updates of `length` coordinates; `epoch` is `Session.epoch`.
+        """One sum over `cohort` of updates of `length` coordinates, those of `clear` among them;
+        `epoch` and `clear` are the session's.
 
         `others` are the run keys of devices that are there and not in the cohort: whom a seat is
         drawn for, of these, is a witness. Raises TooFewClients if the committee is too few, and
@@ -185,7 +204,7 @@ class SecureSum(ABC):
             run=run,
             round=round,
             purpose=purpose,
-            codec=self.codec(length, len(ordered)),
+            codec=self.codec(length - (0 if clear is None else clear.size), len(ordered)),
             cohort=ordered,
             witnesses=witnesses,
             degree=shape.degree,
@@ -200,6 +219,7 @@ class SecureSum(ABC):
             roster=roster.digest(),
             model=binding.model,
             config=binding.config,
+            clear=clear,
         )
 
 

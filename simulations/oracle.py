@@ -2,7 +2,7 @@
 
 The simulated devices note down what they encode before it is masked. The oracle adds up the
 survivors' notes on the same grid and compares with what the server opened: equal bit for bit, or
-the protocol is wrong.
+the protocol is wrong. What devices send in the clear is noted with its noise, and added up too.
 """
 
 import threading
@@ -16,7 +16,8 @@ from tacit.client.app import SecureClientApp
 from tacit.client.device import Device, DeviceOf, simulated_device
 from tacit.client.pipeline import Contribution
 from tacit.client.policy import Policy
-from tacit.crypto.codec import Codec, Ring
+from tacit.crypto.codec import Ring
+from tacit.crypto.secagg.clear import Integers
 from tacit.crypto.secagg.session import Purpose, Session
 from tacit.server.events import Event, LeftOut
 from tacit.server.inbox import Seen
@@ -33,7 +34,7 @@ class Oracle:
     exact: int = 0
     checked: int = 0
     working: float = 0.0
-    _notes: dict[int, dict[int, tuple[Codec, Ring]]] = field(default_factory=dict)
+    _notes: dict[int, dict[int, "_Note"]] = field(default_factory=dict)
     _gone: dict[int, set[int]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -41,7 +42,13 @@ class Oracle:
         """A device is about to mask `encoded`."""
         if session.purpose is Purpose.TRAIN:
             with self._lock:
-                self._notes.setdefault(session.round, {})[device] = (session.codec, encoded.copy())
+                noted = _Note(session, encoded.copy())
+                self._notes.setdefault(session.round, {})[device] = noted
+
+    def note_shown(self, session: Session, device: int, shown: Integers) -> None:
+        """The same device is about to send this beside it, in the clear."""
+        with self._lock:
+            self._notes[session.round][device].shown = shown
 
     def worked(self, seconds: float) -> None:
         """A device's own function has returned after so long."""
@@ -55,17 +62,32 @@ class Oracle:
 
     def saw(self, seen: Seen) -> None:
         """The server opened a sum: compare it with the notes."""
+        if seen.node:  # one device's part in the clear
+            return
         notes, gone = self._notes.pop(seen.round, {}), self._gone.pop(seen.round, set())
         kept = [note for device, note in notes.items() if device not in gone]
         if not kept:
             return
-        codec = kept[0][0]
+        codec, clear = kept[0].session.codec, kept[0].session.clear
         total = np.zeros(codec.size, codec.dtype)
-        for _, encoded in kept:
-            total += encoded
+        for note in kept:
+            total += note.encoded
+        mean = codec.decode(total, len(kept))
+        if clear is not None:
+            shown = [note.shown for note in kept if note.shown is not None]
+            mean = clear.joined(mean, np.sum(shown, axis=0), codec)
         update = np.concatenate([np.ravel(array) for array in seen.update.values()])
         self.checked += 1
-        self.exact += bool(np.array_equal(codec.decode(total, len(kept)).update, update))
+        self.exact += bool(np.array_equal(mean.update, update))
+
+
+@dataclass(slots=True)
+class _Note:
+    """What one device has sent, as it was before anything hid it."""
+
+    session: Session
+    encoded: Ring
+    shown: Integers | None = None
 
 
 class ObservedClientApp(SecureClientApp):
@@ -90,3 +112,11 @@ class ObservedClientApp(SecureClientApp):
         encoded = super()._encode(session, device, given)
         self._oracle.note(session, device.number, encoded)
         return encoded
+
+    def _shown(
+        self, session: Session, device: Device, given: Contribution, noise: Integers | None
+    ) -> Integers | None:
+        shown = super()._shown(session, device, given, noise)
+        if shown is not None:
+            self._oracle.note_shown(session, device.number, shown)
+        return shown

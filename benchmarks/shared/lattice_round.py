@@ -10,6 +10,7 @@ from benchmarks.shared.cohort import HEAVIEST
 from benchmarks.shared.federation import BOUND, DIGEST, encode, enrolled, report, session_of
 from benchmarks.shared.settings import Outcome, Setting, Vector, flat, same_bits
 from benchmarks.shared.steps import Step, Steps
+from tacit.crypto.codec import Decoded
 from tacit.crypto.identity import KEY_BYTES
 from tacit.crypto.lattice.cipher import Ciphertext, add
 from tacit.crypto.secagg import client
@@ -134,4 +135,6 @@ class _Round:
     def is_exact(self, opened: Opened) -> bool:
         """Whether the sum that was opened is that of what the devices encoded."""
         expected = self._sum[: self._setting.length]
-        return same_bits(opened.mean.decoded.sums, expected, self._session.codec.bits)
+        decoded = opened.mean.decoded
+        assert isinstance(decoded, Decoded)
+        return same_bits(decoded.sums, expected, self._session.codec.bits)

@@ -38,6 +38,7 @@ from tacit.crypto.identity import (
     verified,
 )
 from tacit.crypto.lattice import keys as lattice_keys
+from tacit.crypto.secagg.clear import Integers
 from tacit.crypto.secagg.graph import to_bits
 from tacit.crypto.secagg.hiding import Hidden, he_sum, hide
 from tacit.crypto.secagg.hybrid import KemKey, combine
@@ -146,22 +147,26 @@ def report(
     setup: bytes,
     rand: bytes,
     group: GroupKey | None = None,
+    clear: Integers | None = None,
 ) -> tuple[Reported, Report]:
     """Hide the encoded contribution, and deal shares of what opens it.
 
     In pairs: mask it, y = encoded + PRG(self) + sum_{j > i} PRG(pair_ij) - sum_{j < i} PRG(pair_ij)
     mod 2**bits, over the neighbours j of i in the session's graph, and deal every mask's key. In an
     encrypted sum: encrypt it under a fresh lattice key, and deal that. In a consortium: encrypt it
-    under `group`, the key that all of them hold, and deal nothing.
+    under `group`, the key that all of them hold, and deal nothing. `clear` is what the session has
+    us send in the clear, with all the noise that protects it.
 
     The caller has checked the session: its members and keys, its policy, its digests. `metrics`
     names the filled slots, sorted; `setup` is 32 bytes that stand for all else the device trains
     under (see `pair_context`); `rand` is 64 fresh random bytes. `encoded` is overwritten, so
     that the plain vector is gone. Raises ProtocolError if the session is of another run
-    or does not hold our key, and ParameterError for a vector of another codec.
+    or does not hold our key, and ParameterError for a vector of another codec,
+    or a clear part that is not the session's.
     """
     me = state.device
     _check_report(state, session, encoded, setup, rand)
+    open_part = _packed(session, clear)
     hidden = hide(session, me, agreed, encoded, setup, rand, group)
     sealed, hashes = _seal(session, me, agreed, setup, hidden)
     commitments = hash_rows(labels.SECRET_HASH, share_context(session.id, me, 0), hidden.committed)
@@ -175,8 +180,10 @@ def report(
         hashes,
         commitments,
         b"",
+        open_part,
     )
-    signature = identity.sign(labels.REPORT, signed_part(unsigned.header(session), hidden.packed))
+    content = signed_part(unsigned.header(session), hidden.packed, open_part)
+    signature = identity.sign(labels.REPORT, content)
     return Reported(session, me), replace(unsigned, signature=signature)
 
 
@@ -194,6 +201,13 @@ def _check_report(
         raise ParameterError(f"report takes {REPORT_RAND_BYTES} random bytes")
     if encoded.shape != (session.codec.size,) or encoded.dtype != session.codec.dtype:
         raise ParameterError("the vector was not encoded by the session's codec")
+
+
+def _packed(session: Session, clear: Integers | None) -> bytes:
+    """The clear part as it is sent: empty if the session has none."""
+    if (session.clear is None) != (clear is None):
+        raise ParameterError("a clear part without a session for it, or the other way round")
+    return b"" if session.clear is None or clear is None else session.clear.pack(clear)
 
 
 def _seal(

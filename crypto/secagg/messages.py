@@ -78,6 +78,8 @@ class Report:
     In an encrypted sum `packed` is the ciphertext, the one secret is its key, and there are neither
     neighbours nor commitments: the key itself is never opened, so nobody could compare. Under a
     shared key no secret is dealt, all boxes are empty, and the ciphertext has its length before it.
+
+    `clear` is what the session has a device send in the clear, packed. It follows `packed`.
     """
 
     packed: bytes | memoryview
@@ -89,9 +91,10 @@ class Report:
     hashes: tuple[bytes, ...]
     commitments: bytes
     signature: bytes
+    clear: bytes | memoryview = b""
 
     def header(self, session: Session) -> bytes:
-        """All between the vector and the signature; that covers it through `signed_part`."""
+        """All between the vectors and the signature; that covers these by `signed_part`."""
         writer = Writer().fixed(self.session, DIGEST_BYTES).u64(self.device).u8(len(self.metrics))
         for name in self.metrics:
             writer.text(name)
@@ -102,16 +105,16 @@ class Report:
 
     def encode(self, session: Session) -> bytes:
         length = Writer().u32(len(self.packed)).data() if session.he else b""
-        return b"".join([length, self.packed, self.header(session), self.signature])
+        return b"".join([length, self.packed, self.clear, self.header(session), self.signature])
 
     @classmethod
     def decode(cls, data: bytes, session: Session, *, sender: int) -> "Report":
-        """Raises MalformedMessage; says nothing about the signature. `packed` is a view of `data`,
-        of a length that may be right; what is in it is checked where it is added up."""
+        """Raises MalformedMessage; says nothing about the signature. `packed` and `clear` are views
+        of `data`, of lengths that may be right; what is in them is checked where it is added up."""
         codec = session.codec
         reader = Reader(data, sender=sender, stage="report")
         size = reader.count(session.vector_bytes) if session.he else session.vector_bytes
-        packed = reader.view(size)
+        packed, clear = reader.view(size), reader.view(session.clear_bytes)
         session_id, device = reader.fixed(DIGEST_BYTES), reader.u64()
         names = tuple(reader.text(MAX_NAME) for _ in range(reader.u8()))
         if list(names) != sorted(set(names)) or len(names) > codec.metrics:
@@ -124,21 +127,34 @@ class Report:
         reader.end()
         sealed, hashes = tuple(box[0] for box in boxes), tuple(box[1] for box in boxes)
         return cls(
-            packed, session_id, device, names, neighbours, sealed, hashes, commitments, signature
+            packed,
+            session_id,
+            device,
+            names,
+            neighbours,
+            sealed,
+            hashes,
+            commitments,
+            signature,
+            clear,
         )
 
 
-def signed_part(header: bytes | memoryview, packed: bytes | memoryview) -> bytes:
-    """What a report's signature is over: a digest of its header and of a checksum of its vector.
+def signed_part(
+    header: bytes | memoryview, packed: bytes | memoryview, clear: bytes | memoryview
+) -> bytes:
+    """What a report's signature is over: a digest of its header and of a checksum of its vectors,
+    the hidden and the clear one.
 
     The header is what others rely on: who dealt which shares, and with whom it masked. Of the
-    vector a checksum does, and SHA-256 over the vectors of all devices would be half of the
+    vectors a checksum does, and SHA-256 over the vectors of all devices would be half of the
     server's work. It is a GMAC under a key that everyone knows: an accident goes unnoticed one time
     in 2**128, but whoever wants can find two vectors alike. That is the server, which can add to a
     sum what it likes in any case, or somebody who breaks the transport's TLS.
     """
     tag = Cipher(algorithms.AES256(bytes(32)), modes.GCM(bytes(12))).encryptor()
     tag.authenticate_additional_data(packed)
+    tag.authenticate_additional_data(clear)  # of the session's length: there is one way to cut them
     tag.finalize()
     digest = hashlib.sha256(header)
     digest.update(tag.tag)

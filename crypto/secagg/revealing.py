@@ -19,6 +19,7 @@ from tacit.crypto.errors import ProtocolError, TacitError, TooFewClients
 from tacit.crypto.lattice import keys as lattice_keys
 from tacit.crypto.lattice.cipher import open_sum
 from tacit.crypto.prg import add_masks
+from tacit.crypto.secagg.clear import Integers
 from tacit.crypto.secagg.messages import (
     HASH_BYTES,
     RevealRequest,
@@ -60,7 +61,8 @@ class Opened:
 
 @dataclass(frozen=True)  # no slots: what the sum needs is worked out once
 class Closed:
-    """A sum nobody joins any more: who survived, what they dealt, and the masked total."""
+    """A sum nobody joins any more: who survived, what they dealt, the masked total, and the total
+    of what they sent in the clear."""
 
     session: Session
     id: bytes
@@ -69,6 +71,7 @@ class Closed:
     dealt: Mapping[int, Dealt]
     total: Ring | bytes  # bytes in a consortium: a `Kind.SUM` of `tacit.crypto.he.frames`
     metrics: tuple[str, ...]
+    clear: Integers | None = None
 
     @property
     def ring(self) -> Ring:
@@ -151,8 +154,10 @@ class Revealing(ABC):
         """
 
     def _decoded(self, total: Ring, unfit: tuple[int, ...] = ()) -> Opened:
-        closed = self.closed
-        mean = closed.session.codec.decode(total, len(closed.survivors))
+        closed, session = self.closed, self.closed.session
+        mean = session.codec.decode(total, len(closed.survivors))
+        if session.clear is not None and closed.clear is not None:
+            mean = session.clear.joined(mean, closed.clear, session.codec)
         bad = tuple(dealer for dealer in closed.survivors if self._guilty(dealer))
         return Opened(mean, closed.metrics, closed.survivors, bad, unfit)
 

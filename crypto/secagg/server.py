@@ -32,7 +32,7 @@ from tacit.crypto.secagg.revealing import (
     Revealing,
 )
 from tacit.crypto.secagg.session import Session
-from tacit.crypto.secagg.totals import RingTotal, Total
+from tacit.crypto.secagg.totals import ClearTotal, RingTotal, Total
 from tacit.crypto.wire import check_packed
 
 MAX_GROUPS = 3  # sets of metric names, each with a running sum
@@ -44,6 +44,7 @@ class Group:
 
     total: Total
     dealt: dict[int, Dealt]
+    clear: ClearTotal | None
 
 
 class Collecting:
@@ -54,10 +55,16 @@ class Collecting:
     """
 
     def __init__(
-        self, session: Session, roster: Roster, new_total: Callable[[], Total] | None = None
+        self,
+        session: Session,
+        roster: Roster,
+        new_total: Callable[[], Total] | None = None,
+        on_report: Callable[[Report], None] | None = None,
     ) -> None:
-        """`new_total` makes the running sums of a consortium; others are made here."""
+        """`new_total` makes the running sums of a consortium; others are made here. `on_report`
+        hears of each report that was taken."""
         self.session = session
+        self._on_report = on_report
         self._new_total = new_total or (lambda: RingTotal(session))
         self._id = session.id
         self._identities = {member.device: member.public for member in roster.members}
@@ -77,15 +84,17 @@ class Collecting:
         if sender not in session.devices or known:
             raise ProtocolError("not in the cohort, or sent twice", sender=sender, stage="report")
         # Whatever decodes encodes to the same bytes, so the header is there as it was signed.
-        packed = len(data) - len(message.header(session)) - len(message.signature)
-        header = memoryview(data)[packed : -len(message.signature)]
-        content = signed_part(header, message.packed)
+        start = len(data) - len(message.header(session)) - len(message.signature)
+        header = memoryview(data)[start : -len(message.signature)]
+        content = signed_part(header, message.packed, message.clear)
         public = self._identities.get(sender, b"")
         if not verified(public, labels.REPORT, content, message.signature):
             raise ProtocolError("report is not signed by its device", sender=sender, stage="report")
         self._check_packed(message)  # or it could cost another its group
         group = self._group(message.metrics, sender)
         group.total.add(message.packed, sender=sender)
+        if group.clear is not None:
+            group.clear.add(message.clear, sender=sender, settled=group.total.settled)
         committee = session.committee
         group.dealt[sender] = Dealt(
             message.neighbours,
@@ -93,14 +102,18 @@ class Collecting:
             dict(zip(committee, message.hashes, strict=True)),
             message.commitments,
         )
+        if self._on_report is not None:
+            self._on_report(message)
 
     def _check_packed(self, message: Report) -> None:
-        if self.session.is_masked:
-            codec, sender = self.session.codec, message.device
-            try:
+        session, codec, clear = self.session, self.session.codec, self.session.clear
+        try:
+            if session.is_masked:
                 check_packed(message.packed, codec.size, codec.bits)
-            except ValueError as bad:
-                raise MalformedMessage(str(bad), sender=sender, stage="report") from None
+            if clear is not None:
+                check_packed(message.clear, clear.size, clear.bits)
+        except ValueError as bad:
+            raise MalformedMessage(str(bad), sender=message.device, stage="report") from None
 
     def close(self) -> "Attesting":
         """The survivors are the largest group. Raises TooFewClients below min_survivors."""
@@ -113,6 +126,7 @@ class Collecting:
                 f"{len(survivors)} of {len(self.session.cohort)} devices reported, "
                 f"at least {self.session.min_survivors} needed (min_survivors)"
             )
+        clear = None if group.clear is None else group.clear.total(survivors)
         self._closed = True  # the sum and the survivors are handed on, not copied
         return Attesting(
             Closed(
@@ -123,6 +137,7 @@ class Collecting:
                 group.dealt,
                 total,
                 metrics,
+                clear,
             )
         )
 
@@ -157,7 +172,9 @@ class Collecting:
         if names not in self._groups:
             if len(self._groups) == MAX_GROUPS:  # or hostile names would cost a vector each
                 self._make_room(names, sender)
-            self._groups[names] = Group(self._new_total(), {})
+            clear = self.session.clear
+            beside = None if clear is None else ClearTotal(clear)
+            self._groups[names] = Group(self._new_total(), {}, beside)
         return self._groups[names]
 
 

@@ -21,7 +21,9 @@ from tacit.crypto.he.packing import Packing
 from tacit.crypto.he.sets import BY_NAME
 from tacit.crypto.identity import NO_KEM, Roster, RunKey, derive
 from tacit.crypto.lattice.sets import FAILURE, SETS, Lattice
+from tacit.crypto.secagg.clear import Clear
 from tacit.crypto.shamir import MAX_POINTS
+from tacit.crypto.vector import others
 from tacit.crypto.wire import VERSION, Reader, Writer, packed_size
 
 DIGEST_BYTES = 32
@@ -54,6 +56,9 @@ class Session:
     In both nobody masks against anybody, and `degree` is 0; in the second nothing is dealt either:
     the committee is the whole cohort, and its members decrypt the sum. Both empty: devices mask in
     pairs.
+
+    `clear` is what of an update devices send in the clear, None if they hide all of it; `codec` is
+    for the coordinates that they hide.
     """
 
     run: int
@@ -74,6 +79,7 @@ class Session:
     roster: bytes  # digest
     model: bytes  # digest
     config: bytes  # digest
+    clear: Clear | None = None
 
     def __post_init__(self) -> None:
         self._check_parties()
@@ -83,6 +89,7 @@ class Session:
                 f"codec for {self.codec.clients} devices, cohort of {len(self.devices)}"
             )
         self._check_hiding()
+        self._check_clear()
         if not 2 <= self.min_survivors <= len(self.devices):
             raise ParameterError(
                 f"min_survivors={self.min_survivors}, expected 2..{len(self.devices)} (the cohort)"
@@ -105,6 +112,13 @@ class Session:
             raise ParameterError(
                 f"degree {self.degree}, expected 1..{len(self.devices) - 1} (all others)"
             )
+
+    def _check_clear(self) -> None:
+        if self.clear is None:
+            return
+        if self.purpose is not Purpose.TRAIN or self.codec.length < 1:
+            raise ParameterError("a clear part is for training, and leaves something to hide")
+        others(self.clear.ranges, self.codec.length + self.clear.size)
 
     def _check_consortium(self) -> None:
         if self.he not in BY_NAME or self.degree or self.hybrid:
@@ -211,6 +225,11 @@ class Session:
         return packed_size(self.codec.size, self.codec.bits)
 
     @property
+    def clear_bytes(self) -> int:
+        """Bytes of what a device sends in the clear."""
+        return 0 if self.clear is None else self.clear.packed_size
+
+    @property
     def share_bytes(self) -> int:
         """Bytes of a share of one secret: as many as the secret has, of a lattice key two for each
         coefficient."""
@@ -279,6 +298,9 @@ class Session:
         writer.u8(self.hybrid).text(self.lattice).text(self.he).blob(self.epoch)
         for digest in (self.roster, self.model, self.config):
             writer.fixed(digest, DIGEST_BYTES)
+        if self.clear is None:
+            return writer.u32(0).data()
+        self.clear.write(writer)
         return writer.data()
 
     @classmethod
@@ -299,7 +321,8 @@ class Session:
         if hybrid > 1:
             raise reader.bad(f"hybrid is {hybrid}, expected 0 or 1")
         lattice, he, epoch = reader.text(), reader.text(), reader.blob(DIGEST_BYTES)
-        digests = [reader.fixed(DIGEST_BYTES) for _ in range(3)]
+        roster, model, config = (reader.fixed(DIGEST_BYTES) for _ in range(3))
+        clear = Clear.read(reader)
         reader.end()
         length, clients, metrics, bits = sizes
         try:
@@ -320,7 +343,10 @@ class Session:
                 lattice,
                 he,
                 epoch,
-                *digests,
+                roster,
+                model,
+                config,
+                clear,
             )
         except ValueError as bad:  # ParameterError, or a purpose that does not exist
             raise reader.bad(str(bad)) from None

@@ -126,7 +126,7 @@ class Federation:
     def resigned(self, session: Session, report: Report, **changed: Any) -> Report:
         """The report as its own device would sign it after a change."""
         fresh = replace(report, **changed)
-        content = signed_part(fresh.header(session), fresh.packed)
+        content = signed_part(fresh.header(session), fresh.packed, fresh.clear)
         return replace(fresh, signature=self.identities[report.device].sign(labels.REPORT, content))
 
     def attested(

@@ -11,6 +11,7 @@ from tacit.crypto.he.frames import Kind, frame_bytes
 from tacit.crypto.he.packing import Packing
 from tacit.crypto.he.sets import PUBLIC
 from tacit.crypto.identity import NO_KEM, Identity, Roster, RunKey
+from tacit.crypto.secagg.clear import Clear
 from tacit.crypto.secagg.session import Purpose, Session, threshold_for
 from tacit.crypto.secagg.stages import Value, config_digest
 from tests.crypto.federation import NOW, Federation
@@ -160,6 +161,7 @@ OTHERS: dict[str, Any] = {
     "roster": bytes([1]) * 32,
     "model": bytes([1]) * 32,
     "config": bytes([1]) * 32,
+    "clear": Clear(((2, 4),), 1.0, 1.0),
 }
 CODECS: dict[str, Any] = {
     "length": 7,
@@ -170,6 +172,13 @@ CODECS: dict[str, Any] = {
     "max_weight": 9.0,
     "bits": 33,
 }
+# Beside the one above: other ranges of one size, another norm, another deviation.
+CLEARS = (
+    Clear(((3, 5),), 1.0, 1.0),
+    Clear(((2, 3), (4, 5)), 1.0, 1.0),
+    Clear(((2, 4),), 2.0, 1.0),
+    Clear(((2, 4),), 1.0, 2.0),
+)
 
 
 def test_every_field_is_in_the_id() -> None:
@@ -199,6 +208,7 @@ def test_every_field_is_in_the_id() -> None:
         ).id
     )
     ids.append(replace(SESSION, **DRAWN, witnesses=(replace(OUTSIDER, signature=b"1" * 64),)).id)
+    ids += [replace(SESSION, clear=other).id for other in CLEARS]
     ids.append(replace(SESSION, cohort=HYBRID_KEYS).id)  # keys of a hybrid run, and no hybrid sum
     assert len(set(ids)) == len(ids)
     assert replace(SESSION).id == SESSION.id
@@ -215,7 +225,7 @@ def test_a_session_decodes_to_itself() -> None:
     hybrid = replace(SESSION, cohort=HYBRID_KEYS, hybrid=True)
     assert Session.decode(hybrid.encode()) == hybrid
     data = bytearray(hybrid.encode())
-    data[-3 * 32 - 3 * 4 - 1] = 2  # before lattice, he and epoch, all empty, and the digests
+    data[-3 * 32 - 4 * 4 - 1] = 2  # before four empty fields and three digests
     with pytest.raises(MalformedMessage, match="hybrid is 2, expected 0 or 1"):
         Session.decode(bytes(data))
 

@@ -7,6 +7,7 @@ import pytest
 
 from tacit.crypto.identity import Roster
 from tacit.crypto.secagg.session import Session
+from tacit.crypto.vector import others
 from tests.vectors import generate
 
 
@@ -43,8 +44,15 @@ def test_what_is_stored_decodes_to_what_it_says(vector: dict[str, Any]) -> None:
     ]
     # Less than a step for each device, over its share of the weight.
     codec = session.codec
-    step = len(survivors) / vector["scale"] / (sum(weights) / codec.max_weight)
-    assert vector["mean update"] == pytest.approx(wanted, abs=step)
+    share = sum(weights) / codec.max_weight
+    step, told = len(survivors) / vector["scale"] / share, vector["mean update"]
+    if session.clear is not None:
+        shown = [told[k] for start, stop in session.clear.ranges for k in range(start, stop)]
+        exact = [total * session.clear.step / share for total in vector["clear total"]]
+        assert shown == pytest.approx(exact, rel=1e-12)
+        hidden = others(session.clear.ranges, len(told))
+        told = [told[k] for start, stop in hidden for k in range(start, stop)]
+    assert told == pytest.approx(wanted, abs=step)
     assert vector["total weight"] == pytest.approx(sum(weights), abs=0.5 / vector["weight scale"])
 
 

@@ -9,7 +9,9 @@ import json
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import combinations
+from math import ceil, isqrt
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +128,17 @@ class Told:
         lattice = data[at + 17 : at + 17 + name].decode()
         at += 17 + name
         assert struct.unpack_from("<II", data, at) == (0, 0)  # he, epoch
-        assert len(data) == at + 8 + 96
+        at += 8 + 96
+        (count,) = struct.unpack_from("<I", data, at)
+        ends = struct.unpack_from(f"<{2 * count}Q", data, at + 4)
+        self.ranges = list(zip(ends[::2], ends[1::2], strict=True))
+        at += 4 + 16 * count
+        if count:
+            self.norm, self.sigma = struct.unpack_from("<dd", data, at)
+            at += 16
+        assert len(data) == at
+        self.shown = sum(ends[1::2]) - sum(ends[::2])
+        self.levels = max(1024, 1 + isqrt(4 * self.shown))
         self.id = hashlib.sha256(label("session") + data).digest()
         self.secrets = {d["device"]: bytes.fromhex(d["run secret"]) for d in vector["devices"]}
         self.seeds = {d["device"]: d["identity secret"] for d in vector["devices"]}
@@ -156,6 +168,12 @@ class Told:
             return int(struct.unpack("<Q", tossed[:8])[0])
 
         return [other for other in others if coin(other) < most]
+
+    @property
+    def shown_bits(self) -> int:
+        square = self.levels**2 + self.shown // 4 + 8 * self.levels
+        tail = isqrt(ceil((18 * Fraction(self.sigma) * self.levels) ** 2))
+        return 1 + (isqrt(square) + tail + 1).bit_length()
 
     def bits_of(self, chosen: list[int]) -> bytes:
         number = sum(1 << k for k, device in enumerate(self.devices) if device in chosen)
@@ -224,7 +242,7 @@ def masked(told: Told, me: int, rand: bytes, values: list[int]) -> Hidden:
         (told.threshold - 1) * 32 * len(rows),
     )
     return Hidden(
-        packed(told, values),
+        packed(told.bits, values),
         peers,
         lambda point: evaluate(rows, coefficients, told.threshold, point),
         rows,
@@ -269,26 +287,31 @@ def sent(told: Told, vector: Vector, report: Vector) -> bytes:
         key = derive(told.agreed(me, member), label("share key") + context + hashes)
         out += AESGCM(key).encrypt(bytes(12), b"".join(shares), context + near + setup) + hashes
     out += short_hash("secret hash", told.context(me, 0), hidden.committed)
-    tag = AESGCM(bytes(32)).encrypt(bytes(12), b"", hidden.packed)
+    vector_bytes = hidden.packed
+    if told.ranges:
+        half = 1 << (told.shown_bits - 1)
+        vector_bytes += packed(told.shown_bits, [value + half for value in report["clear"]])
+    tag = AESGCM(bytes(32)).encrypt(bytes(12), b"", vector_bytes)
     proof = signed(told.seeds[me], "report", hashlib.sha256(out + tag).digest())
-    return hidden.packed + out + proof
+    return vector_bytes + out + proof
 
 
-def packed(told: Told, values: list[int]) -> bytes:
+def packed(bits: int, values: list[int]) -> bytes:
     """Rows by columns; a column's elements are the digits of one number, row by row its words."""
-    rows = 8 * told.word
+    width = 4 if bits <= 32 else 8
+    rows = 8 * width
     lanes = -(-len(values) // rows)
     padded = values + [0] * (rows * lanes - len(values))
-    if told.bits == rows:
-        return b"".join(value.to_bytes(told.word, "little") for value in values)
+    if bits == rows:
+        return b"".join(value.to_bytes(width, "little") for value in values)
     columns = [
-        sum(padded[row * lanes + column] << (row * told.bits) for row in range(rows))
+        sum(padded[row * lanes + column] << (row * bits) for row in range(rows))
         for column in range(lanes)
     ]
     word = (1 << rows) - 1
     return b"".join(
-        (column >> (rows * k) & word).to_bytes(told.word, "little")
-        for k in range(told.bits)
+        (column >> (rows * k) & word).to_bytes(width, "little")
+        for k in range(bits)
         for column in columns
     )
 
@@ -367,6 +390,8 @@ def test_attestations_and_opening(vector: Vector) -> None:
 
     total = decrypted(told, vector) if told.scheme else unmasked(told, vector)
     assert total == vector["total"]
+    shown = zip(*(report["clear"] for report in vector["reports"]), strict=True)
+    assert vector["clear total"] == [sum(column) for column in shown]
     columns = zip(*(report["encoded"] for report in vector["reports"]), strict=True)
     assert total == [sum(column) % (1 << told.bits) for column in columns]
     assert total[-1] == len(survivors)

@@ -284,7 +284,7 @@ def altered(change: Alter, sign: bool) -> Ran:
         packed, header = data[: WORD * (COUNT + 1)], data[WORD * (COUNT + 1) : -64]
         if not sign:
             return change(packed) + data[len(packed) :]
-        content = signed_part(header, change(packed))
+        content = signed_part(header, change(packed), b"")
         signature = simulated_identity(LIAR + 1).sign(labels.REPORT, content)
         return change(packed) + header + signature
 

@@ -184,6 +184,9 @@ def test_no_room_in_the_ring_says_what_to_do() -> None:
         {"bound": float("inf")},
         {"max_weight": -1.0},
         {"metrics": 256},
+        {"clear_norm": 0.0},
+        {"clear_noise": 0.0},
+        {"clear_noise": float("nan")},
     ],
 )
 def test_impossible_parameters_are_refused_before_the_first_round(bad: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tacit.crypto.codec import Codec, Ring
+from tacit.crypto.secagg.clear import Clear
 from tacit.crypto.secagg.session import Purpose
 from tacit.server.events import LeftOut
 from tacit.server.inbox import Seen
@@ -15,8 +16,8 @@ from tacit.simulations.oracle import Oracle
 CODEC = Codec(3, 4, 0, bound=4.0, max_weight=10.0)
 
 
-def session(round: int = 1, purpose: Purpose = Purpose.TRAIN) -> Any:
-    return SimpleNamespace(round=round, purpose=purpose, codec=CODEC)
+def session(round: int = 1, purpose: Purpose = Purpose.TRAIN, clear: Clear | None = None) -> Any:
+    return SimpleNamespace(round=round, purpose=purpose, codec=CODEC, clear=clear)
 
 
 def encoded(device: int) -> Ring:
@@ -64,6 +65,25 @@ def test_the_smallest_error_is_found(coordinate: int) -> None:
     oracle = noted(1, 2, 3)
     oracle.saw(seen(update))
     assert (oracle.exact, oracle.checked) == (0, 1)
+
+
+@pytest.mark.parametrize("wrong", [None, 0, 1])
+def test_what_is_in_the_clear_is_checked_too(wrong: int | None) -> None:
+    """One step too many of one device: it is found, in either coordinate."""
+    clear, oracle = Clear(((1, 3),), 1.0, 1.0), Oracle()
+    total = np.zeros(CODEC.size, CODEC.dtype)
+    for device in (1, 2, 3):
+        oracle.note(session(clear=clear), device, encoded(device))
+        oracle.note_shown(session(clear=clear), device, np.array([device, -device]))
+        total += encoded(device)
+    shown = np.array([6, -6])
+    if wrong is not None:
+        shown[wrong] += 1
+    update = clear.joined(CODEC.decode(total, 3), shown, CODEC).update
+    single = Seen(1, {}, {}, 1, 0.0, "pairwise", node=1001)  # what one device sent: not the sum
+    oracle.saw(single)
+    oracle.saw(seen(update))
+    assert (oracle.exact, oracle.checked) == (int(wrong is None), 1)
 
 
 def test_a_sum_over_others_is_found() -> None:

@@ -20,6 +20,7 @@ from tacit.crypto.lattice import keys as lattice_keys
 from tacit.crypto.lattice.cipher import encrypt
 from tacit.crypto.lattice.sets import SETS, SMALL, Lattice
 from tacit.crypto.secagg import client
+from tacit.crypto.secagg.clear import Clear
 from tacit.crypto.secagg.messages import AttestRequest, RevealRequest
 from tacit.crypto.secagg.revealing import Revealing
 from tacit.crypto.secagg.server import Attesting, Collecting
@@ -66,6 +67,7 @@ class Case:
         self.rands: dict[int, tuple[bytes, bytes]] = {}
         self.encoded: dict[int, Ring] = {}
         self.inputs: dict[int, tuple[list[float], list[float], float]] = {}
+        self.shown: dict[int, list[int]] = {}
         self.states: dict[int, client.Reported] = {}
         self.reports: dict[int, bytes] = {}
         for device in self.survivors:
@@ -106,6 +108,8 @@ class Case:
         rounding, masking = self.crew.rand(KEY_BYTES), self.crew.rand(client.REPORT_RAND_BYTES)
         self.rands[device] = (rounding, masking)
         self.encoded[device] = codec.encode(np.array(update), np.array(metrics), weight, rounding)
+        size = 0 if session.clear is None else session.clear.size
+        self.shown[device] = [(-1) ** k * (997 * device + k) for k in range(size)]
         self.states[device], report = client.report(
             self.crew.enrolled[device],
             self.crew.identities[device],
@@ -115,6 +119,7 @@ class Case:
             ("loss",),
             bytes(32),
             masking,
+            clear=np.array(self.shown[device]) if size else None,
         )
         self.reports[device] = report.encode(session)
 
@@ -249,6 +254,12 @@ def masked() -> list[Case]:
             threshold=5,
         ),
         Case("a drawn committee", Codec(2, 5, 1, bits=24), (2,), degree=2, seats=5, threshold=3),
+        Case(
+            "a part is in the clear",
+            Codec(3, 3, 1, bits=30),
+            (1,),
+            clear=Clear(((0, 2), (3, 7)), 1.5, 2.25),
+        ),
     ]
 
 
@@ -279,6 +290,7 @@ def session_vector(case: Case) -> Json:
                 "metrics": metrics,
                 "weight": weight,
                 "rounding rand": rounding.hex(),
+                "clear": case.shown[device],
                 "encoded": [int(value) % (1 << codec.bits) for value in case.encoded[device]],
                 "rand": masking.hex(),
                 "bytes": data.hex(),
@@ -313,6 +325,7 @@ def session_vector(case: Case) -> Json:
         "shares": [{"member": m, "bytes": data.hex()} for m, data in case.shares.items()],
         "survivors": list(case.opened.survivors),
         "total": [int(value) % (1 << codec.bits) for value in case.total],
+        "clear total": np.sum(list(case.shown.values()), axis=0).astype(int).tolist(),
         "mean update": mean.update.tolist(),
         "mean metrics": mean.metrics.tolist(),
         "total weight": mean.weight,
