@@ -236,6 +236,8 @@ class SecureClientApp(ClientApp):
             # a bound too low on purpose would read a weight or a loss out of the refusal.
             log.warning("%s: %s", message.metadata.message_type, unfit)
             raise _failure("the function's reply does not fit the session") from None
+        if session.he:  # training takes its time: the key may have been given up
+            group = rounds.group(device.vault, session)
         reported, report = secagg.report(
             state,
             device.identity,

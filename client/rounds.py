@@ -64,9 +64,10 @@ def forget(vault: Vault) -> None:
 def keep_run(vault: Vault, state: Enrolled) -> None:
     """Keep the run key. The key of an earlier run is gone, and all secrets that came of it: nothing
     of that run can be opened any more."""
-    for slot in (_SESSION, _AGREED, _KEM, _GROUP):
-        vault.take(slot)
-    vault.write(_RUN, encode_state(state))
+    with vault.alone():
+        for slot in (_SESSION, _AGREED, _KEM, _GROUP, _EPOCH):
+            vault.take(slot)
+        vault.write(_RUN, encode_state(state))
 
 
 def keep_kem(vault: Vault, secrets: Mapping[RunKey, bytes]) -> None:
@@ -187,12 +188,13 @@ def with_group(vault: Vault, session: Session, step: Callable[[GroupKey], M]) ->
     tell a server one bit about the key (see `tacit.crypto.he.tags`): of us it gets one, and no more
     contributions under that key.
     """
-    held = group(vault, session)
-    if vault.take(_GROUP) is None:  # another process was faster
-        raise ProtocolError(stages.NO_GROUP_KEY, sender=0, stage="reveal")
-    message = step(held)
     with vault.alone():
-        if vault.read(_GROUP) is None:
+        held = group(vault, session)
+        vault.take(_GROUP)
+    message = step(held)
+    consortium = held.consortium
+    with vault.alone():
+        if _epoch(vault)[:2] == (consortium.run, consortium.serial):  # no newer one, no other run
             vault.write(_GROUP, held.encode())
     return message
 

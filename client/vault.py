@@ -122,6 +122,9 @@ class FileVault:
             sealed = self._path(slot).read_bytes()
         except FileNotFoundError:
             return None
+        return self._opened(slot, sealed)
+
+    def _opened(self, slot: str, sealed: bytes) -> bytes:
         nonce, box = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
         try:
             return AESGCM(self.key).decrypt(nonce, box, labels.VAULT + slot.encode())
@@ -135,15 +138,18 @@ class FileVault:
         _replace(self._path(slot), nonce + sealed)
 
     def take(self, slot: str) -> bytes | None:
-        value = self.read(slot)
-        if value is None:
-            return None
+        # First it gets a name that only we know. Of two processes at once one is let through, and
+        # none takes away what another has written since it looked.
+        own = self.folder / f"{slot}.{os.urandom(8).hex()}.taken"
         try:
-            self._path(slot).unlink()  # of two processes at once, this lets one through
+            self._path(slot).rename(own)
         except FileNotFoundError:
             return None
-        _sync(self.folder)
-        return value
+        try:
+            return self._opened(slot, own.read_bytes())
+        finally:
+            own.unlink()
+            _sync(self.folder)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -165,8 +171,7 @@ class FileVault:
 
 def _replace(path: Path, content: bytes) -> None:
     """Write a file so that after a crash it holds the old content or the new, never less."""
-    fresh = path.with_suffix(".new")
-    fresh.unlink(missing_ok=True)  # what a crash left; never write into somebody else's file
+    fresh = path.with_name(f"{path.name}.{os.urandom(8).hex()}.new")  # no other process's
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)
         file.flush()

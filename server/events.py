@@ -40,7 +40,7 @@ class SumOpened:
     survivors: int
     cohort: int
     seconds: float
-    protocol: str  # pairwise | lattice
+    protocol: str  # pairwise | lattice | tenseal
 
 
 @dataclass(frozen=True, slots=True)

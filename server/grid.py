@@ -282,14 +282,18 @@ class SecureGrid(WrappedGrid):
                 asked = group.propose(self.run.run_id, roster, held.values(), parties)
             request = {nodes[asked.dealer]: _message(asked.encode())}
             self._run_leg(round, "deal", stages.DEAL, request, add)
+        devices = {node: device for device, node in nodes.items()}
 
         def kept(content: RecordDict, *, node: int) -> None:
-            group.delivered(self._keys[node].device)
+            group.delivered(devices[node])
 
         boxes = {nodes[d]: _message(box.encode()) for d, box in group.to_deliver(parties).items()}
-        self._run_leg(round, "key", stages.KEY, boxes, kept)
+        silent = self._run_leg(round, "key", stages.KEY, boxes, kept)
+        if 2 * silent > len(boxes):  # it may be the key that silences them
+            group.give_up()
         group.used()
-        return {device: node for device, node in nodes.items() if device in group.holders}
+        holders = group.holders  # some of whom may have said since that they are not enrolled
+        return {d: node for d, node in nodes.items() if d in holders and node in self._keys}
 
     def _collected(
         self,

@@ -222,7 +222,10 @@ class _Child:
 
     def __init__(self, command: list[str], packing: Packing, seconds: float) -> None:
         self._limit = frame_bytes(Kind.SUM, packing)
-        self._file = _memory_file()
+        try:
+            self._file = _memory_file()
+        except OSError:
+            raise _Lost from None
         descriptor = self._file.fileno()
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and code

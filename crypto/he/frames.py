@@ -3,7 +3,8 @@
 Formats of the library change between its versions, and it notices late or badly. So its version is
 the first thing in every frame, and one version reads only its own. Then come all parameters, the
 number of blocks, and each block with its length: everything is checked against what is expected
-here, and against the most it can take, before a byte is given to the library.
+here, and against the most it can take, before a byte is given to the library. What is in a block is
+the library's, which reads more than it writes: the bytes of a block are not the only ones for it.
 """
 
 from enum import IntEnum

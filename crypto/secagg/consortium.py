@@ -35,12 +35,12 @@ class SumRevealing(Revealing):
         return self._turns[: self._asked]
 
     def instead(self, silent: int) -> tuple[int, ...]:
-        """The next in turn, unless enough agree already. In the place of those who refuse nobody is
-        asked: what they refuse, others would, and all give the key up."""
+        """The next in turn, unless enough agree already. In the place of those who refuse, others
+        are asked only if somebody found the sum to hold: else they might all give the key up."""
         if self._agreed() is not None:
             return ()
-        first = self._asked
-        self._asked += silent
+        first, answered = self._asked, sum(map(len, self._said.values()))
+        self._asked += first - answered if answered else silent
         return self._turns[first : self._asked]
 
     def request(self) -> RevealRequest:

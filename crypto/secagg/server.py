@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tacit.crypto import labels
-from tacit.crypto.errors import MalformedMessage, ProtocolError, TooFewClients
+from tacit.crypto.errors import MalformedMessage, ProtocolError, TacitError, TooFewClients
+from tacit.crypto.he.frames import Kind, read_frame
 from tacit.crypto.identity import Roster, verified
 from tacit.crypto.secagg.consortium import SumRevealing
 from tacit.crypto.secagg.messages import (
@@ -90,9 +91,8 @@ class Collecting:
         public = self._identities.get(sender, b"")
         if not verified(public, labels.REPORT, content, message.signature):
             raise ProtocolError("report is not signed by its device", sender=sender, stage="report")
-        self._check_packed(message)  # or it could cost another its group
-        group = self._group(message.metrics, sender)
-        group.total.add(message.packed, sender=sender)
+        self._check_packed(message)
+        group = self._folded(message)
         if group.clear is not None:
             group.clear.add(message.clear, sender=sender, settled=group.total.settled)
         committee = session.committee
@@ -110,6 +110,14 @@ class Collecting:
         try:
             if session.is_masked:
                 check_packed(message.packed, codec.size, codec.bits)
+            if session.packing is not None:  # before a process is started for it
+                read_frame(
+                    message.packed,
+                    Kind.CONTRIBUTION,
+                    session.packing,
+                    sender=message.device,
+                    stage="report",
+                )
             if clear is not None:
                 check_packed(message.clear, clear.size, clear.bits)
         except ValueError as bad:
@@ -156,26 +164,47 @@ class Collecting:
         """The names that most reports have; of equally many, the first in order."""
         return min(self._groups, key=lambda n: (-len(self._groups[n].dealt), n), default=())
 
-    def _make_room(self, names: tuple[str, ...], sender: int) -> None:
-        """Give up the group that a device has had to itself for longest: names that nobody shares
-        must not keep out those that come after."""
-        lone = next((n for n, group in self._groups.items() if len(group.dealt) == 1), None)
-        if lone is None:
+    def _folded(self, message: Report) -> Group:
+        """The group of a report, which is in its sum now.
+
+        A group that is new gets its place only then: what does not add up costs nobody's.
+        """
+        names, sender = message.metrics, message.device
+        known = self._groups.get(names)
+        if known is None:
+            self._check_room(names, sender)
+        clear = self.session.clear
+        beside = None if clear is None else ClearTotal(clear)
+        group = known or Group(self._new_total(), {}, beside)
+        try:
+            group.total.add(message.packed, sender=sender)
+        except TacitError:
+            if known is None:
+                group.total.close()
+            raise
+        if known is None:
+            self._make_room()
+            self._groups[names] = group
+        return group
+
+    def _check_room(self, names: tuple[str, ...], sender: int) -> None:
+        """Hostile names would cost a vector each, so there are only so many groups."""
+        if len(self._groups) == MAX_GROUPS and self._lone() is None:
             raise ProtocolError(
                 f"metrics {list(names)} are the names of nobody else", sender=sender, stage="report"
             )
-        group = self._groups.pop(lone)
-        group.total.close()
-        self._odd[next(iter(group.dealt))] = lone
 
-    def _group(self, names: tuple[str, ...], sender: int) -> Group:
-        if names not in self._groups:
-            if len(self._groups) == MAX_GROUPS:  # or hostile names would cost a vector each
-                self._make_room(names, sender)
-            clear = self.session.clear
-            beside = None if clear is None else ClearTotal(clear)
-            self._groups[names] = Group(self._new_total(), {}, beside)
-        return self._groups[names]
+    def _make_room(self) -> None:
+        """Give up the group that a device has had to itself for longest: names that nobody shares
+        must not keep out those that come after."""
+        lone = self._lone()
+        if len(self._groups) == MAX_GROUPS and lone is not None:
+            group = self._groups.pop(lone)
+            group.total.close()
+            self._odd[next(iter(group.dealt))] = lone
+
+    def _lone(self) -> tuple[str, ...] | None:
+        return next((n for n, group in self._groups.items() if len(group.dealt) == 1), None)
 
 
 class Attesting:

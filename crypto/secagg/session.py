@@ -236,7 +236,8 @@ class Session:
         return SECRET_BYTES if self.scheme is None else self.scheme.share_bytes
 
     def nothing(self) -> Ring:
-        """The sum of no contributions, to which reports are added; none under a shared key."""
+        """The sum of no contributions, to which reports are added. (Under a shared key a library
+        does that: see `totals`.)"""
         if self.scheme is not None:
             return np.zeros(self.scheme.size(self.codec.size), self.scheme.dtype)
         return np.zeros(self.codec.size, self.codec.dtype)

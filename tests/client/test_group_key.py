@@ -212,27 +212,18 @@ def test_a_newer_key_that_comes_meanwhile_is_kept(folder: Path) -> None:
         rounds.group(vault, session(5))
 
 
-def test_of_many_processes_one_gets_to_refuse(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The server asks them all at once, each with a guess of its own, and all have read the key
-    before the first of them takes it."""
+def test_of_many_processes_one_gets_to_refuse(folder: Path) -> None:
+    """The server asks them all at once, each with a guess of its own."""
     rounds.keep_group(FileVault.open(folder), key(5))
     guesses: list[int] = []
-    together, read = threading.Barrier(8), rounds.group
-
-    def at_once(vault: Vault, asked: Session) -> GroupKey:
-        got = read(vault, asked)
-        together.wait()
-        return got
-
-    monkeypatch.setattr(rounds, "group", at_once)
+    together = threading.Barrier(8, timeout=20)
 
     def ask(number: int) -> None:
         def step(held: GroupKey) -> bytes:
             guesses.append(number)
             return refuse(held)
 
+        together.wait()
         with pytest.raises(ProtocolError):
             rounds.with_group(FileVault.open(folder), session(5), step)
 
@@ -243,6 +234,32 @@ def test_of_many_processes_one_gets_to_refuse(
         thread.join()
     assert len(guesses) == 1
     assert held(FileVault.open(folder)) is None
+
+
+def test_a_key_that_is_over_does_not_come_back(folder: Path) -> None:
+    """While one process decrypts, another is given a newer key, refuses under it, or has a new run
+    begin: what the first puts back is not the old key."""
+
+    def newer(held: GroupKey) -> bytes:
+        rounds.keep_group(FileVault.open(folder), key(6))
+        return b""
+
+    def refused_since(held: GroupKey) -> bytes:
+        newer(held)
+        with refused("not the sum"):
+            rounds.with_group(FileVault.open(folder), session(6), refuse)
+        return b""
+
+    def new_run(held: GroupKey) -> bytes:
+        rounds.keep_run(FileVault.open(folder), replace(CREW.enrolled[1], run=2))
+        return b""
+
+    for serial, (step, left) in enumerate([(newer, 6), (refused_since, None), (new_run, None)]):
+        vault = FileVault.open(folder)
+        vault.take("group"), vault.take("epoch")
+        rounds.keep_group(vault, key(5))
+        rounds.with_group(vault, session(5), step)
+        assert held(FileVault.open(folder)) == left, serial
 
 
 # Any sequence

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tacit.crypto.codec import Codec, Ring
 from tacit.crypto.errors import MalformedMessage, ProtocolError, TooFewClients
+from tacit.crypto.he.frames import Kind, frame
 from tacit.crypto.secagg.consortium import AGREEING, OPENERS, SumRevealing
 from tacit.crypto.secagg.messages import AttestRequest, Decryption, Report, RevealRequest
 from tacit.crypto.secagg.revealing import Closed, MaskRevealing
@@ -88,6 +89,14 @@ def test_in_the_place_of_the_silent_others_are_asked() -> None:
     case.add(said(1, TRUE), sender=1)
     assert case.instead(1) == ()  # two say the same
     assert means(case.open(bytes(32))) == expected(SESSION, CREW.devices)
+
+
+def test_others_are_asked_for_those_who_refuse_only_if_the_sum_held_for_somebody() -> None:
+    case = revealing()
+    assert case.instead(0) == ()  # all three refused, and have given the key up
+    case = revealing()
+    case.add(said(4, TRUE), sender=4)
+    assert case.instead(0) == (7, 1)
 
 
 def test_there_are_no_more_than_attested() -> None:
@@ -180,9 +189,9 @@ class Dropping:
         self.closed = False
 
     def add(self, data: Contribution, *, sender: int) -> None:
-        if bytes(data) == b"bad":
+        if b"bad" in bytes(data):
             raise MalformedMessage("does not load", sender=sender, stage="report")
-        self.taken[sender] = bytes(data)
+        self.taken[sender] = f"<{sender}>".encode()
 
     def total(self) -> bytes:
         for device in self.lost:
@@ -199,6 +208,13 @@ class Dropping:
         self.closed = True
 
 
+def framed(content: bytes, held: Session = SESSION) -> bytes:
+    """Bytes that look like a contribution; what is in them, a library would have to say."""
+    packing = held.packing
+    assert packing is not None
+    return frame(Kind.CONTRIBUTION, packing, 1, [content] * packing.blocks)
+
+
 def report(
     device: int,
     packed: bytes | None = None,
@@ -207,7 +223,7 @@ def report(
 ) -> bytes:
     nothing = (b"",) * len(held.committee)
     unsigned = Report(
-        f"<{device}>".encode() if packed is None else packed,
+        framed(b"good", held) if packed is None else packed,
         held.id,
         device,
         metrics,
@@ -269,7 +285,7 @@ def test_a_contribution_that_does_not_load_is_none() -> None:
     sums = Sums()
     stage = collecting(sums, (1, 2))
     with pytest.raises(MalformedMessage, match="device 3: does not load"):
-        stage.add(report(3, b"bad"), sender=3)
+        stage.add(report(3, framed(b"bad")), sender=3)
     stage.add(report(3), sender=3)  # it may send another: nothing of it was taken
     with pytest.raises(ProtocolError, match="sent twice"):
         stage.add(report(3), sender=3)
@@ -287,6 +303,22 @@ def test_sets_of_names_have_totals_of_their_own_and_few_are_open() -> None:
     assert len(sums.made) == MAX_GROUPS + 1
     assert [total.closed for total in sums.made] == [False, True, False, False]
     assert set(stage.strays()) == {3, 4, 5}
+    assert stage.close().closed.survivors == (1, 2)
+
+
+@pytest.mark.parametrize("packed", [b"junk", framed(b"bad")], ids=["no frame", "does not load"])
+def test_names_of_those_whose_contribution_does_not_hold_cost_nobody_a_place(
+    packed: bytes,
+) -> None:
+    sums = Sums()
+    stage = collecting(sums, (1,))
+    for device in (3, 4, 5, 6):
+        with pytest.raises(MalformedMessage):
+            stage.add(report(device, packed, (f"name {device}",)), sender=device)
+    stage.add(report(2), sender=2)
+    assert not stage.strays()
+    assert [total.closed for total in sums.made[1:]] == [True] * (len(sums.made) - 1)
+    assert len(sums.made) == (1 if packed == b"junk" else 5)
     assert stage.close().closed.survivors == (1, 2)
 
 
