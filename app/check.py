@@ -20,7 +20,7 @@ from tacit.simulations.engine.faults import check_devices
 # Settings under secure that a protocol has no use for.
 UNUSED = {
     "lattice": ("precision", "degree"),
-    "tenseal": ("precision", "degree", "seats", "hybrid"),
+    "tenseal": ("precision", "degree", "seats"),
     "pairwise": ("parameters",),
     "plain": ("clear",),
 }
@@ -30,7 +30,7 @@ def check(settings: Settings) -> None:
     """Load everything a run needs and try what it will do. Raises ParameterError that says what
     to change."""
     if find_spec("safetensors") is None:  # what the model is written with, once all is done
-        raise ParameterError("a run needs safetensors: pip install 'tacit[sim]'")
+        raise ParameterError("a run needs safetensors: pip install '.[sim]' in Tacit's checkout")
     check_devices(settings.fault_plan, settings.data.devices)
     strategy = settings.strategy
     _check_unused(settings.secure, lattice=settings.policy.lattice)
@@ -94,13 +94,21 @@ def _check_cohort(settings: Settings, purpose: Purpose, length: int) -> None:
         ) from few
     except PolicyRefusal as refusal:
         raise ParameterError(
-            f"every device would refuse: {refusal}; see the settings under secure and policy"
+            f"every device would refuse: {refusal}; {_remedy(str(refusal))}"
         ) from refusal
     except ParameterError as unsafe:
         raise ParameterError(
-            f"{cohort} devices in a round ({key}): {unsafe}; gamma is secure.corrupt and "
-            "policy.corrupt, drop is secure.drop"
+            f"{cohort} devices in a round ({key}): {unsafe}"
+            + ("; gamma is secure.corrupt, drop is secure.drop" if "gamma" in str(unsafe) else "")
         ) from unsafe
+
+
+def _remedy(refusal: str) -> str:
+    """What to set, where a refusal names it."""
+    for name in ("lattice", "consortium"):
+        if f"(policy.{name})" in refusal:
+            return f"to allow it: --set policy.{name}=true (docs/encrypted.md says what for)"
+    return "see the settings under secure and policy"
 
 
 def _check_model(settings: Settings) -> int:

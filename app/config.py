@@ -210,6 +210,7 @@ class PolicySettings(_Section):
     security: int = Field(
         40, ge=0, description="drop-outs may cut the graph of masks with chance 2**-security"
     )
+    min_bits: int = Field(16, ge=8, le=62, description="narrowest ring that a sum may be in")
     max_norm: float = Field(0.0, ge=0, description="largest L2 norm of an update; 0 is any")
     hybrid: bool = Field(False, description="no sum without ML-KEM: see secure.hybrid")
     lattice: bool = Field(False, description="sums under lattice keys too: see secure.protocol")
@@ -229,6 +230,7 @@ class PolicySettings(_Section):
             self.min_survivors,
             self.corrupt,
             self.security,
+            self.min_bits,
             max_norm=self.max_norm or None,
             plain=plain,
             hybrid=self.hybrid,

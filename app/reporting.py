@@ -21,6 +21,7 @@ from tacit.simulations.report.data import (
     ReportData,
     RoundRow,
     Summary,
+    limits_of,
 )
 from tacit.simulations.report.page import render
 from tacit.simulations.score import interval
@@ -53,6 +54,7 @@ def write(path: Path) -> Path:
         _summary(folder),
         accuracy=(_accuracy(name, events),),
         rounds=_rows(folder, events),
+        limits=limits_of(folder.settings.secure.protocol),
         config=_config(folder),
     )
     return _save(path, data)

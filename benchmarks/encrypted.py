@@ -88,7 +88,7 @@ NO_NVFLARE = (
     "    python3 -m venv nv && nv/bin/pip install 'nvflare[he]'\n"
     "    python benchmarks/encrypted.py --nvflare nv/bin/python"
 )
-NO_TENSEAL = "Left out: what needs TenSEAL in this Python: pip install 'tacit[he]'."
+NO_TENSEAL = "Left out: what needs TenSEAL in this Python: pip install '.[he]' in Tacit's checkout."
 NUMPY_ALONE = "Under lattice keys a device uses numpy alone: its target, 12x, is the one for that."
 SMALL = "The targets are for ten devices and 1e6 parameters: here there are none."
 
@@ -154,6 +154,8 @@ class Bench:
         absent = {NVFLARE} if not self.nvflare else set()
         if importlib.util.find_spec("tenseal") is None:
             absent.update(NEED_TENSEAL)
+            if NO_TENSEAL not in self.report.notes:
+                self.report.notes.append(NO_TENSEAL)
         return [
             Setting(system, parameters=parameters, **given)
             for system in systems

@@ -195,7 +195,7 @@ def compare(quick: bool) -> tuple[list[Row], list[str]]:
     notes: list[str] = []
     has_ray = importlib.util.find_spec("ray") is not None
     if not has_ray:
-        notes.append("Ray is not installed: pip install 'tacit[ray]' to compare with Flower's.")
+        notes.append("Ray, for Flower's, is not installed: pip install '.[ray]' in this checkout.")
     if quick:
         notes.append("Quick: Flower's runtime with 100 clients only; the targets are for 1000.")
     for clients in (10, 100, 1000):

@@ -19,8 +19,8 @@ from tacit.server.pairwise import SecureSum, Shape
 log = logging.getLogger("tacit.server")
 
 CKKS = (
-    "%s is a set of CKKS: what it decrypts to gives the key away, so devices round it to the exact "
-    "sum; BFV (%s) does the same in a quarter of the bytes"
+    "%s is a set of CKKS. Devices round what it decrypts to, which would give the key away, to the "
+    "exact sum; BFV (%s) does the same in a quarter of the bytes"
 )
 
 
@@ -32,7 +32,7 @@ class TenSeal(SecureSum):
     **a device in league with it opens every contribution**. `parameters` names the set, which also
     says how many bits a coordinate has and how many devices there may be: see
     `tacit.crypto.he.sets`. The whole cohort is the committee, and no sum is `hybrid`. The rest is
-    what a `SecureSum` has. Needs `pip install tacit[he]`.
+    what a `SecureSum` has. Needs `pip install '.[he]' in Tacit's checkout`.
     """
 
     seats: int | None = 0
@@ -44,8 +44,13 @@ class TenSeal(SecureSum):
         library()
         if os.name != "posix":
             raise ParameterError("sums under TenSEAL need a server with POSIX pipes")
-        if self.seats or self.hybrid:
-            raise ParameterError("sums under TenSEAL have no seats, and no hybrid keys")
+        if self.seats:
+            raise ParameterError("sums under TenSEAL have no seats: the cohort is the committee")
+        if self.hybrid:
+            raise ParameterError(
+                "sums under TenSEAL know no hybrid keys: take masks or lattice keys, or leave out "
+                "hybrid, in the policy too"
+            )
         SecureSum.__post_init__(self)
 
     @property
@@ -57,7 +62,7 @@ class TenSeal(SecureSum):
         """Raises ParameterError for an unknown set."""
         if self.parameters not in BY_NAME:
             raise ParameterError(
-                f"parameters={self.parameters!r}, expected one of {', '.join(BY_NAME)}"
+                f"parameters={self.parameters!r}, expected one of {', '.join(BY_NAME)} for tenseal"
             )
         return BY_NAME[self.parameters]
 

@@ -187,7 +187,7 @@ def _is_trainer(made: object) -> TypeGuard[Trainer]:
 
 def _in_torch(build: "Callable[[], nn.Module]", device: str) -> Trainer:
     if not find_spec("torch"):
-        raise ParameterError("this needs torch: pip install 'tacit[torch]'")
+        raise ParameterError("this needs torch: pip install '.[torch]' in Tacit's checkout")
     from tacit.client.torch_trainer import TorchTrainer
 
     trainer = TorchTrainer(build, device)
@@ -198,7 +198,7 @@ def _in_torch(build: "Callable[[], nn.Module]", device: str) -> Trainer:
 def _in_numpy(name: str, shape: Shape, classes: int) -> Trainer:
     if name not in IN_NUMPY:
         raise ParameterError(
-            f"model {name!r} needs torch: pip install 'tacit[torch]'; "
+            f"model {name!r} needs torch: pip install '.[torch]' in Tacit's checkout; "
             f"without it there are {' and '.join(IN_NUMPY)}"
         )
     return NumpyTrainer(prod(shape), classes, IN_NUMPY[name])

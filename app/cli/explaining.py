@@ -81,7 +81,10 @@ def secagg(
     if not 1 <= length <= 1e12:  # also false for NaN
         raise ParameterError(f"--length {length:g}: expected 1 to 1e12 parameters")
     if protocol not in PROTOCOLS:
-        raise ParameterError(f"--protocol {protocol}: expected one of {', '.join(PROTOCOLS)}")
+        raise ParameterError(
+            f"--protocol {protocol}: expected one of {', '.join(PROTOCOLS)} (docs/encrypted.md has "
+            "the others)"
+        )
     base, size, bits = named(parameters), int(length) + OTHERS, precision + devices.bit_length()
     found = choose_committee(devices, gamma, drop, roster)
     screen.say(
@@ -302,7 +305,8 @@ def _policy(found: Committee, gamma: float, bits: int, *, lattice: bool) -> dict
 
 
 def _owners(policy: dict[str, bool | float]) -> Table:
-    rows = ((name, _set(value), _set(getattr(Policy(), name))) for name, value in policy.items())
+    usual = Policy()
+    rows = ((f"policy.{name}", _set(v), _set(getattr(usual, name))) for name, v in policy.items())
     return _table(("what owners have to set", "to", "by default"), tuple(rows))
 
 

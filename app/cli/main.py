@@ -16,7 +16,7 @@ from tacit import __version__
 from tacit.app.cli.screen import Screen, Voice, complain
 from tacit.crypto.errors import ParameterError, TacitError
 
-EXTRA = "this command needs what a device does without: pip install 'tacit[sim]'"
+EXTRA = "this command needs what a device does without: pip install '.[sim]' in Tacit's checkout"
 
 cli = typer.Typer(
     name="tacit",

@@ -14,7 +14,7 @@ server opens every input**. `tacit.crypto.secagg` and `tacit.crypto.lattice` pro
     dealing   one member makes the key, the server carries it to the others
     sums      one device's contribution, and the opening of a sum
 
-Needs `pip install tacit[he]`; nothing is imported from there before it is used.
+Needs `pip install '.[he]' in Tacit's checkout`; nothing is imported from there before it is used.
 
 Why BFV and not CKKS, which peers use. CKKS decrypts to the message plus a part of the noise that
 hides it, and whoever sees both a ciphertext and its decryption, as the server of a federation does

@@ -34,7 +34,9 @@ def library() -> str:
     try:
         return metadata.version("tenseal")
     except metadata.PackageNotFoundError:
-        raise ParameterError("homomorphic sums need TenSEAL: pip install tacit[he]") from None
+        raise ParameterError(
+            "homomorphic sums need TenSEAL: pip install '.[he]' in Tacit's checkout"
+        ) from None
 
 
 def _head(kind: Kind, scheme: Scheme) -> Writer:

@@ -202,7 +202,9 @@ class _Library:
         try:
             tenseal, api = import_module("tenseal"), import_module("tenseal.sealapi")
         except ImportError as error:
-            raise ParameterError("this needs TenSEAL: pip install 'tacit[he]'") from error
+            raise ParameterError(
+                "this needs TenSEAL: pip install '.[he]' in Tacit's checkout"
+            ) from error
         try:
             native = tenseal.context_from(context)
         except (RuntimeError, ValueError) as error:

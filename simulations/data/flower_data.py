@@ -38,7 +38,7 @@ def federated_dataset() -> Any:
 def _require_installed() -> list[str]:
     spec = None if PACKAGE in sys.modules else find_spec(PACKAGE)
     if spec is None and PACKAGE not in sys.modules:
-        raise ParameterError("this needs flwr-datasets: pip install 'tacit[sim]'")
+        raise ParameterError("this needs flwr-datasets: pip install '.[sim]' in Tacit's checkout")
     return list(spec.submodule_search_locations or []) if spec else []
 
 

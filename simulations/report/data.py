@@ -14,11 +14,23 @@ LIMITS = (
     "better attack may get more.",
     "A secure sum hides which device sent what. It does not always hide what was in it: a wide "
     "ReLU layer gives single inputs away even from a sum of ten, if each device holds one input.",
-    "The server is taken to follow the protocol and to keep what it sees. A server that designs "
+    "The attacks take the server to follow the protocol and to keep what it sees. One that designs "
     "the model to separate inputs gets more out of a sum, and no secure sum stops that.",
     "Sums over changing groups of devices, taken together, can tell more than each alone.",
     "The trained model may remember examples. Only differential privacy bounds that.",
 )
+# And what holds for one way of hiding sums.
+OF_PROTOCOL = {
+    "lattice": "Nobody outside has reviewed the sums under lattice keys yet.",
+    "auto": "Nobody outside has reviewed the sums under lattice keys yet.",
+    "tenseal": "All devices hold one key. A single one of them that is in league with the server "
+    "opens every update.",
+}
+
+
+def limits_of(protocol: str) -> tuple[str, ...]:
+    """What a run with sums of this kind does not promise: the worst of it first."""
+    return (*([OF_PROTOCOL[protocol]] if protocol in OF_PROTOCOL else []), *LIMITS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from tacit.app.folder import RunFolder
 from tacit.app.simulation import simulate
 from tacit.crypto.errors import ParameterError
 from tacit.server.events import RoundFinished, SumOpened
-from tacit.simulations.report.data import Dropped, ReportData
+from tacit.simulations.report.data import LIMITS, Dropped, ReportData, limits_of
 from tacit.simulations.report.page import render
 from tests.app.small import small
 
@@ -135,3 +135,14 @@ def test_the_page_stands_alone(tmp_path: Path) -> None:
     assert page.lower().startswith("<!doctype html>")
     for outside in ('src="http', 'href="http', "url(http", "@import", "<script src"):
         assert outside not in page
+
+
+def test_a_report_says_first_what_its_kind_of_sum_does_not_promise() -> None:
+    assert "holds one key" not in " ".join(limits_of("pairwise"))
+    assert limits_of("pairwise") == limits_of("plain") == LIMITS
+    for protocol, words in (
+        ("tenseal", "hold one key"),
+        ("lattice", "reviewed"),
+        ("auto", "reviewed"),
+    ):
+        assert words in limits_of(protocol)[0]

@@ -137,7 +137,7 @@ def test_encrypted_sums_are_exact(parameters: str) -> None:
 
 @pytest.mark.parametrize("parameters", BY_NAME)
 def test_sums_under_tenseal_are_exact(parameters: str) -> None:
-    pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install tacit[he]")
+    pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install '.[he]'")
     which = f"secure.parameters={parameters}"
     finished, events = run(small("secure.protocol=tenseal", "policy.consortium=true", which))
     assert finished.oracle is not None

@@ -86,7 +86,7 @@ def test_the_silent_are_left_out() -> None:
 
 @pytest.mark.parametrize("setting", TENSEALS, ids=lambda setting: setting.parameters)
 def test_sums_under_tenseal_are_exact(setting: Setting) -> None:
-    pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install tacit[he]")
+    pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install '.[he]'")
     found = measured(setting)
     assert found.exact
     assert found.error < STRETCH * BOUND * 4 * 2.0 ** (3 - 21)
@@ -96,7 +96,7 @@ def test_sums_under_tenseal_are_exact(setting: Setting) -> None:
 
 @pytest.mark.parametrize("system", [FEDML, CKKS])
 def test_sums_under_ckks_are_near(system: str) -> None:
-    pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install tacit[he]")
+    pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install '.[he]'")
     found = measured(Setting(system, 4, 500))
     assert found.exact is None
     assert found.error < CKKS_ERROR

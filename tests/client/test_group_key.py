@@ -25,7 +25,7 @@ from tacit.crypto.secagg.session import Session
 from tests.crypto.federation import Federation
 from tests.crypto.he.group import group
 
-pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install tacit[he]")
+pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install '.[he]'")
 
 CREW = Federation(5)
 RUN = 1

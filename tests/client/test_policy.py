@@ -186,7 +186,7 @@ def test_encrypted_sums_are_refused_unless_the_owner_allows_them() -> None:
 
 
 def test_sums_under_a_shared_key_are_refused_unless_the_owner_allows_them() -> None:
-    pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install tacit[he]")
+    pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install '.[he]'")
     asked = session(10, TenSeal())
     for policy in (Policy(), Policy(lattice=True)):
         with pytest.raises(PolicyRefusal, match=r"all devices hold.*policy\.consortium"):

@@ -29,7 +29,7 @@ from tests.hostile.test_consortium import NOT_THE_SUM, always_kept, counts, reme
 from tests.hostile.test_rounds import BACKWARDS, ONCE
 from tests.runtime.desk import RUN
 
-pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install tacit[he]")
+pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install '.[he]'")
 
 QUICK = "bfv-2048-seeded" if hasattr(os, "memfd_create") else "bfv-4096"
 SETS = (ALL, (1, 2, 3, 4), (2, 3, 4, 5), (1, 2, 3), (3, 4), (3,))

@@ -36,7 +36,7 @@ from tests.hostile.test_sessions import ONE_SETUP, as_built
 from tests.runtime import linear
 from tests.runtime.desk import RUN, field, stage
 
-pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install tacit[he]")
+pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install '.[he]'")
 
 VICTIM, OPENER = 3, 1
 OTHERS = tuple(device for device in ALL if device != VICTIM)

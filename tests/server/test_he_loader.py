@@ -22,7 +22,7 @@ from tacit.server import he_loader
 from tacit.server.he_loader import Loader, LoaderFailed, child_command
 from tests.strategies import mutations
 
-pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install tacit[he]")
+pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install '.[he]'")
 if os.name != "posix":
     pytest.skip("needs POSIX pipes", allow_module_level=True)
 

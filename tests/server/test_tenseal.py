@@ -58,7 +58,7 @@ from tests.server.test_grid import (
 )
 from tests.server.test_he_loader import marked
 
-pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install tacit[he]")
+pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install '.[he]'")
 if os.name != "posix":
     pytest.skip("needs POSIX pipes", allow_module_level=True)
 
@@ -971,7 +971,7 @@ def test_its_sessions_pass_the_policy_that_allows_them(name: str, devices: int) 
 
 def test_the_library_has_to_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> str:
-        raise ParameterError("homomorphic sums need TenSEAL: pip install tacit[he]")
+        raise ParameterError("homomorphic sums need TenSEAL: pip install '.[he]'")
 
     monkeypatch.setattr(tacit.server.tenseal, "library", missing)
     with pytest.raises(ParameterError, match="need TenSEAL"):

@@ -69,7 +69,7 @@ RELEASES = {"float32": float32, "to 2**-24": rounded(24), "to 2**-16": rounded(1
 
 def tenseal() -> Any:
     """The library, late: without it a test skips."""
-    return pytest.importorskip("tenseal", reason="needs TenSEAL: pip install 'tacit[he]'")
+    return pytest.importorskip("tenseal", reason="needs TenSEAL: pip install '.[he]'")
 
 
 class Scheme:
@@ -342,5 +342,5 @@ def test_sums_that_say_too_little_are_refused() -> None:
 
 def test_without_tenseal_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tenseal", None)
-    with pytest.raises(ParameterError, match=r"pip install 'tacit\[he\]'"):
+    with pytest.raises(ParameterError, match=r"pip install '\.\[he\]'"):
         CkksKeyRecovery(b"")

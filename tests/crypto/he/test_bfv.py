@@ -21,7 +21,7 @@ from tacit.crypto.he.sums import contribute, open_sum
 from tacit.crypto.he.tags import TAGS
 from tests.crypto.he.group import FULL, SESSION, group, numbers, ring, schemes
 
-pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install tacit[he]")
+pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install '.[he]'")
 
 EVERY = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=lambda scheme: scheme.name)
 
@@ -317,7 +317,7 @@ def test_without_the_library_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPat
     frames.library.cache_clear()
     try:
         for need in (lambda: Key.make(PUBLIC), lambda: Summer(Packing(SEEDED, 4, 21, 2))):
-            with pytest.raises(ParameterError, match=r"pip install tacit\[he\]"):
+            with pytest.raises(ParameterError, match=r"pip install '\.\[he\]'"):
                 need()
     finally:
         frames.library.cache_clear()

@@ -16,7 +16,7 @@ from tacit.crypto.he.tags import TAGS
 from tacit.simulations.attacks.ckks_key import CkksKeyRecovery, OpenedSum, secret_of
 from tests.crypto.he.group import SESSION, group, ring
 
-tenseal = pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install tacit[he]")
+tenseal = pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install '.[he]'")
 
 WHOLE = APPROXIMATE.slots - TAGS  # numbers that fill one ciphertext
 

@@ -24,7 +24,7 @@ from tests.crypto.federation import Counted
 from tests.crypto.he.group import agreed, consortium
 from tests.strategies import mutations
 
-pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install tacit[he]")
+pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install '.[he]'")
 
 GROUP = consortium(SEEDED)
 

@@ -16,7 +16,7 @@ from tacit.crypto.wire import Reader, Writer
 from tests.crypto.he.group import group, ring
 from tests.strategies import mutations
 
-pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install tacit[he]")
+pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install '.[he]'")
 
 PACKING = Packing(SEEDED, 6000, 21, 3)  # of two ciphertexts
 

@@ -19,7 +19,7 @@ from tacit.crypto.wire import Reader
 from tests.crypto.he.group import ROSTER, SESSION, agreed, consortium, group, ring, run_key, secret
 from tests.strategies import mutations
 
-pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install tacit[he]")
+pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install '.[he]'")
 
 SALT = bytes(range(32))
 
