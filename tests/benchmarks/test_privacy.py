@@ -1,16 +1,30 @@
-"""The benchmark of noise: it times what it says, and a target can be missed."""
+"""The benchmark of privacy: it measures what it says, and a target can be missed."""
 
-from benchmarks.privacy import GOAL, NORMAL, measure, rows_of
+import math
+
+import numpy as np
+import pytest
+
+from benchmarks.privacy import DECODE, ENCODE, GOAL, NORMAL, PLAIN, measure, rows_of, rows_of_sums
+from benchmarks.shared import plain_mechanism
+from benchmarks.shared.gaussian import epsilon
+from tacit.privacy.mechanisms import Mechanism
 
 
 def test_all_kinds_are_timed_and_compared() -> None:
-    measured = measure(samples=2000, repeats=1)
+    measured = measure(samples=2000, repeats=1, length=1 << 14, rounds=2)
     assert all(seconds > 0 for seconds in measured["noise"].values())
     rows = rows_of(measured, 2000)
     compared = [row for row in rows if row.ok is not None]
     assert len(compared) == 2 * len(GOAL)
     for row in compared:
         assert 0 < row.value < 1e6
+    sums = {row.name: row for row in rows_of_sums(measured, 2000)}
+    assert sums[ENCODE].value > 0 < sums[DECODE].value
+    errors = [row.value for name, row in sums.items() if name.startswith("squared error")]
+    # Two rounds, of 2**14 numbers or as many as a sketch has, 11250: within 7 deviations.
+    assert errors == pytest.approx([1.0, 1.05], abs=7 * math.sqrt(2 / (2 * 11_250)) + 0.02)
+    assert all(row.ok for name, row in sums.items() if name.startswith("epsilon"))
 
 
 def test_a_target_is_missed_by_noise_that_is_slow() -> None:
@@ -21,3 +35,39 @@ def test_a_target_is_missed_by_noise_that_is_slow() -> None:
     assert {row.value for row in ratios.values()} == {0.5}
     assert [row.ok for row in ratios.values()] == [goal == 1.0 for goal in GOAL.values()] * 2
     assert rows[0].value == 2000.0
+
+
+def test_targets_of_sums_are_missed_too() -> None:
+    sums = {ENCODE: 0.02, PLAIN: 0.1, DECODE: 0.02}
+    errors = {"whole": 1.03, "sketch": 1.2, "bits": 2.0, "epsilon": 0.6}
+    rows = rows_of_sums({"sums": sums, "errors": errors}, 1_000_000)
+    assert [row.value for row in rows[:4]] == pytest.approx([20.0, 100.0, 20.0, 0.2])
+    assert [row.ok for row in rows] == [None] * 3 + [False] * 5
+
+
+def test_plain_numpy_does_the_same() -> None:
+    """Its Hadamard matrix, and its noise and rounding together, within 7 deviations."""
+    whole = [plain_mechanism.walsh_hadamard(row) for row in np.eye(8)]
+    parity = [[(-1) ** (i & j).bit_count() for j in range(8)] for i in range(8)]
+    assert np.array_equal(whole, parity)
+    mechanism = Mechanism(1 << 14, 10, 0, 0, clip=1.0, noise=1.0)
+    share = float(mechanism.share)
+    update = np.random.default_rng(1).normal(size=1 << 14)
+    plain = plain_mechanism.encode(update, mechanism.radius, 1.0, share, 16, seed=1)
+    square = float(np.sum(plain.astype(np.uint16).view(np.int16).astype(float) ** 2))
+    expected = mechanism.radius**2 + (1 << 14) * (share + 1 / 6)
+    assert square == pytest.approx(expected, rel=7 * math.sqrt(2 / (1 << 14)))
+
+
+@pytest.mark.parametrize(("multiplier", "delta"), [(1.0, 1e-5), (0.1, 1e-5), (5.0, 1e-3)])
+def test_epsilon_is_that_of_the_definition(multiplier: float, delta: float) -> None:
+    """delta = E[max(0, 1 - exp(epsilon - L))], the privacy loss L being normal; on a fine grid."""
+    eps, mu = epsilon(multiplier, delta), 1 / multiplier
+    loss, step = np.linspace(eps, eps + 12 * mu, 1_000_001, retstep=True)
+    density = np.exp(-((loss - mu**2 / 2) ** 2) / (2 * mu**2)) / (mu * math.sqrt(2 * math.pi))
+    total = float(np.sum((1 - np.exp(eps - loss)) * density)) * step
+    assert total == pytest.approx(delta, rel=1e-4)
+
+
+def test_delta_alone_may_be_enough() -> None:
+    assert epsilon(4.0, 0.2) == 0.0
