@@ -8,6 +8,8 @@ numpy's newer generator, and Skellam noise as the difference of two of its Poiss
 turns in one fresh process with one thread, twice in a row, of which the second is timed: the first
 finds the memory as another has left it. Figures are medians of CPU time. Tacit keeps a table once
 it is made; what making all of a kind takes, with none kept, is in rows of its own.
+
+Then what it takes to keep account of ten thousand devices: see `benchmarks/shared/accounts.py`.
 """
 
 import argparse
@@ -23,12 +25,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that the script runs from any folder, installed or not
 
+from benchmarks.shared import accounts  # noqa: E402
 from benchmarks.shared.alone import nothing_remembered  # noqa: E402
 from benchmarks.shared.fresh import in_fresh_process  # noqa: E402
 from benchmarks.shared.table import Row, at_most, print_table, write_json  # noqa: E402
 
 SAMPLES = 1_000_000
 REPEATS, QUICK_REPEATS = 31, 7
+DEVICES = 10_000
 PATIENCE_S = 600
 VARIANCES = {"10": 10, "1e3": 1000, "1e6": 10**6, "2^24": 1 << 24, "2^40": 1 << 40}
 NORMAL, FLOWER = "np.random.normal", "Flower: add_gaussian_noise_inplace"
@@ -38,8 +42,9 @@ NOTE = "Deviations are the roots of the variances; 2^40 is noise of a million st
 Times = dict[str, float]
 
 
-def measure(samples: int, repeats: int) -> dict[str, Times]:
-    """CPU seconds: "noise" of so many samples of each kind, and "tables" of each of ours."""
+def measure(samples: int, repeats: int, devices: int) -> dict[str, Times]:
+    """CPU seconds: "noise" of so many samples of each kind, "tables" of each of ours, "accounts" of
+    so many devices."""
     tables: Times = {}
     kinds = theirs(samples) | ours(samples, tables)
     taken: dict[str, list[float]] = {name: [] for name in kinds}
@@ -48,7 +53,8 @@ def measure(samples: int, repeats: int) -> dict[str, Times]:
             draw()
             taken[name].append(cpu_seconds(draw))
     noise = {name: statistics.median(times) for name, times in taken.items()}
-    return {"noise": noise, "tables": tables}
+    counted = accounts.measure(devices, repeats)
+    return {"noise": noise, "tables": tables, "accounts": counted}
 
 
 def ours(samples: int, tables: Times) -> dict[str, Callable[[], object]]:
@@ -108,7 +114,7 @@ def rows_of(measured: dict[str, Times], samples: int) -> list[Row]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Noise: Tacit, Flower and numpy.")
+    parser = argparse.ArgumentParser(description="Noise, and keeping account of it.")
     parser.add_argument("--quick", action="store_true", help="under 45 s on two cores")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -116,13 +122,20 @@ def main() -> None:
     if options.child:
         print(json.dumps(measure(**json.loads(options.child))))
         return
-    task = {"samples": SAMPLES, "repeats": QUICK_REPEATS if options.quick else REPEATS}
+    repeats = QUICK_REPEATS if options.quick else REPEATS
+    task = {"samples": SAMPLES, "repeats": repeats, "devices": DEVICES}
     measured = in_fresh_process(__file__, task, PATIENCE_S)
-    rows: list[Row] = [] if isinstance(measured, str) else rows_of(measured, SAMPLES)
-    notes = [f"No figures: {measured}."] if isinstance(measured, str) else [NOTE]
-    print_table("Noise: a million samples, one thread, CPU time", rows, notes)
+    noise: list[Row] = []
+    counted: list[Row] = []
+    if isinstance(measured, str):
+        print(f"No figures: {measured}.")
+    else:
+        noise = rows_of(measured, SAMPLES)
+        counted = accounts.rows_of(measured["accounts"], DEVICES)
+        print_table("Noise: a million samples, one thread, CPU time", noise, [NOTE])
+        print_table("Accounts: one thread, CPU time", counted, [accounts.NOTE])
     if options.json:
-        write_json(options.json, "privacy", rows)
+        write_json(options.json, "privacy", [*noise, *counted])
 
 
 if __name__ == "__main__":
