@@ -13,6 +13,8 @@ Then a device's whole encoding of an update beside the same steps in plain numpy
 And errors: the mean that a server decodes, against that of a central Gaussian mechanism of the same
 epsilon and delta, whose error is known and needs no run. Updates are normal numbers, clipped; for a
 sketch all devices have the same one, which is the worst for it.
+
+Then what it takes to keep account of ten thousand devices: see `benchmarks/shared/accounts.py`.
 """
 
 import argparse
@@ -30,9 +32,9 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that the script runs from any folder, installed or not
 
+from benchmarks.shared import accounts  # noqa: E402
 from benchmarks.shared.alone import nothing_remembered  # noqa: E402
 from benchmarks.shared.fresh import in_fresh_process  # noqa: E402
-from benchmarks.shared.gaussian import epsilon  # noqa: E402
 from benchmarks.shared.table import Row, at_most, print_table, write_json  # noqa: E402
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 SAMPLES = 1_000_000
 REPEATS, QUICK_REPEATS = 31, 7
+DEVICES = 10_000
 PATIENCE_S = 600
 VARIANCES = {"10": 10, "1e3": 1000, "1e6": 10**6, "2^24": 1 << 24, "2^40": 1 << 40}
 NORMAL, FLOWER = "np.random.normal", "Flower: add_gaussian_noise_inplace"
@@ -59,13 +62,20 @@ QUOTED = (
 Times = dict[str, float]
 
 
-def measure(samples: int, repeats: int, length: int, rounds: int) -> dict[str, Times]:
+def measure(samples: int, repeats: int, length: int, rounds: int, devices: int) -> dict[str, Times]:
     """CPU seconds: "noise" of so many samples of each kind, "tables" of each of ours, "sums" of so
-    many coordinates. "errors": see there, of means of `length` coordinates."""
+    many coordinates, "accounts" of so many devices. "errors": see there, of means of `length`
+    coordinates."""
     tables: Times = {}
     noise = medians(theirs(samples) | ours(samples, tables), repeats)
     sums = medians(encodings(samples), repeats)
-    return {"noise": noise, "tables": tables, "sums": sums, "errors": errors(length, rounds)}
+    return {
+        "noise": noise,
+        "tables": tables,
+        "sums": sums,
+        "errors": errors(length, rounds),
+        "accounts": accounts.measure(devices, repeats),
+    }
 
 
 def medians(kinds: dict[str, Callable[[], object]], repeats: int) -> Times:
@@ -137,18 +147,19 @@ def encodings(length: int) -> dict[str, Callable[[], object]]:
 def errors(length: int, rounds: int) -> Times:
     """Squared errors of means over so many rounds, as multiples of the central Gaussian's; bits
     that the sketch sends for a parameter; and by how many percent rounding raises epsilon."""
+    from tacit.privacy.gaussian import epsilon_of
     from tacit.privacy.mechanisms import Mechanism, choose
 
     whole = Mechanism(length, MEAN_CLIENTS, 0, 0, clip=1.0, noise=1.0, bits=14)
     short = choose(length, MEAN_CLIENTS, 0, 0, clip=1.0, noise=1.0, sketch=SKETCH)
     wide = Mechanism(1 << 20, 100, 0, 0, clip=1.0, noise=1.0, bits=16)
     deviation = math.sqrt(wide.variance)
-    own = epsilon(deviation / math.sqrt(wide.bound), DELTA)
+    own = epsilon_of(math.sqrt(wide.bound) / deviation, DELTA)
     return {
         "whole": squared_error(whole, rounds, alike=False),
         "sketch": squared_error(short, rounds, alike=True),
         "bits": short.bits_per_parameter,
-        "epsilon": (own / epsilon(deviation / wide.radius, DELTA) - 1) * 100,
+        "epsilon": (own / epsilon_of(wide.radius / deviation, DELTA) - 1) * 100,
     }
 
 
@@ -207,7 +218,7 @@ def rows_of_sums(measured: dict[str, Times], samples: int) -> list[Row]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Noise and private sums.")
+    parser = argparse.ArgumentParser(description="Noise, private sums, and keeping account.")
     parser.add_argument("--quick", action="store_true", help="under 45 s on two cores")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -216,18 +227,27 @@ def main() -> None:
         print(json.dumps(measure(**json.loads(options.child))))
         return
     repeats, rounds = (QUICK_REPEATS, QUICK_ROUNDS) if options.quick else (REPEATS, ROUNDS)
-    task = {"samples": SAMPLES, "repeats": repeats, "length": MEAN_LENGTH, "rounds": rounds}
+    task = {
+        "samples": SAMPLES,
+        "repeats": repeats,
+        "length": MEAN_LENGTH,
+        "rounds": rounds,
+        "devices": DEVICES,
+    }
     measured = in_fresh_process(__file__, task, PATIENCE_S)
     noise: list[Row] = []
     sums: list[Row] = []
+    counted: list[Row] = []
     if isinstance(measured, str):
         print(f"No figures: {measured}.")
     else:
         noise, sums = rows_of(measured, SAMPLES), rows_of_sums(measured, SAMPLES)
+        counted = accounts.rows_of(measured["accounts"], DEVICES)
         print_table("Noise: a million samples, one thread, CPU time", noise, [NOTE])
         print_table("Private sums: a million parameters, one thread, CPU time", sums, [QUOTED])
+        print_table("Accounts: one thread, CPU time", counted, [accounts.NOTE])
     if options.json:
-        write_json(options.json, "privacy", [*noise, *sums])
+        write_json(options.json, "privacy", [*noise, *sums, *counted])
 
 
 if __name__ == "__main__":

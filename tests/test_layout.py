@@ -44,6 +44,7 @@ SIM = {
     "torch",
 }
 DISTRIBUTION = {
+    "dp_accounting": "dp-accounting",
     "flwr_datasets": "flwr-datasets",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
@@ -51,7 +52,7 @@ DISTRIBUTION = {
 }
 MAY_USE: dict[str, set[str]] = {
     "crypto": PURE,
-    "privacy": PURE | {"scipy"},
+    "privacy": PURE | {"dp_accounting", "scipy"},
     "client": BASE | {"safetensors", "torch"},
     "server": BASE | {"safetensors", "torch"},
     "strategies": {"flwr", "numpy"},
@@ -305,7 +306,7 @@ def device(*rooms: str, measure: bool = False) -> tuple[int, list[str]]:
         for path in modules(*rooms)
         if path.as_posix() not in NEEDS_AN_EXTRA
     ]
-    optional = SIM | {"matplotlib", "pandas", "ray", "tenseal"}
+    optional = SIM | {"dp_accounting", "matplotlib", "pandas", "ray", "tenseal"}
     grown, *loaded = fresh(DEVICE.format(names=names, measure=measure, optional=optional)).split()
     return int(grown), loaded
 

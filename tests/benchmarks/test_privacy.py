@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 
 from benchmarks.privacy import DECODE, ENCODE, GOAL, NORMAL, PLAIN, measure, rows_of, rows_of_sums
-from benchmarks.shared import plain_mechanism
-from benchmarks.shared.gaussian import epsilon
+from benchmarks.shared import accounts, plain_mechanism
 from tacit.privacy.mechanisms import Mechanism
 
 
 def test_all_kinds_are_timed_and_compared() -> None:
-    measured = measure(samples=2000, repeats=1, length=1 << 14, rounds=2)
+    measured = measure(samples=2000, repeats=1, length=1 << 14, rounds=2, devices=300)
     assert all(seconds > 0 for seconds in measured["noise"].values())
     rows = rows_of(measured, 2000)
     compared = [row for row in rows if row.ok is not None]
@@ -25,6 +24,9 @@ def test_all_kinds_are_timed_and_compared() -> None:
     # Two rounds, of 2**14 numbers or as many as a sketch has, 11250: within 7 deviations.
     assert errors == pytest.approx([1.0, 1.05], abs=7 * math.sqrt(2 / (2 * 11_250)) + 0.02)
     assert all(row.ok for name, row in sums.items() if name.startswith("epsilon"))
+    counted = accounts.rows_of(measured["accounts"], 300)
+    assert [row.ok is None for row in counted] == [False] * 3 + [True] * 2
+    assert all(row.value > 0 for row in counted)
 
 
 def test_a_target_is_missed_by_noise_that_is_slow() -> None:
@@ -59,15 +61,8 @@ def test_plain_numpy_does_the_same() -> None:
     assert square == pytest.approx(expected, rel=7 * math.sqrt(2 / (1 << 14)))
 
 
-@pytest.mark.parametrize(("multiplier", "delta"), [(1.0, 1e-5), (0.1, 1e-5), (5.0, 1e-3)])
-def test_epsilon_is_that_of_the_definition(multiplier: float, delta: float) -> None:
-    """delta = E[max(0, 1 - exp(epsilon - L))], the privacy loss L being normal; on a fine grid."""
-    eps, mu = epsilon(multiplier, delta), 1 / multiplier
-    loss, step = np.linspace(eps, eps + 12 * mu, 1_000_001, retstep=True)
-    density = np.exp(-((loss - mu**2 / 2) ** 2) / (2 * mu**2)) / (mu * math.sqrt(2 * math.pi))
-    total = float(np.sum((1 - np.exp(eps - loss)) * density)) * step
-    assert total == pytest.approx(delta, rel=1e-4)
-
-
-def test_delta_alone_may_be_enough() -> None:
-    assert epsilon(4.0, 0.2) == 0.0
+def test_a_target_is_missed_by_a_ledger_that_is_slow() -> None:
+    times = {accounts.WHOLE: 0.9e-3, accounts.HALF: 1.1e-3, accounts.DRAWN: 51e-3, accounts.ONE: 1}
+    rows = accounts.rows_of(times, 10_000)
+    assert [row.ok for row in rows] == [True, False, False, None]
+    assert rows[0].name == "a round of 10,000 devices, all in a sum"

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.shared.gaussian import epsilon
 from tacit.crypto.codec import Codec
 from tacit.crypto.errors import ParameterError, ProtocolError, TooFewClients
 from tacit.crypto.prg import KeyStream
 from tacit.crypto.secagg.memory import Contribution, secure_sum
 from tacit.crypto.vector import Difference, Layout
 from tacit.privacy import mechanisms
+from tacit.privacy.gaussian import epsilon_of
 from tacit.privacy.mechanisms import Mechanism, choose
 from tacit.privacy.rotation import Rotation, width_of
 from tacit.privacy.samplers import Sampler, Skellam
@@ -478,13 +478,13 @@ def more_epsilon(mechanism: Mechanism, delta: float) -> float:
     """By how much it is above that of a central Gaussian which has the same variance and no
     rounding, so a sensitivity of R, and not B."""
     variance = float(mechanism.variance)
-    own = epsilon(math.sqrt(variance / mechanism.bound), delta)
-    return own / epsilon(math.sqrt(variance) / mechanism.radius, delta) - 1
+    own = epsilon_of(math.sqrt(mechanism.bound / variance), delta)
+    return own / epsilon_of(mechanism.radius / math.sqrt(variance), delta) - 1
 
 
 def test_the_price_of_rounding_in_epsilon() -> None:
     """Where it was measured: n = 100, d = 2**20."""
-    assert epsilon(1.0, 1e-5) == pytest.approx(4.3770, abs=3e-4)  # what dp-accounting says
+    assert epsilon_of(1.0, 1e-5) == pytest.approx(4.3770, abs=3e-4)  # what dp-accounting says
     for bits, most in [(14, 0.05), (16, 0.005), (18, 0.0005)]:
         found = more_epsilon(Mechanism(1 << 20, 100, 0, 0, 1.0, 1.0, bits), 1e-5)
         assert most / 20 < found < most
@@ -502,7 +502,7 @@ def test_chosen_bits_are_the_fewest_within_the_tolerance(
         fewer = mechanisms._radius(length, clients, found.surplus, noise, found.bits - 1)
         assert mechanisms._bound(fewer, length) > (1 + tolerance) * fewer**2
         for delta in (1e-2, 1e-5, 1e-10):
-            if epsilon(noise, delta) > 0.1:  # near 0 it rises faster than the variance
+            if epsilon_of(1 / noise, delta) > 0.1:  # near 0 it rises faster than the variance
                 assert more_epsilon(found, delta) <= tolerance
 
 

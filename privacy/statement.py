@@ -1,0 +1,111 @@
+"""What a report says of the privacy that was spent: no figure without what it is of."""
+
+from dataclasses import dataclass
+from math import isinf
+
+from tacit.privacy.accountants import ORDERS, Adversary
+from tacit.privacy.releases import Neighbours, Unit
+
+UNITS = {
+    Unit.CLIENT: "all that one device sends",
+    Unit.RECORD: "one example on a device",
+}
+RELATIONS = {
+    Neighbours.ZERO_OUT: "or zeros in its place",
+    Neighbours.REPLACE_ONE: "or any other in its place",
+    Neighbours.ADD_OR_REMOVE: "or nothing in its place",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Epsilon of the device that spent most, of the one in the middle (of two, the one that spent
+    more), and of somebody who is in every release. inf: nothing is guaranteed."""
+
+    worst: float
+    median: float
+    everyone: float
+    is_renyi: bool
+
+    @property
+    def accountant(self) -> str:
+        if self.is_renyi:
+            return f"Rényi divergences at {ORDERS.size} orders, {ORDERS[0]:g} to {ORDERS[-1]:g}"
+        return "Gaussian differential privacy, in closed form"
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """All that has to be said. `outsider` is None where the server sees no more than others do;
+    the other fields are what `Ledger.statement` says they are."""
+
+    unit: Unit
+    neighbours: Neighbours
+    delta: float
+    budget: float
+    budget_against: Adversary
+    devices: int
+    releases: int
+    unsettled: int
+    corrupt: float
+    distance: float
+    server: Figure
+    outsider: Figure | None
+    loss: float | None
+    is_real: bool
+    is_drawn: bool
+
+    def text(self) -> str:
+        """Lines for a report."""
+        return "\n".join(
+            (
+                f"Differential privacy at delta {self.delta:g}",
+                f"Unit: {UNITS[self.unit]}, {RELATIONS[self.neighbours]}",
+                *self._against_server(),
+                *self._against_outsider(),
+                f"Releases: {self.releases}; sums not settled, which count in full: "
+                f"{self.unsettled}",
+                f"Budget: epsilon {self.budget:g} for each device, against the "
+                f"{self.budget_against.value}",
+                f"Sampler: noise is at most {self.distance:.1g} from its law, over all releases; "
+                "delta includes it",
+                f"Not covered: {'; '.join(self._not_covered())}",
+            )
+        )
+
+    def _against_server(self) -> list[str]:
+        who = "a server that keeps to the protocol"
+        if self.corrupt < 1:
+            who += f", in league with at most {self.corrupt:.3g} of the devices in a sum"
+        if self.outsider is None:
+            who += ", and anybody who sees less"
+        return [f"Adversary: {who}", *self._told(self.server)]
+
+    def _against_outsider(self) -> list[str]:
+        if self.outsider is None:
+            return []
+        who = "somebody outside, who sees all that is released and not who was drawn"
+        lines = [f"Adversary: {who}", *self._told(self.outsider)]
+        if self.loss is not None:
+            figure = _number(self.loss)
+            lines.append(f"  epsilon in every release: {figure}, by privacy loss distributions")
+        return lines
+
+    def _told(self, figure: Figure) -> list[str]:
+        return [
+            f"  epsilon of the worst of {self.devices} devices: {_number(figure.worst)}; of the "
+            f"median one: {_number(figure.median)}; in every release: {_number(figure.everyone)}",
+            f"  by {figure.accountant}",
+        ]
+
+    def _not_covered(self) -> list[str]:
+        found = ["what was tried to choose settings", "time, power and traffic"]
+        if self.is_real:
+            found.append("floating-point noise, whose gaps give away what it was added to")
+        if self.is_drawn and self.outsider is None:
+            found.append("drawing at random, which is not proven to help here")
+        return found
+
+
+def _number(epsilon: float) -> str:
+    return "none" if isinf(epsilon) else f"{epsilon:.4g}"
