@@ -125,7 +125,7 @@ def test_a_sum_under_lattice_keys_is_explained(secagg: Secagg) -> None:
         "members 101 each device's key, and with them every single update",
         "a device sends 4.0 MB its ciphertext, 4 bytes for each of 1,000,000 parameters",
         "1.3 MB sealed shares",
-        "lattice true false corrupt 0.1 0.333",
+        "policy.lattice true false policy.corrupt 0.1 0.333",
         "nobody outside has reviewed them yet",
     ):
         assert part in said
