@@ -322,7 +322,10 @@ def test_every_name_is_in_the_guide() -> None:
 def test_the_guides_example_is_the_one_tried_here(monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"```python\n{(OWN / 'my_project.py').read_text()}```" in GUIDE.read_text()
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    # So that it is gone afterwards. A copy of all modules in their place would do away with torch,
+    # where it is imported here first, and torch cannot be imported twice.
+    monkeypatch.setitem(sys.modules, "my_project", None)
+    sys.modules.pop("my_project")
     monkeypatch.chdir(OWN)
     data = load("my_project:data")
     assert [len(part) > 50 for part in partition(data, 3, Sites(), 0)] == [True] * 3
