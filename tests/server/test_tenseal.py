@@ -523,6 +523,38 @@ def test_a_key_is_dealt_anew_after_so_many_sums(at: str, monkeypatch: pytest.Mon
 
 
 @quick
+def test_a_dealer_that_says_it_is_not_enrolled_ends_no_run() -> None:
+    """It is to enrol anew; what it answers in the same round, as if nothing were, is not for it."""
+
+    def odd(stage: str, partition: int, round: int) -> str:
+        return stages.NOT_ENROLLED if (stage, partition, round) == ("deal", 0, 1) else ""
+
+    ran, _ = watched(instead=odd)
+    assert ("deal", 0) in ran.left_out(1)
+    opened(ran, ALL - {0}, 1, DEVICES - 1)
+    opened(ran, ALL, 2)
+
+
+@quick
+def test_a_key_that_was_given_up_during_training_is_not_contributed_under(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As by another process, which refused a sum meanwhile."""
+    run_app = SecureClientApp._run_app
+
+    def slow(self: SecureClientApp, message: Message, context: Context) -> Message:
+        reply = run_app(self, message, context)
+        if context.node_config["partition-id"] == 2 and message.metadata.group_id == "1":
+            ContextVault(context.state).take("group")
+        return reply
+
+    monkeypatch.setattr(SecureClientApp, "_run_app", slow)
+    ran, _ = watched()
+    assert ran.left_out(1) == {("report", 2)}
+    opened(ran, ALL - {2}, 1)
+
+
+@quick
 def test_an_opener_that_dies_has_lost_the_key() -> None:
     ran, grid = watched([Crash("reveal", {4}, {1})])
     assert ran.left_out(1) == {("reveal", 4)}
