@@ -12,7 +12,7 @@ from tacit.crypto.identity import SIGNATURE_BYTES, RunKey
 from tacit.crypto.secagg.session import DIGEST_BYTES, Purpose
 from tacit.crypto.simulated import simulated_roster
 from tacit.crypto.vector import Layout
-from tacit.privacy.release import cost
+from tacit.privacy.clear import cost
 from tacit.server.pairwise import Binding
 from tacit.simulations.data.dataset import take
 from tacit.simulations.engine.faults import check_devices

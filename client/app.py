@@ -48,7 +48,7 @@ from tacit.crypto.secagg.messages import AttestRequest, RevealRequest
 from tacit.crypto.secagg.session import Purpose, Session
 from tacit.crypto.vector import Layout, model_digest
 from tacit.crypto.wire import Reader, Writer
-from tacit.privacy.release import draw_noise, released
+from tacit.privacy.clear import draw_noise, released
 
 log = logging.getLogger("tacit.client")
 

@@ -3,7 +3,7 @@
 from tacit.client.policy import Policy
 from tacit.client.vault import Vault
 from tacit.crypto.secagg.clear import Clear
-from tacit.privacy.release import cost
+from tacit.privacy.clear import cost
 from tacit.privacy.zcdp import Spent
 
 _SLOT = "cleared"

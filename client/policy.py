@@ -8,7 +8,7 @@ from tacit.crypto.identity import Roster
 from tacit.crypto.secagg.clear import Clear
 from tacit.crypto.secagg.parameters import SECURITY, cut_risk, least_degree, most_corrupt
 from tacit.crypto.secagg.session import Session
-from tacit.privacy.release import cost
+from tacit.privacy.clear import cost
 from tacit.privacy.zcdp import DELTA, Spent
 
 

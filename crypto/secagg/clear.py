@@ -2,7 +2,7 @@
 
 Named arrays of a model can be left out of the sum that hides (as in FedML-HE, Jin et al. 2023,
 arXiv:2303.10837). Nothing hides what one device sends of them but the noise that it adds, so that
-has to be enough by itself: see `tacit.privacy.release`. What both sides have to know of it is here.
+has to be enough by itself: see `tacit.privacy.clear`. What both sides have to know of it is here.
 
 A clear part is whole numbers of steps, `levels` of them to the norm that it is clipped to. They
 follow from its size: rounding d coordinates at random lengthens a vector of length M, in steps, to

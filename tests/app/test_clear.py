@@ -15,7 +15,7 @@ from tacit.app.simulation import Finished, simulate
 from tacit.client.policy import Policy
 from tacit.crypto.errors import ParameterError
 from tacit.crypto.vector import Layout
-from tacit.privacy.release import cost
+from tacit.privacy.clear import cost
 from tacit.server.events import Event, LeftOut
 from tacit.server.inbox import Seen
 from tacit.simulations.attacks.linear import LinearReadout

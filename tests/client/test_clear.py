@@ -31,7 +31,7 @@ from tacit.crypto.secagg.clear import LARGEST, Clear, Integers
 from tacit.crypto.secagg.messages import Report
 from tacit.crypto.secagg.session import Purpose, Session
 from tacit.crypto.vector import Difference, Layout
-from tacit.privacy.release import cost
+from tacit.privacy.clear import cost
 from tacit.privacy.zcdp import Spent
 from tacit.server.encrypted import Encrypted
 from tacit.server.flower import copy_records, identity

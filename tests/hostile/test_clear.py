@@ -14,7 +14,7 @@ from tacit.crypto.prg import add_masks
 from tacit.crypto.secagg.clear import Clear
 from tacit.crypto.secagg.messages import Report
 from tacit.crypto.secagg.session import Session
-from tacit.privacy.release import cost
+from tacit.privacy.clear import cost
 from tacit.privacy.zcdp import Spent
 from tests.crypto.test_prg import LIMIT, chi_square
 from tests.hostile.adversary import read

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tacit.crypto.errors import ParameterError
 from tacit.crypto.secagg.clear import LARGEST, Clear
-from tacit.privacy import release
-from tacit.privacy.release import cost, draw_noise, released
+from tacit.privacy import clear as in_the_clear
+from tacit.privacy.clear import cost, draw_noise, released
 from tacit.privacy.samplers import DiscreteGaussian
 from tacit.privacy.zcdp import Spent, epsilon
 from tests.crypto.federation import Counted
@@ -67,10 +67,10 @@ def test_what_chance_makes_too_long_is_rounded_towards_zero(
 ) -> None:
     clear = part(2, norm=1024.0)
     update = np.array([longest * 600.6, -longest * 829.3])
-    monkeypatch.setattr(release, "_rounded", lambda steps, rand: np.array([1024, 800]))
+    monkeypatch.setattr(in_the_clear, "_rounded", lambda steps, rand: np.array([1024, 800]))
     sent = released(clear, update, 1.0, quiet(clear), KEY)
     assert sent.tolist() == np.trunc(update).tolist()
-    monkeypatch.setattr(release, "clip", lambda update, norm: update)
+    monkeypatch.setattr(in_the_clear, "clip", lambda update, norm: update)
     with pytest.raises(ParameterError, match="clipping does not hold"):
         released(clear, update * 2, 1.0, quiet(clear), KEY)
 
@@ -83,7 +83,9 @@ def test_it_is_right_on_average_over_the_rounding(monkeypatch: pytest.MonkeyPatc
     for dither in range(0, 1 << 16, 64):
         # Every 64th, and the value is on a grid of 2**-10: as good as all.
         monkeypatch.setattr(
-            release, "keystream", lambda key, size, r=dither: np.full(size // 2, r, "<u2").tobytes()
+            in_the_clear,
+            "keystream",
+            lambda key, size, r=dither: np.full(size // 2, r, "<u2").tobytes(),
         )
         total += released(
             clear, np.rint(update * share * 1024) / 1024 / share, share, quiet(clear), KEY
