@@ -38,7 +38,7 @@ LARGEST = 1 << 31  # coordinates
 LEAST_LEVELS = 1 << 10  # so that chance, 8 levels in a square, is small beside the square of them
 SMALLEST_NORM, LARGEST_NORM = 2.0**-64, 2.0**64
 SMALLEST_SIGMA, LARGEST_SIGMA = 2.0**-10, 2.0**10  # from one step on; values fit 32 bits
-TAIL = 18  # deviations: no sample of `tacit.privacy.samplers` is further out
+TAIL = 18  # deviations: a sample is further out one time in 2**128 at most, and `pack` refuses it
 
 
 @dataclass(frozen=True, slots=True)
