@@ -34,9 +34,10 @@ GDP, but for what `tacit.privacy.equivalents` says of whole numbers. `release` i
 No credit is taken for drawing at random: b rounds show who was in one.
 
 **Modulo 2**bits** all of this stays true, also where a device that breaks the protocol makes a
-total leave the ring: y depends on totals mod 2**bits only. A total brought back to -2**(bits-1) ..
-2**(bits-1) and mixed after that would not do: there one step more is 2**bits steps less. The price
-is room: log2 |a| more bits than x needs, 6.6 for 64 bands.
+total leave the ring: y depends on totals mod 2**bits only. To bring totals back to -2**(bits-1) ..
+2**(bits-1) and mix them in a larger ring would not do: at the edge, to which such a device can push
+a total, one step more of another is 2**bits steps less. The price is room: y takes log2 |a| more
+bits than x, 6.6 for 64 bands.
 
 **It helps** as far as devices do not take part in every round; if they do, there is one band, and
 that is independent noise. `prefix_error` tells, and `benchmarks/banded.py` measures it. It is lost

@@ -147,7 +147,7 @@ def test_rounds_of_a_device_add_up_to_its_whole_run() -> None:
     assert float(spent.plain[0, GDP]) == pytest.approx(3 / plan.noise**2, rel=1e-9)
     # Each device is hidden by the samples of all rounds that it moves.
     one = Skellam(plan.variance).distance
-    assert float(spent.plain[0, DISTANCE]) == pytest.approx(3 * 3 * 5 * one, rel=1e-12)
+    assert float(spent.plain[0, DISTANCE]) == pytest.approx(3 * 3 * 5 * one, rel=1e-12, abs=0)
     assert math.isinf(cost(entries[0], Adversary.SERVER).plain[0, GDP])
     assert all((entry.source, entry.rate) == (Source.SERVER, 1.0) for entry in entries)
     assert Release.decode(entries[1].encode()) == entries[1]
@@ -268,7 +268,12 @@ def test_states_survive_a_restart() -> None:
 
 def test_bytes_that_are_no_state_are_refused() -> None:
     data = turns(replace(PLAN, bits=21), [[1, 2, 3, 4, 5]] * 4)[1][-1].encode()
-    for bad in (data + b"\0", *(data[:end] for end in range(len(data)))):
+    ends = [data[:-8] + np.float64(x).tobytes() for x in (math.nan, math.inf)]
+    two = np.array([0, 1], "<u8").tobytes()
+    stream = Stream(PLAN).advance(np.zeros(5, np.uint32), frozenset({0, 1}), key(1))[1].encode()
+    swaps = [stream.replace(two, np.array(ids, "<u8").tobytes()) for ids in ([1, 0], [1, 1])]
+    assert stream.count(two) == 1
+    for bad in (data + b"\0", *ends, *swaps, *(data[:end] for end in range(len(data)))):
         with pytest.raises(MalformedMessage):
             Stream.decode(bad)
 
