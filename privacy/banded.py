@@ -39,11 +39,12 @@ total leave the ring: y depends on totals mod 2**bits only. To bring totals back
 a total, one step more of another is 2**bits steps less. The price is room: y takes log2 |a| more
 bits than x, 6.6 for 64 bands.
 
-**It helps** as far as devices do not take part in every round; if they do, there is one band, and
-that is independent noise. `prefix_error` tells, and `benchmarks/banded.py` measures it. It is lost
-where errors do not add up: totals of different rounds need the same rotation, the same grid and the
-same denominator, so one session for all rotations, no adaptive clip, and a fixed number to divide
-by.
+**It helps** where devices cannot take part in every round; if all do, there is one band, and that
+is independent noise, and still the most accurate (`prefix_error`; `benchmarks/banded.py`). Devices
+drawn at random gain about as much, but only against those who are not told who was drawn. It is
+lost where errors do not add up: totals of different rounds need the same rotation, the same grid
+and the same denominator, so one session for all rotations, no adaptive clip, and a fixed number to
+divide by.
 """
 
 import math
