@@ -55,6 +55,26 @@ class Statement:
     is_real: bool
     is_drawn: bool
 
+    @property
+    def against(self) -> Figure:
+        """Against those whom the budget is for."""
+        is_outsider = self.budget_against is Adversary.OUTSIDER and self.outsider is not None
+        return self.outsider if is_outsider and self.outsider else self.server
+
+    @property
+    def worst(self) -> float:
+        """Epsilon of the device that spent most, against those whom the budget is for."""
+        return self.against.worst
+
+    @property
+    def summary(self) -> str:
+        """In a few words."""
+        return (
+            f"epsilon {_number(self.worst)} at delta {self.delta:g} for "
+            f"{'each device' if self.unit is Unit.CLIENT else 'each example'}, against "
+            f"{'the server' if self.against is self.server else 'all but the server'}"
+        )
+
     def text(self) -> str:
         """Lines for a report."""
         return "\n".join(
@@ -114,4 +134,4 @@ class Statement:
 
 
 def _number(epsilon: float) -> str:
-    return "none" if isinf(epsilon) else f"{epsilon:.4g}"
+    return "no bound" if isinf(epsilon) else f"{epsilon:.4g}"

@@ -60,11 +60,14 @@ def _simulate(screen: Screen, folder: RunFolder, checkpoint: Checkpoint | None) 
     last = rounds[-1]["server"] if rounds else {}
     if "accuracy" in last:
         screen.say(f"accuracy {last['accuracy']:.3f} on the test set")
+    if (statement := reporting.statement_of(folder)) is not None:
+        screen.say(statement.summary)
     if (path / DEVICE_LOG).exists():
         screen.say(f"why devices failed: {path / DEVICE_LOG}")
     screen.say(f"report: {page}")
-    trained = sum(bool(each["train"]) for each in rounds)
-    screen.result(folder=str(path), report=str(page), trained_rounds=trained, **last)
+    trained = reporting.trained_rounds(folder)
+    spent = {} if statement is None else {"epsilon": statement.worst, "delta": statement.delta}
+    screen.result(folder=str(path), report=str(page), trained_rounds=trained, **spent, **last)
     if not trained:
         complain("no round trained the model: in each, too few devices sent an update that counts")
         raise typer.Exit(FAILED)

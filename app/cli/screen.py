@@ -23,6 +23,7 @@ from rich.text import Text
 
 from tacit.app import lines
 from tacit.server.events import (
+    BudgetSpent,
     Event,
     LeftOut,
     RoundFinished,
@@ -94,6 +95,8 @@ class Screen:
                     self.say(f"  round {number}: device {device} left out at {stage}: {reason}")
                 case SumFailed(number, purpose, reason):
                     self.say(f"  round {number}: no sum to {purpose}: {reason}; the model stays")
+                case BudgetSpent(number, reason):
+                    self.say(f"  the run ends before round {number}, with its model: {reason}")
 
         return listen
 

@@ -61,7 +61,7 @@ def test_with_drawing_both_figures_are_said() -> None:
 def test_no_guarantee_is_said_as_such() -> None:
     nothing = Figure(math.inf, math.inf, math.inf, is_renyi=False)
     text = replace(ONE, server=nothing, outsider=ONE.server).text()
-    assert "epsilon of the worst of 100 devices: none" in text
+    assert "epsilon of the worst of 100 devices: no bound" in text
     assert "inf" not in text
 
 
