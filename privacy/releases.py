@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from enum import IntEnum
 from fractions import Fraction
+from types import UnionType
 
 from tacit.crypto.errors import ParameterError
 from tacit.crypto.wire import VERSION, Reader, Writer
@@ -68,6 +69,7 @@ class Gaussian:
     sigma: float
 
     def __post_init__(self) -> None:
+        _check_kinds(self, float | int, "sensitivity", "sigma")
         for name in ("sensitivity", "sigma"):
             if not SMALLEST <= getattr(self, name) <= LARGEST:  # also false for NaN
                 raise ParameterError(f"{name}={getattr(self, name)}, expected 2**-64 .. 2**64")
@@ -87,6 +89,7 @@ class Discrete:
     def __post_init__(self) -> None:
         if type(self.law) not in _LAWS:
             raise ParameterError(f"{self.law!r}: no accountant knows this law")
+        _check_kinds(self, int, "square", "length")
         if max(self.law.variance.as_integer_ratio()).bit_length() > 8 * _FRACTION_BYTES:
             raise ParameterError(f"a variance of more than {_FRACTION_BYTES} bytes")
         if not 1 <= self.square <= LARGEST_SQUARE:
@@ -104,6 +107,7 @@ class Concentrated:
     distance: float
 
     def __post_init__(self) -> None:
+        _check_kinds(self, float | int, "rho", "distance")
         if not SMALLEST <= self.rho <= LARGEST:
             raise ParameterError(f"rho={self.rho}, expected 2**-64 .. 2**64")
         if not 0 <= self.distance < 1 or math.copysign(1, self.distance) < 0:
@@ -141,6 +145,12 @@ class Release:
     rate: float = 1.0
 
     def __post_init__(self) -> None:
+        for name, kind in (
+            ("unit", Unit), ("neighbours", Neighbours), ("source", Source), ("use", Use),
+        ):  # fmt: skip
+            _check_kinds(self, kind, name)
+        _check_kinds(self, int, "run", "round", "cohort", "survivors", "corrupt")
+        _check_kinds(self, float | int, "rate")
         if not (0 <= self.run < 1 << 64 and 0 <= self.round < 1 << 32):
             raise ParameterError(f"run {self.run}, round {self.round}: no such round")
         if not 0 <= self.corrupt < self.survivors <= self.cohort < 1 << 32:
@@ -207,6 +217,14 @@ class Release:
             )  # fmt: skip
         except ValueError as bad:  # ParameterError is one
             raise reader.bad(str(bad)) from None
+
+
+def _check_kinds(record: object, kind: type | UnionType, *names: str) -> None:
+    """Accountants ask by identity which member of an enumeration it is, and 2 would be none of
+    them; numbers of numpy overflow or are rounded on the way to a cost, and nothing tells."""
+    for name in names:
+        if not isinstance(value := getattr(record, name), kind):
+            raise ParameterError(f"{name}={value!r} is of type {type(value).__name__}")
 
 
 def _mechanism(reader: Reader) -> Mechanism:

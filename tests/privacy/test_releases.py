@@ -1,9 +1,11 @@
 """Records of releases: what can be built, and their bytes."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -127,6 +129,28 @@ def test_what_makes_no_sense_cannot_be_built(changes: dict[str, object], why: st
     ],
 )
 def test_impossible_mechanisms_are_refused(build: object, why: str) -> None:
+    with pytest.raises(ParameterError, match=why):
+        build()
+
+
+@pytest.mark.parametrize(
+    ("build", "why"),
+    [
+        (lambda: replace(release(), unit=1), "unit=1 is of type int"),
+        (lambda: replace(release(), neighbours=2), "neighbours=2 is of type int"),
+        (lambda: replace(release(), source=3), "source=3 is of type int"),
+        (lambda: replace(release(), use=1), "use=1 is of type int"),
+        (lambda: replace(release(), corrupt=2.5), "corrupt=2.5 is of type float"),
+        (lambda: replace(release(), survivors=np.int64(9)), "is of type int64"),
+        (lambda: replace(release(), rate=np.float32(0.1)), "is of type float32"),
+        (lambda: replace(SKELLAM, square=np.int64(1 << 62)), "is of type int64"),
+        (lambda: Gaussian(np.float16(200), 3000.0), "is of type float16"),
+        (lambda: Concentrated(np.float32(0.1), 0.0), "is of type float32"),
+    ],
+)
+def test_what_only_looks_like_a_value_is_refused(build: Callable[[], object], why: str) -> None:
+    """As REPLACE_ONE, 2 would cost a quarter: no accountant takes it for the member that it equals.
+    And four times an int64 of 2**62 is 0."""
     with pytest.raises(ParameterError, match=why):
         build()
 
