@@ -71,10 +71,16 @@ class Entry:
     def payers(self) -> Devices:
         return np.union1d(self.devices, self.pool) if self.pool.size else self.devices
 
+    def has_less(self, than: "Entry") -> bool:
+        """Whether there is less noise in any of the releases, which are the same as those."""
+        pairs = zip(self.releases, than.releases, strict=True)
+        return any(ours.shares < theirs.shares for ours, theirs in pairs)
+
     @property
-    def shares(self) -> int:
-        """The least noise that counts in any of the releases."""
-        return min(release.shares for release in self.releases)
+    def corrupt(self) -> float:
+        """The smallest share of corrupt devices that noise is counted with; 1.0 if none is shared."""
+        shared = (r for r in self.releases if r.source is Source.SHARED)
+        return min((r.corrupt / r.survivors for r in shared), default=1.0)
 
     @property
     def differs(self) -> bool:
@@ -132,12 +138,11 @@ class Books:
         entry = Entry(self.serial + 1, tuple(releases), _sorted(devices), _pool(releases, pool))
         for release in releases:
             self._check(release, entry)
-        shared = (r.corrupt / r.survivors for r in releases if r.source is Source.SHARED)
         return replace(
             self._knowing(entry.payers),
             open=(*self.open, entry),
             serial=entry.serial,
-            corrupt=min([self.corrupt, *shared]),
+            corrupt=min(self.corrupt, entry.corrupt),
             is_real=self.is_real or any(isinstance(r.mechanism, Gaussian) for r in releases),
             is_drawn=self.is_drawn or any(r.rate < 1 for r in releases),
         )
@@ -168,6 +173,7 @@ class Books:
         outsider = self.server if self.outsider is None and became.differs else self.outsider
         return replace(
             books,
+            corrupt=min(self.corrupt, became.corrupt),  # who is credited is taken to be honest
             server=books._charged(self.server, became, Adversary.SERVER),
             outsider=outsider and books._charged(outsider, became, Adversary.OUTSIDER),
         )

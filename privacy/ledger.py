@@ -108,7 +108,7 @@ class Ledger:
             became = entry.became(survivors, devices)
             books = books.settling(entry, became)
             self.storage.write(SLOT, books.encode())
-        if became is not None and became.shares < entry.shares:
+        if became is not None and became.has_less(entry):
             self._check(books, became)
 
     def affordable(

@@ -269,6 +269,16 @@ def test_what_did_happen_is_recorded_even_beyond_the_budget() -> None:
         ledger(storage).reserve([release(Gaussian(1.0, 1e6))], [1])
 
 
+def test_a_release_that_lost_noise_beside_one_that_has_little_is_told_of() -> None:
+    """What devices make private by themselves has one share, and hides no other's loss."""
+    storage = Shelf()
+    own = release(Gaussian(1.0, 50.0), source=Source.OWN)
+    serial = ledger(storage).reserve([release(Gaussian(1.0, 1.0), survivors=10), own], [1])
+    with pytest.raises(BudgetExceeded):
+        ledger(storage).settle(serial, 4)
+    assert ledger(storage).epsilon(1, 1e-5) > 4.0
+
+
 def test_a_budget_that_was_lowered_since_does_not_stop_what_is_settled() -> None:
     storage = Shelf()
     serials = [ledger(storage).reserve([shared()], [1]) for _ in range(2)]
@@ -536,6 +546,15 @@ def test_a_statement_has_the_worst_and_the_median_device() -> None:
     assert not said.is_drawn
     assert not said.server.is_renyi
     assert "worst of 5 devices" in said.text()
+
+
+def test_who_is_credited_is_not_said_to_be_corrupt() -> None:
+    """Five of ten may be corrupt, and of a hundred five: that half of those are is not counted."""
+    storage, record = Shelf(), shared(cohort=100, survivors=10, corrupt=5)
+    serial = ledger(storage).reserve([record], [1])
+    assert ledger(storage).statement().corrupt == 0.5
+    ledger(storage).settle(serial, 100)
+    assert ledger(storage).statement().corrupt == 0.05
 
 
 def test_a_statement_has_both_figures_where_they_differ() -> None:
