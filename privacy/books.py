@@ -78,7 +78,7 @@ class Entry:
 
     @property
     def corrupt(self) -> float:
-        """The smallest share of corrupt devices that noise is counted with; 1.0 if none is shared."""
+        """The smallest part of corrupt devices in shared noise; 1.0 where none is shared."""
         shared = (r for r in self.releases if r.source is Source.SHARED)
         return min((r.corrupt / r.survivors for r in shared), default=1.0)
 
