@@ -126,6 +126,8 @@ class Release:
     cohort     devices that were asked
     survivors  of these, the ones in the sum
     corrupt    of these, as many as are assumed to tell the server their part and their noise
+    is_count_hidden  whether nobody but the server is told how many were drawn, by a number, by what
+               a sum was divided by, or by how much noise is left in it
 
     Impossible values cannot be built, nor releases without a meaning (ParameterError). Where a
     device is added or removed its share of noise comes or goes with it, and a million coordinates
@@ -143,6 +145,7 @@ class Release:
     survivors: int
     corrupt: int = 0
     rate: float = 1.0
+    is_count_hidden: bool = False
 
     def __post_init__(self) -> None:
         for name, kind in (
@@ -151,6 +154,7 @@ class Release:
             _check_kinds(self, kind, name)
         _check_kinds(self, int, "run", "round", "cohort", "survivors", "corrupt")
         _check_kinds(self, float | int, "rate")
+        _check_kinds(self, bool, "is_count_hidden")
         if not (0 <= self.run < 1 << 64 and 0 <= self.round < 1 << 32):
             raise ParameterError(f"run {self.run}, round {self.round}: no such round")
         if not 0 <= self.corrupt < self.survivors <= self.cohort < 1 << 32:
@@ -187,6 +191,7 @@ class Release:
         writer = Writer().u8(VERSION).u8(self.unit).u8(self.neighbours).u8(self.source)
         writer.u8(self.use).u64(self.run).u32(self.round)
         writer.u32(self.cohort).u32(self.survivors).u32(self.corrupt).f64(self.rate)
+        writer.u8(self.is_count_hidden)
         match self.mechanism:
             case Gaussian(sensitivity, sigma):
                 writer.u8(0).f64(sensitivity).f64(sigma)
@@ -209,11 +214,13 @@ class Release:
             source, use = Source(reader.u8()), Use(reader.u8())
             run, round_ = reader.u64(), reader.u32()
             cohort, survivors, corrupt = reader.u32(), reader.u32(), reader.u32()
-            rate, mechanism = reader.f64(), _mechanism(reader)
+            rate, hidden, mechanism = reader.f64(), reader.u8(), _mechanism(reader)
             reader.end()
+            if hidden > 1:
+                raise reader.bad(f"{hidden}, expected 0 or 1")
             return cls(
                 mechanism, unit, neighbours, source, use, run, round_, cohort, survivors, corrupt,
-                rate,
+                rate, bool(hidden),
             )  # fmt: skip
         except ValueError as bad:  # ParameterError is one
             raise reader.bad(str(bad)) from None

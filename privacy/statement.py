@@ -71,8 +71,8 @@ class Statement:
                 f"{self.unsettled}",
                 f"Budget: epsilon {self.budget:g} for each device, against the "
                 f"{self.budget_against.value}",
-                f"Sampler: noise is at most {_rounded(self.distance, 1, ROUND_CEILING)} from its law, "
-                "over all releases; delta includes it",
+                f"Sampler: noise is at most {_rounded(self.distance, 1, ROUND_CEILING)} from its "
+                "law, over all releases; delta includes it",
                 f"Not covered: {'; '.join(self._not_covered())}",
             )
         )

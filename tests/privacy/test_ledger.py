@@ -401,7 +401,7 @@ def test_all_who_could_have_been_drawn_pay_where_it_counts() -> None:
 
 def test_where_it_does_not_count_only_those_in_the_sum_pay() -> None:
     storage = Shelf()
-    record = shared(rate=0.25)
+    record = shared(rate=0.25, is_count_hidden=True)
     ledger(storage).settle(ledger(storage).reserve([record], [2], [1, 2, 3]))
     for adversary in Adversary:
         found = [ledger(storage).epsilon(device, 1e-5, adversary) for device in (1, 2, 3)]
@@ -411,7 +411,7 @@ def test_where_it_does_not_count_only_those_in_the_sum_pay() -> None:
 def test_drawn_examples_cost_their_devices_less_against_others() -> None:
     storage = Shelf()
     books = Ledger(storage, Unit.RECORD, Neighbours.ZERO_OUT, BUDGET)
-    record = replace(shared(rate=0.01), unit=Unit.RECORD)
+    record = replace(shared(rate=0.01, is_count_hidden=True), unit=Unit.RECORD)
     for _ in range(30):
         books.settle(books.reserve([record], [1, 2]), 12, [1])
     server, outsider = (books.epsilon(1, 1e-5, adversary) for adversary in Adversary)
@@ -468,7 +468,7 @@ def full() -> bytes:
         gaussian(1.0, 0.25),
         shared(),
         release(Concentrated(0.1, 1e-9), source=Source.OWN),
-        release(rate=0.5),
+        release(rate=0.5, is_count_hidden=True),
     ]
     for devices in ([1, 5, 1 << 63], [2, 5]):
         ledger(storage, outside).settle(

@@ -50,6 +50,7 @@ def test_known_bytes() -> None:
     assert release().encode().hex() == (
         "0201010101010000000000000001000000"  # version, what it is, run, round
         "0c0000000a00000003000000000000000000f03f"  # devices, rate
+        "00"  # who knows how many were drawn
         "0140420f00000000000000100000000000"  # Skellam, square, length
         "0300000040420f0100000007"  # a million sevenths
     )
@@ -78,7 +79,7 @@ def test_a_variance_has_one_encoding(numerator: bytes, denominator: bytes) -> No
         Release.decode(record[:-end] + fraction(numerator, denominator))
 
 
-@pytest.mark.parametrize("at", [0, 1, 2, 3, 4, 37])
+@pytest.mark.parametrize("at", [0, 1, 2, 3, 4, 37, 38])
 def test_a_kind_that_there_is_not_is_refused(at: int) -> None:
     raw = bytearray(release().encode())
     raw[at] = 9
@@ -143,6 +144,7 @@ def test_impossible_mechanisms_are_refused(build: object, why: str) -> None:
         (lambda: replace(release(), corrupt=2.5), "corrupt=2.5 is of type float"),
         (lambda: replace(release(), survivors=np.int64(9)), "is of type int64"),
         (lambda: replace(release(), rate=np.float32(0.1)), "is of type float32"),
+        (lambda: replace(release(), is_count_hidden=1), "is_count_hidden=1 is of type int"),
         (lambda: replace(SKELLAM, square=np.int64(1 << 62)), "is of type int64"),
         (lambda: Gaussian(np.float16(200), 3000.0), "is of type float16"),
         (lambda: Concentrated(np.float32(0.1), 0.0), "is of type float32"),
