@@ -11,9 +11,10 @@ from fractions import Fraction
 from types import UnionType
 
 from tacit.crypto.errors import ParameterError
-from tacit.crypto.wire import VERSION, Reader, Writer
+from tacit.crypto.wire import Reader, Writer
 from tacit.privacy.samplers import DiscreteGaussian, Law, Skellam
 
+FORMAT = 2  # of what is kept for as long as a device lives: messages have versions of their own
 LONGEST = 1 << 32  # coordinates
 LARGEST_SQUARE = 1 << 62
 SMALLEST, LARGEST = 2.0**-64, 2.0**64  # of a real number in a mechanism
@@ -188,7 +189,7 @@ class Release:
                 return 0.0
 
     def encode(self) -> bytes:
-        writer = Writer().u8(VERSION).u8(self.unit).u8(self.neighbours).u8(self.source)
+        writer = Writer().u8(FORMAT).u8(self.unit).u8(self.neighbours).u8(self.source)
         writer.u8(self.use).u64(self.run).u32(self.round)
         writer.u32(self.cohort).u32(self.survivors).u32(self.corrupt).f64(self.rate)
         writer.u8(self.is_count_hidden)
@@ -207,8 +208,8 @@ class Release:
     def decode(cls, data: bytes) -> "Release":
         """Inverse of `encode`. Raises MalformedMessage, also for what cannot be built."""
         reader = Reader(data, sender=0, stage="ledger")
-        if (version := reader.u8()) != VERSION:
-            raise reader.bad(f"version {version}")
+        if (version := reader.u8()) != FORMAT:
+            raise reader.bad(f"format {version}")
         try:
             unit, neighbours = Unit(reader.u8()), Neighbours(reader.u8())
             source, use = Source(reader.u8()), Use(reader.u8())

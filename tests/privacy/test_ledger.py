@@ -1,6 +1,8 @@
 """The ledger: nothing is let out that it has not counted, whatever breaks, and nothing beyond."""
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -515,6 +517,43 @@ def test_damaged_books_are_refused_or_read_as_they_are(written: bytes, at: int, 
     for spent in (books.server, books.outsider):
         assert spent is not None
         assert spent.plain.min() >= 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"releases": (replace(shared(), unit=Unit.RECORD),)}, "has no place for RECORD"),
+        ({"devices": np.zeros(0, np.uint64)}, "0 devices in a cohort"),
+        ({"devices": np.zeros(1, np.uint64)}, "a reservation of everyone"),
+        ({"pool": np.zeros(1, np.uint64)}, "a reservation of everyone"),
+        ({"pool": np.array([5], np.uint64)}, "not among those it was drawn from"),
+        ({"devices": np.array([4], np.uint64)}, "without a row"),
+    ],
+)
+def test_reservations_that_could_not_be_made_are_not_read(
+    changes: dict[str, object], why: str
+) -> None:
+    storage = Shelf()
+    ledger(storage).settle(ledger(storage).reserve([shared()], [5]))
+    ledger(storage).reserve([shared()], [3])
+    books = Books.decode(storage[SLOT])
+    wrong = replace(books, open=(replace(books.open[0], **changes),))
+    with pytest.raises(MalformedMessage, match=why):
+        Books.decode(wrong.encode())
+
+
+def test_new_versions_of_messages_leave_ledgers_as_they_are() -> None:
+    """A ledger that cannot be read is one that somebody deletes."""
+    code = (
+        "import tacit.crypto.wire as wire; wire.VERSION += 1\n"
+        "from tests.privacy.test_ledger import full\n"
+        "print(full().hex())"
+    )
+    root = Path(__file__).parents[2]
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert bytes.fromhex(told.stdout) == full()
 
 
 @pytest.mark.parametrize(("was", "becomes"), [(0.1, -0.1), (0.1, math.nan), (0.1, math.inf)])
