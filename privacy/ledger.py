@@ -58,6 +58,8 @@ class Budget:
             )
         if not 0 < self.delta < 1:
             raise ParameterError(f"delta={self.delta}, expected 0 < delta < 1")
+        if not isinstance(self.against, Adversary):  # any other would be taken for an outsider
+            raise ParameterError(f"against={self.against!r}, expected an Adversary")
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,12 +127,13 @@ class Release:
     cohort     devices that were asked
     survivors  of these, the ones in the sum
     corrupt    of these, as many as are assumed to tell the server their part and their noise
-    is_count_hidden  whether nobody but the server is told how many were drawn, by a number, by what
-               a sum was divided by, or by how much noise is left in it
+    is_count_hidden  whether only those who drew know how many units were drawn, or are there at
+               all: it is in no number, in no divisor of a sum, and not in how much noise is left
 
     Impossible values cannot be built, nor releases without a meaning (ParameterError). Where a
     device is added or removed its share of noise comes or goes with it, and a million coordinates
-    show that: this relation is for noise of the server, or for examples on devices that stay.
+    show that: this relation is for noise of the server, or for examples on devices that stay. And
+    whoever is told how many there are sees one come or go.
     """
 
     mechanism: Mechanism
@@ -169,6 +170,8 @@ class Release:
             self.source is not Source.SERVER
         ):
             raise ParameterError("a device that is removed takes its noise along: use ZERO_OUT")
+        if self.neighbours is Neighbours.ADD_OR_REMOVE and not self.is_count_hidden:
+            raise ParameterError("a count tells who was added or removed: hide it, or use ZERO_OUT")
         if isinstance(self.mechanism, Concentrated) and self.source is Source.SHARED:
             raise ParameterError("rho is of a whole release, not of a share")
 

@@ -79,7 +79,7 @@ def releases(draw: st.DrawFn, given: st.SearchStrategy[Mechanism] = mechanisms) 
         survivors,
         draw(st.integers(0, survivors - 1)),
         draw(st.floats(0, 1, exclude_min=True)),
-        draw(st.booleans()),
+        neighbours is Neighbours.ADD_OR_REMOVE or draw(st.booleans()),
     )
 
 

@@ -357,6 +357,11 @@ def test_impossible_budgets_are_refused(epsilon: float, delta: float) -> None:
         Budget(epsilon, delta)
 
 
+def test_a_budget_is_against_somebody() -> None:
+    with pytest.raises(ParameterError, match="against='server', expected an Adversary"):
+        Budget(1.0, 1e-5, "server")  # type: ignore[arg-type]
+
+
 def test_a_generous_budget_is_no_obstacle() -> None:
     """At epsilon 600 any sampler's distance is too much for any delta; what was spent is not."""
     storage = Shelf()

@@ -102,6 +102,8 @@ def test_a_kind_that_there_is_not_is_refused(at: int) -> None:
         ({"run": 1 << 64}, "no such round"),
         ({"neighbours": Neighbours.ADD_OR_REMOVE}, "takes its noise along"),
         ({"neighbours": Neighbours.ADD_OR_REMOVE, "source": Source.OWN}, "takes its noise along"),
+        ({"neighbours": Neighbours.ADD_OR_REMOVE, "unit": Unit.RECORD}, "a count tells"),
+        ({"neighbours": Neighbours.ADD_OR_REMOVE, "source": Source.SERVER}, "a count tells"),
         ({"mechanism": Concentrated(0.5, 0.0)}, "not of a share"),
     ],
 )
@@ -158,8 +160,9 @@ def test_what_only_looks_like_a_value_is_refused(build: Callable[[], object], wh
 
 
 def test_what_may_be_built() -> None:
-    release(unit=Unit.RECORD, neighbours=Neighbours.ADD_OR_REMOVE)
-    release(source=Source.SERVER, neighbours=Neighbours.ADD_OR_REMOVE)
+    come_and_go = {"neighbours": Neighbours.ADD_OR_REMOVE, "is_count_hidden": True}
+    release(unit=Unit.RECORD, **come_and_go)
+    release(source=Source.SERVER, **come_and_go)
     release(Concentrated(0.5, 0.0), source=Source.OWN)
 
 
