@@ -90,6 +90,8 @@ class Statement:
         if self.outsider is None:
             return []
         who = "somebody outside, who sees all that is released and not who was drawn"
+        if self.is_drawn:
+            who += ", nor how many where drawing counts"
         lines = [f"Adversary: {who}", *self._told(self.outsider)]
         if self.loss is not None:
             figure = _number(self.loss)
