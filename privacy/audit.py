@@ -50,6 +50,7 @@ from tacit.privacy.gaussian import epsilon_of
 Bools: TypeAlias = NDArray[np.bool_]
 
 LEAST_RUNS = 4  # with the canary, and without: two to choose by, two to judge by
+CAUTION = 1e-6  # alpha by which the detector's rule is chosen: extreme ones are there by luck
 _TRIED = 1.1  # thresholds: at each rank from either end that is so many times the one before
 _NORMAL = NormalDist()
 _LARGEST = 100.0  # epsilon: no audit has runs for more
@@ -254,7 +255,7 @@ def judge(claim: Claim, absent: Floats, present: Floats) -> Audit:
         claim,
         absent.size,
         judged(lambda errors: errors.epsilon(claim.delta, claim.alpha)),
-        judged(lambda errors: errors.m(claim.alpha)),
+        judged(lambda errors: errors.m(min(CAUTION, claim.alpha))),
     )
 
 
