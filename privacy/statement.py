@@ -65,12 +65,18 @@ class Statement:
                 *self._against_outsider(),
                 f"Releases: {self.releases}; sums not settled, which count in full: "
                 f"{self.unsettled}",
-                f"Budget: epsilon {self.budget:g} for each device, against the "
-                f"{self.budget_against.value}",
+                self._limit(),
                 f"Sampler: noise is at most {self.distance:.1g} from its law, over all releases; "
                 "delta includes it",
                 f"Not covered: {'; '.join(self._not_covered())}",
             )
+        )
+
+    def _limit(self) -> str:
+        if isinf(self.budget):
+            return "Budget: none was set"
+        return f"Budget: epsilon {self.budget:g} for each device, against the " + (
+            self.budget_against.value
         )
 
     def _against_server(self) -> list[str]:

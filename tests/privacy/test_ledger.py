@@ -16,7 +16,7 @@ from tacit.crypto.errors import BudgetExceeded, MalformedMessage, ParameterError
 from tacit.privacy.accountants import Adversary, compose
 from tacit.privacy.books import Books
 from tacit.privacy.gaussian import epsilon_of, limit
-from tacit.privacy.ledger import SLOT, Budget, Ledger, Storage
+from tacit.privacy.ledger import Budget, Ledger, Storage
 from tacit.privacy.releases import (
     Concentrated,
     Discrete,
@@ -30,6 +30,7 @@ from tacit.privacy.releases import (
 from tacit.privacy.samplers import Skellam
 from tests.privacy.records import Shelf, gaussian, release
 
+SLOT = "ledger_client_zero_out"
 SERVER, OUTSIDER = Adversary.SERVER, Adversary.OUTSIDER
 BUDGET = Budget(4.0, 1e-5)
 EIGHT = Gaussian(1.0, 8 / math.sqrt(7))  # of seven honest shares: a multiplier of 8
@@ -332,7 +333,7 @@ def test_a_run_ends_however_devices_take_turns() -> None:
         (0.0, 1e-5),
         (-1.0, 1e-5),
         (math.nan, 1e-5),
-        (math.inf, 1e-5),
+        (-math.inf, 1e-5),
         (701.0, 1e-5),
         (1.0, 0.0),
         (1.0, 1.0),
@@ -444,6 +445,8 @@ def test_a_storage_is_for_one_unit_and_relation() -> None:
     storage = Shelf()
     ledger(storage).reserve([shared()], [1])
     other = Ledger(storage, Unit.CLIENT, Neighbours.REPLACE_ONE, BUDGET)
+    assert other.epsilon(1, 1e-5) == 0  # each has a slot of its own
+    storage[other.slot] = storage[SLOT]
     with pytest.raises(ParameterError, match="holds a ledger for CLIENT, ZERO_OUT"):
         other.epsilon(1, 1e-5)
 
