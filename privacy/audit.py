@@ -26,9 +26,9 @@ detector of bugs and is not to be published as what was proven.
 each there or not by the toss of a coin. Of r guesses v or more are right with a probability of at
 most
 
-    P[W >= v] + 2 m delta max over i of P[v - i <= W < v] / i,    W of Bin(r, 1 / (1 + exp(-epsilon)))
+    P[W >= v] + 2 m delta max over i of P[v - i <= W < v] / i
 
-for m canaries. It costs a single run of whatever is looked into, and proves less than many.
+for m canaries, with W of Bin(r, 1 / (1 + exp(-epsilon))). It costs a single run of whatever is looked into, and proves less than many.
 
 **No score shows** that noise was there before: `repeats` compares it with itself.
 """
@@ -373,7 +373,8 @@ def chance_of(canaries: int, guesses: int, right: int, epsilon: float, delta: fl
     ways = steps[-1] - steps - steps[::-1]
     law = np.exp(ways + counts * (failed + epsilon) + (guesses - counts) * failed)
     below = np.cumsum(law[:right][::-1]) / np.arange(1, right + 1)
-    return min(1.0, float(law[right:].sum()) + 2 * canaries * delta * below.max(initial=0.0))
+    most = float(below.max(initial=0.0))
+    return min(1.0, float(law[right:].sum()) + 2 * canaries * delta * most)
 
 
 # Replay

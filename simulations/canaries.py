@@ -1,5 +1,5 @@
-"""Canaries on the path that updates take: rotated, clipped, rounded and noised on each device, summed
-under masks while some devices drop out, opened and decoded.
+"""Canaries on the path that updates take: rotated, clipped, rounded and noised on each device,
+summed under masks while some devices drop out, opened and decoded.
 
 A canary is an update as long as the clip, and the device that has it sends that or zeros: what is
 released should hardly tell which. The adversary is the server. It sees each sum that is opened,
@@ -30,9 +30,8 @@ from tacit.crypto.secagg.session import DIGEST_BYTES, SECRET_BYTES, Purpose, Ses
 from tacit.crypto.simulated import simulated_identity, simulated_roster
 from tacit.crypto.vector import Floats
 from tacit.privacy.accountants import GDP, Adversary, Spent, compose
+from tacit.privacy.charges import releases_of
 from tacit.privacy.mechanisms import Mechanism
-from tacit.privacy.releases import Discrete, Neighbours, Release, Source, Unit, Use
-from tacit.privacy.samplers import Skellam
 
 # What a device makes of its update: its number, the mechanism, the update, the sum's id, secret
 # bytes. Only controls (`tacit.simulations.controls`) have another than `honest`.
@@ -82,26 +81,15 @@ class Cohort:
         first.verify_keys(self._roster)
         self._agreed = {n: client.agree_all(self._enrolled[n], first) for n in self.devices}
 
-    @property
-    def release(self) -> Release:
-        """What an accountant is told of one sum."""
-        mechanism = self.mechanism
-        return Release(
-            Discrete(Skellam(mechanism.share), mechanism.bound, mechanism.coordinates),
-            Unit.CLIENT,
-            Neighbours.ZERO_OUT,
-            Source.SHARED,
-            Use.TRAIN,
-            RUN,
-            self.rounds,
-            mechanism.clients,
-            len(self.survivors),
-            mechanism.corrupt,
-        )
-
     def spent(self, rounds: int) -> Spent:
-        """What so many sums cost a device, by the accountant."""
-        return compose([self.release] * rounds, Adversary.SERVER)
+        """What so many sums cost a device, by what a server's ledger would be told of them."""
+        mechanism, survivors = self.mechanism, len(self.survivors)
+        releases = [
+            release
+            for number in range(rounds)
+            for release in releases_of(mechanism.agreed, RUN, number, survivors, mechanism.corrupt)
+        ]
+        return compose(releases, Adversary.SERVER)
 
     def sum(self, updates: Floats, *, masked: bool) -> Seen:
         """One sum of the updates (survivors, length), in the order of `survivors`.
@@ -114,9 +102,11 @@ class Cohort:
             number: self._device(number, self.mechanism, update, session.id, self._rand(32))
             for number, update in zip(self.survivors, updates, strict=True)
         }
-        total = np.sum(list(sent.values()), axis=0, dtype=self.mechanism.dtype)
+        total = np.zeros(self.mechanism.size, self.mechanism.dtype)
+        for ring in sent.values():
+            total += ring
         count = len(self.survivors)
-        mean = self.mechanism.decode(total, count, session.id)
+        mean = self._released(total, session.id)
         if masked and not np.array_equal(self._opened(session, sent), mean):
             raise ProtocolError("not the sum of what was masked", sender=0, stage="open")
         told = tuple(sent[number] for number in self.corrupt)
@@ -129,8 +119,12 @@ class Cohort:
         for ring in seen.told:
             alone = ring.copy()
             alone[-1] = seen.survivors
-            rest -= self.mechanism.decode(alone, seen.survivors, seen.session) * seen.survivors
+            rest -= self._released(alone, seen.session) * seen.survivors
         return rest
+
+    def _released(self, total: Ring, session: bytes) -> Floats:
+        opened = self.mechanism.decode(total, len(self.survivors))
+        return self.mechanism.update(opened, session)
 
     def _session(self) -> Session:
         mechanism = self.mechanism
@@ -139,7 +133,7 @@ class Cohort:
             run=RUN,
             round=self.rounds,
             purpose=Purpose.TRAIN,
-            codec=mechanism,
+            codec=mechanism.agreed,
             cohort=self._keys,
             witnesses=(),
             degree=min(mechanism.clients - 1, COMMITTEE),
@@ -187,7 +181,8 @@ class Cohort:
             asked = RevealRequest.decode(revealing.request().encode(), session)
             shares = client.reveal(attested[number], self._roster, asked)
             revealing.add(shares.encode(), sender=number)
-        return revealing.open(self._rand(SECRET_BYTES)).mean.update
+        opened = revealing.open(self._rand(SECRET_BYTES))
+        return self.mechanism.update(opened.mean, session.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +261,9 @@ def noise_of(starts: Sequence[Cohort], sums: int, *, masked: bool) -> NDArray[np
         nothing = np.zeros((len(cohort.survivors), mechanism.length))
         for _ in range(sums):
             seen = cohort.sum(nothing, masked=masked)
-            left = seen.total - np.sum(seen.told, axis=0, dtype=mechanism.dtype)
+            left = seen.total.copy()
+            for ring in seen.told:
+                left -= ring
             found.append(left[:-1] & np.uint32((1 << mechanism.bits) - 1))
     return np.array(found, np.int64)
 
@@ -279,7 +276,8 @@ def off_lattice(released: Floats) -> Floats:
     nearer to 0 has finer digits (Mironov 2012, doi:10.1145/2382196.2382264).
     """
     fine = released * 2.0**53
-    return ((np.abs(released) < 0.25) & (np.rint(fine) != fine)).astype(np.float64)
+    found: Floats = ((np.abs(released) < 0.25) & (np.rint(fine) != fine)).astype(np.float64)
+    return found
 
 
 def m_of(spent: Spent) -> float:

@@ -4,8 +4,8 @@ Each is what a real system got wrong, on devices of an honest `Cohort` and with 
 is told nothing of it. No code but an audit of the auditor has a use for them.
 """
 
-from fractions import Fraction
 from dataclasses import dataclass
+from fractions import Fraction
 from hashlib import sha256
 
 import numpy as np
@@ -92,7 +92,7 @@ def mechanism_of(control: Control) -> Mechanism:
 
 
 def flag(control: Control, delta: float, alpha: float, rand: Rand, step: Step) -> Audit:
-    """The audit of a cohort whose devices are broken in this way, by what the ledger would claim."""
+    """The audit of a cohort whose devices are broken in this way, by what its ledger claims."""
     cohort = Cohort(mechanism_of(control), rand, control.device)
     claim = Claim(
         control.wrong,
