@@ -28,7 +28,8 @@ most
 
     P[W >= v] + 2 m delta max over i of P[v - i <= W < v] / i
 
-for m canaries, with W of Bin(r, 1 / (1 + exp(-epsilon))). It costs a single run of whatever is looked into, and proves less than many.
+for m canaries, with W of Bin(r, 1 / (1 + exp(-epsilon))). It costs a single run of whatever is
+looked into, and proves less than many.
 
 **No score shows** that noise was there before: `repeats` compares it with itself.
 """

@@ -4,6 +4,7 @@ Each is what a real system got wrong, on devices of an honest `Cohort` and with 
 is told nothing of it. No code but an audit of the auditor has a use for them.
 """
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import sha256
@@ -28,7 +29,7 @@ from tacit.simulations.canaries import (
 )
 
 LENGTH = 4
-MISSING = 0.3  # of the shares of noise
+MISSING = 0.3  # of the shares of noise, or more
 LATTICE_RUNS = 100_000  # they cost next to nothing
 
 
@@ -68,7 +69,7 @@ def shares_missing(
     number: int, mechanism: Mechanism, update: Floats, session: bytes, rand: bytes
 ) -> Ring:
     """Some devices stay, and their noise does not."""
-    if number > MISSING * mechanism.shares:
+    if number > math.ceil(MISSING * mechanism.shares):
         return mechanism.encode(update, session, rand)
     out = np.ones(mechanism.size, mechanism.dtype)
     out[:-1] = mechanism.rounded(update, session, rand).view(np.uint32)

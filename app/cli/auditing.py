@@ -14,7 +14,7 @@ from tacit.simulations.canaries import Cohort, Trials, m_of, noise_of, off_latti
 from tacit.simulations.controls import CONTROLS, flag, flag_floats, flag_seeded
 
 DEVICES, SUM_LENGTH = 6, 8
-CANARIES = 1000  # devices, where there is one run
+CANARIES = 400  # devices, where there is one run: their keys take most of its time
 MASKED = 300  # runs of each kind that are under masks: they take ten times as long as others
 STARTS, SUMS = 2, 10  # of a federation, and after each, to see whether noise comes back
 FAILED = 1

@@ -201,7 +201,7 @@ def audit_dp(
     devices: Annotated[
         int | None,
         typer.Option(
-            "--devices", "-n", help="In a sum.", min=2, max=10_000, show_default="6; 1000 canaries"
+            "--devices", "-n", help="In a sum.", min=2, max=10_000, show_default="6, or 400"
         ),
     ] = None,
     noise: Annotated[float, typer.Option(help="Noise multiplier.")] = 1.0,
@@ -210,7 +210,7 @@ def audit_dp(
     corrupt: Annotated[int, typer.Option(help="So many tell the server all.", min=0)] = 1,
     length: Annotated[
         int | None,
-        typer.Option("--length", "-d", help="Parameters.", min=1, show_default="8; one a canary"),
+        typer.Option("--length", "-d", help="Parameters.", min=1, show_default="8, or as many"),
     ] = None,
     rounds: Annotated[int, typer.Option(help="Sums in a run.", min=1)] = 1,
     runs: Annotated[int, typer.Option(help="With the canary, and as many without.", min=4)] = 2000,
