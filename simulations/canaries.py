@@ -20,7 +20,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tacit.crypto.codec import Ring
+from tacit.crypto.codec import Mean, Ring
 from tacit.crypto.errors import ParameterError, ProtocolError
 from tacit.crypto.secagg import client
 from tacit.crypto.secagg.memory import Rand
@@ -49,7 +49,7 @@ def honest(number: int, mechanism: Mechanism, update: Floats, session: bytes, ra
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What the server has of one sum: the mean update (length,), of how many, under which id; the
-    sum it was decoded from; and what corrupt devices told it of what they sent."""
+    sum in the ring; and what corrupt devices told it of what they sent."""
 
     session: bytes
     survivors: int
@@ -106,9 +106,12 @@ class Cohort:
         for ring in sent.values():
             total += ring
         count = len(self.survivors)
-        mean = self._released(total, session.id)
-        if masked and not np.array_equal(self._opened(session, sent), mean):
-            raise ProtocolError("not the sum of what was masked", sender=0, stage="open")
+        opened = self.mechanism.decode(total, count)
+        if masked:
+            under = self._opened(session, sent)
+            if not np.array_equal(under.decoded[:], opened.decoded[:]):
+                raise ProtocolError("not the sum of what was masked", sender=0, stage="open")
+        mean = self.mechanism.update(opened, session.id)
         told = tuple(sent[number] for number in self.corrupt)
         return Seen(session.id, count, mean, total, told)
 
@@ -119,12 +122,9 @@ class Cohort:
         for ring in seen.told:
             alone = ring.copy()
             alone[-1] = seen.survivors
-            rest -= self._released(alone, seen.session) * seen.survivors
+            opened = self.mechanism.decode(alone, seen.survivors)
+            rest -= self.mechanism.update(opened, seen.session) * seen.survivors
         return rest
-
-    def _released(self, total: Ring, session: bytes) -> Floats:
-        opened = self.mechanism.decode(total, len(self.survivors))
-        return self.mechanism.update(opened, session)
 
     def _session(self) -> Session:
         mechanism = self.mechanism
@@ -150,8 +150,8 @@ class Cohort:
             config=bytes(DIGEST_BYTES),
         )
 
-    def _opened(self, session: Session, sent: dict[int, Ring]) -> Floats:
-        """The mean of a sum under masks, all stages of it."""
+    def _opened(self, session: Session, sent: dict[int, Ring]) -> Mean:
+        """The sum under masks, through all stages."""
         collecting, reported = Collecting(session, self._roster), {}
         for number, ring in sent.items():
             reported[number], report = client.report(
@@ -181,8 +181,7 @@ class Cohort:
             asked = RevealRequest.decode(revealing.request().encode(), session)
             shares = client.reveal(attested[number], self._roster, asked)
             revealing.add(shares.encode(), sender=number)
-        opened = revealing.open(self._rand(SECRET_BYTES))
-        return self.mechanism.update(opened.mean, session.id)
+        return revealing.open(self._rand(SECRET_BYTES)).mean
 
 
 @dataclass(frozen=True, slots=True)

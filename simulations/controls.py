@@ -84,7 +84,7 @@ def seeded(number: int, mechanism: Mechanism, update: Floats, session: bytes, ra
 CONTROLS = (
     Control("half sigma", "shares have half of their deviation", half_sigma, 3, 2 / 3, 600),
     Control("twice the sensitivity", "an update of two clips passes", unclipped, 3, 2 / 3, 600, 2),
-    Control("missing shares", "3 of 10 devices add no noise", shares_missing, 10, 1 / 3, 5000),
+    Control("missing shares", "3 of 10 devices add no noise", shares_missing, 10, 0.4, 5000),
 )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tacit.crypto.errors import ParameterError, ProtocolError
 from tacit.crypto.secagg import client
-from tacit.privacy.audit import Claim, guess, judge, repeats
+from tacit.privacy.audit import Claim, judge, repeats
 from tacit.privacy.mechanisms import Mechanism, choose
 from tacit.simulations.canaries import (
     Cohort,
@@ -52,6 +52,7 @@ def test_a_sum_goes_through_masks_and_is_decoded() -> None:
     seen = cohort.sum(updates, masked=True)
     assert np.abs(seen.mean * 4 - updates.sum(axis=0)).max() < 0.5
     assert seen.survivors == 4
+    assert cohort.sum(updates, masked=True).session != seen.session
     assert len(seen.told) == 1
     rest = cohort.unknown(seen)
     assert np.abs(rest - updates[:3].sum(axis=0)).max() < 0.5
@@ -144,11 +145,11 @@ def test_the_honest_mechanism_passes() -> None:
 # For scores that are normal and m' apart, where m is claimed, and N judged runs of each kind: with
 # p = Phi(-m'/2), either limit is 1.96 s away and scatters by s = sqrt(p (1 - p) / N) / phi(m'/2).
 # What the detector says is above m by (m' - m - 2 * 1.96 s) / (sqrt(2) s) deviations, which is 6.7
-# where m = 1.5 and m' = 3, and 6.5 for a third of the shares.
+# where m = 1.5 and m' = 3, and 6.3 for a third of the shares; some of that goes to the choice.
 STATISTICAL = {
     "half sigma": CONTROLS[0],
     "twice the sensitivity": CONTROLS[1],
-    "missing shares": replace(CONTROLS[2], devices=3, runs=4500),
+    "missing shares": replace(CONTROLS[2], devices=3, runs=4000),
 }
 
 
