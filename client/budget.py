@@ -50,13 +50,11 @@ def spend(vault: Vault, policy: Policy, device: int, asked: Sequence[Release]) -
     counted."""
     if not asked:
         return
-    ledger = _ledger(vault, policy, asked)
     try:
-        serial = ledger.reserve(asked, [device])
+        _ledger(vault, policy, asked).spend(asked, [device])
     except BudgetExceeded as over:
         log.warning("%s", over)
         raise _refused(asked) from None
-    ledger.settle(serial)  # in full: what came of it we are not told
 
 
 def own_noise(policy: Policy, encoded: Sequence[bytes]) -> tuple[Release, ...]:

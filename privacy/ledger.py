@@ -96,6 +96,15 @@ class Ledger:
             self.storage.write(self.slot, books.encode())
         return books.serial
 
+    def spend(self, releases: Sequence[Release], devices: Listed, pool: Listed = ()) -> None:
+        """As `reserve`, and settled in full: for whoever knows for certain who is in a sum that is
+        about to be opened, and for a device, which is never told more."""
+        with self.storage.alone():
+            books = self._read().reserving(releases, devices, pool)
+            entry = books.open[-1]
+            self._check(books, entry)
+            self.storage.write(self.slot, books.settling(entry, entry).encode())
+
     def settle(
         self, serial: int, survivors: int | None = None, devices: Listed | None = None
     ) -> None:

@@ -72,7 +72,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tacit.crypto.codec import Mean
+from tacit.crypto.codec import Decoded, Mean
 from tacit.crypto.errors import ParameterError, TooFewClients
 from tacit.crypto.prg import KEY_BYTES, MAX_BYTES, KeyStream, keystream
 from tacit.crypto.secagg.noised import LEAST_BITS, MOST_BITS, Noised
@@ -258,17 +258,21 @@ class Mechanism(Noised):
             scale *= SHRINK * math.sqrt(self.bound / square)
         return steps
 
-    def add_noise(self, total: Ring, rand: bytes) -> None:
-        """What the server adds to a central sum before it is used or kept, in place. `rand` is as
-        for `encode`. Raises ParameterError if the devices add it, or for a vector of another size.
+    def add_noise(self, opened: Mean, rand: bytes) -> Mean:
+        """What may be used or kept of a central sum: with the server's noise, which is added to the
+        ring elements of `opened` in place. `rand` is as for `encode`.
+
+        Raises ParameterError if the devices have added it.
         """
-        _check(total, self.size)
         if not self.central:
             raise ParameterError("the devices have added the noise of this sum")
+        assert isinstance(opened.decoded, Decoded)  # as `decode` makes it
         noise, quantile, _ = _keys(rand)
-        self._add(self.variance, noise, total[: self.coordinates])
-        if self.quantile:
-            self._add(self.quantile_share, quantile, total[self.coordinates : -1])
+        self._add(self.variance, noise, opened.decoded.sums)
+        if not self.quantile:
+            return opened
+        drawn = Sampler(Skellam(self.quantile_share), quantile, 1).draw(1)
+        return replace(opened, metrics=opened.metrics + drawn)
 
     def update(self, opened: Mean, session: bytes) -> Floats:
         """The mean update (length,) that a sum says, once `decode` has read it."""

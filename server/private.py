@@ -1,8 +1,9 @@
 """What a server does about private sums: how much noise, who pays for it, where the clip is."""
 
 import math
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -10,7 +11,8 @@ from typing import ClassVar
 import numpy as np
 
 from tacit.crypto.codec import Mean
-from tacit.crypto.errors import BudgetExceeded, ParameterError
+from tacit.crypto.errors import ParameterError
+from tacit.crypto.identity import KEY_BYTES
 from tacit.crypto.secagg.noised import Noised
 from tacit.crypto.secagg.session import Session
 from tacit.crypto.vector import Floats, Layout
@@ -202,23 +204,20 @@ class PrivateSums:
         """Those of the cohort whom a sum over them may still cost as much as it would."""
         return tuple(self.ledger.affordable(_charges(session), session.devices))
 
-    def reserve(self, session: Session, survivors: Collection[int]) -> int:
-        """Count a sum over `survivors`, before it is opened. Raises BudgetExceeded, and then it may
-        not be."""
-        return self.ledger.reserve(_charges(session, len(survivors)), list(survivors))
+    def charge(self, session: Session, survivors: Sequence[int]) -> None:
+        """Count a sum over `survivors`, durably, before it is opened. Raises BudgetExceeded, and
+        then it may not be."""
+        self.ledger.spend(_charges(session, len(survivors)), survivors)
 
-    def opened(self, session: Session, layout: Layout, mean: Mean, update: Floats) -> Floats:
-        """What may be used of a sum: `update` without noise on what is not averaged. The clip moves
-        with what the sum says of norms."""
+    def noisy(self, session: Session, opened: Mean) -> Mean:
+        """What may be used and kept of a sum. The clip moves with what it says of norms."""
+        mechanism = mechanism_of(session)
+        if mechanism.central:
+            opened = mechanism.add_noise(opened, os.urandom(KEY_BYTES))
         if (adaptive := self.privacy.adaptive) is not None:
-            mechanism = mechanism_of(session)
-            moved = adaptive.moved(mechanism.clip, mechanism.unclipped(mean))
+            moved = adaptive.moved(mechanism.clip, mechanism.unclipped(opened))
             self._storage.write(_CLIP_SLOT, Writer().f64(moved).data())
-        parts = layout.split(update)
-        for entry in layout.entries:  # whole numbers do not move: devices send zeros for them
-            if np.dtype(entry.dtype).kind != "f":
-                parts[entry.name][...] = 0
-        return update
+        return opened
 
     def statement(self) -> Statement:
         """What may be said of all that the run has let out."""
@@ -231,9 +230,15 @@ def mechanism_of(session: Session) -> Mechanism:
     return Mechanism.of(session.codec)
 
 
-def out_of_budget(able: int, asked: int) -> BudgetExceeded:
-    """The budget of so many devices that no sum can be made of the others."""
-    return BudgetExceeded(f"the privacy budget of {asked - able} of {asked} devices is spent")
+def update_of(session: Session, layout: Layout, opened: Mean) -> Floats:
+    """The mean update that a private sum says. Arrays of whole numbers do not move: devices send
+    zeros for them, and here they would only gather noise."""
+    update = mechanism_of(session).update(opened, session.id)
+    parts = layout.split(update)
+    for entry in layout.entries:
+        if np.dtype(entry.dtype).kind != "f":
+            parts[entry.name][...] = 0
+    return update
 
 
 def _charges(session: Session, survivors: int | None = None) -> tuple[Release, ...]:

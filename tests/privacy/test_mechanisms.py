@@ -439,14 +439,11 @@ def test_central_noise_is_one_share_of_the_server() -> None:
     zero = np.zeros(COORDINATES)
     total = sum(mechanism.encode(zero, SESSION, key) for key in keys(2))
     assert not total[:-1].any()
-    mechanism.add_noise(total, RAND)
-    assert total[-1] == 2
-    assert is_variance(
-        mean_of(mechanism, total, 2, SESSION) * mechanism.scale * 2, mechanism.variance
-    )
+    opened = mechanism.add_noise(mechanism.decode(total, 2), RAND)
+    assert is_variance(mechanism.update(opened, SESSION) * mechanism.scale * 2, mechanism.variance)
     assert mechanism.realised(2) == mechanism.realised(5) == mechanism.variance == mechanism.share
     with pytest.raises(ParameterError, match="devices have added"):
-        choose(8, 5, 3, 0, 1.0, 1.0).add_noise(np.zeros(9, np.uint32), RAND)
+        choose(8, 5, 3, 0, 1.0, 1.0).add_noise(opened, RAND)
 
 
 def test_local_noise_is_that_of_a_cohort_of_one() -> None:
