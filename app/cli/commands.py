@@ -1,7 +1,5 @@
 """What the commands around runs do, once their arguments are read."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +8,7 @@ from rich.table import Table
 
 from tacit.app import reporting
 from tacit.app.check import check
-from tacit.app.cli.screen import Screen, complain
+from tacit.app.cli.screen import Screen, complain, interruptible
 from tacit.app.config import Settings, load
 from tacit.app.folder import DEVICE_LOG, RunFolder
 from tacit.app.simulation import Finished
@@ -21,7 +19,7 @@ from tacit.simulations.data.partition import partition as divide
 from tacit.simulations.data.sources import EMBEDDED, FORMS, IN_FOLDER
 from tacit.simulations.data.sources import load as load_data
 
-FAILED, INTERRUPTED = 1, 130
+FAILED = 1
 SHOWN_DEVICES, SHOWN_CLASSES = 50, 12
 IN_WORDS = {
     "plain": "in the clear",
@@ -92,16 +90,6 @@ def run(
 def title_of(settings: Settings) -> str:
     """A run in few words."""
     return f"{settings.data.name}, {IN_WORDS[settings.secure.protocol]}"
-
-
-@contextmanager
-def interruptible(remedy: str) -> Iterator[None]:
-    """Ctrl-C ends with a word on what to do, not with a traceback."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        complain(f"interrupted: {remedy}")
-        raise typer.Exit(INTERRUPTED) from None
 
 
 def report(screen: Screen, run: Path) -> None:
