@@ -14,7 +14,7 @@ from tacit.crypto.identity import SIGNATURE_BYTES, RunKey
 from tacit.crypto.secagg.session import DIGEST_BYTES, Purpose, Session
 from tacit.crypto.simulated import simulated_roster
 from tacit.crypto.vector import Layout
-from tacit.privacy.accountants import Spent, compose
+from tacit.privacy.accountants import compose
 from tacit.privacy.clear import cost
 from tacit.server.pairwise import Binding
 from tacit.simulations.data.dataset import take
@@ -110,7 +110,7 @@ def _check_budget(settings: Settings, session: Session, policy: Policy) -> None:
         return
     budget = policy.budget()
     once = compose(charged, budget.against)
-    needed = Spent(once.plain * rounds).epsilon(policy.delta)
+    needed = once.times(rounds).epsilon(policy.delta)
     if needed > policy.epsilon:
         raise ParameterError(
             f"{rounds} rounds cost a device epsilon {needed:.4g} at delta {policy.delta:g} (one: "
