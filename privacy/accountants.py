@@ -89,6 +89,10 @@ class Spent:
             curve[rows] += cost.curve[0]
         return Spent(plain, curve)
 
+    def times(self, releases: int) -> "Spent":
+        """So many, from 1 on, releases of the same cost."""
+        return Spent(self.plain * releases, None if self.curve is None else self.curve * releases)
+
     def only(self, rows: NDArray[np.intp] | slice) -> "Spent":
         """Some rows, in the order given."""
 
