@@ -294,13 +294,14 @@ def test_all_runs_count() -> None:
 
 def test_another_number_is_no_new_life() -> None:
     """A device that its authority enrolled anew has spent what it has spent."""
-    desk = ClearDesk(budget_for(1) * MORE)
+    desk = ClearDesk(budget_for(2) * MORE)
     spends(desk, 1)
     kept = desk.vault(1).read(SLOT)
     assert kept is not None
     desk.vault(2).write(SLOT, kept)
-    refused(lambda: desk.report(2, desk.session(2)), BudgetExceeded, "clear_epsilon")
-    desk.report(3, desk.session(2))
+    desk.report(2, desk.session(2))
+    refused(lambda: desk.report(2, desk.session(3)), BudgetExceeded, "clear_epsilon")
+    desk.report(3, desk.session(3))
 
 
 def test_costs_are_at_the_owners_delta() -> None:
