@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.functional import cross_entropy
 
-from tacit.client.example_gradients import KNOWN, Part, Places, kept, parts_of, squares_of
+from tacit.client.example_gradients import KNOWN, Part, Places, Written, kept, parts_of, squares_of
 from tacit.crypto.errors import ParameterError
 from tacit.privacy.example_sums import LARGEST, ROWS, SMALLEST
 
@@ -61,6 +61,9 @@ class ClippedSums:
             raise ParameterError("the model has no parameters to train")
         self._layers = [layer for layer in module.modules() if _own(layer)]
         self._out = torch.empty(self.length, device=self.parameters[0].device)
+        parts = torch.split(self._out, [w.numel() for w in self.parameters])
+        pairs = zip(self.parameters, parts, strict=True)
+        self._places: Places = {w: part.view(w.shape) for w, part in pairs}
         self._rows: dict[tuple[int, ...], int] = {}
 
     def add_up(self, x: Tensor, y: Tensor, clip: float) -> Iterator[tuple[Tensor, float]]:
@@ -78,13 +81,12 @@ class ClippedSums:
             return
         rows = self._rows_at_once(x)
         pieces = -(-len(y) // (rows or ROWS))
-        out = self._out
         for some, labels in zip(x.tensor_split(pieces), y.tensor_split(pieces), strict=True):
             parts = self._parts(some, labels) if rows else None
             if parts is None:
-                yield out, self._one_by_one(some, labels, clip, out)
+                yield self._out, self._one_by_one(some, labels, clip)
             else:
-                yield out, self._weighted(*parts, clip, out)
+                yield self._out, self._weighted(*parts, clip)
 
     def _rows_at_once(self, x: Tensor) -> int:
         """How many such examples go together: 0 if each goes by itself."""
@@ -120,10 +122,11 @@ class ClippedSums:
         y = torch.arange(count, device=x.device) % classes
         if (found := self._parts(some, y)) is None:
             return 0
-        one, other = (torch.empty(self.length, device=x.device) for _ in range(2))
-        self._one_by_one(some, y, 1.0, one)
-        self._weighted(*found, 1.0, other)
-        if not torch.linalg.vector_norm(one - other) <= _ALIKE * torch.linalg.vector_norm(one):
+        self._one_by_one(some, y, 1.0)
+        expected = self._out.clone()
+        self._weighted(*found, 1.0)
+        apart, most = (float(v.norm()) for v in (self._out - expected, expected))
+        if not apart <= _ALIKE * most:  # also if they are no numbers
             return 0
         return max(1, min(ROWS, MEMORY // max(1, sum(part.numbers for part in found[0]))))
 
@@ -156,11 +159,12 @@ class ClippedSums:
             if found is None:
                 return None
             parts += found
+        for layer in set(self._layers) - {layer for layer, _, _ in calls}:
+            parts += [Written(w, w.new_zeros((len(y), w.numel()))) for w in _own(layer)]
         return parts, losses.detach()
 
     @torch.no_grad()
-    def _weighted(self, parts: list[Part], losses: Tensor, clip: float, out: Tensor) -> float:
-        places = self._places(out)
+    def _weighted(self, parts: list[Part], losses: Tensor, clip: float) -> float:
         norms = torch.stack([part.squares() for part in parts]).sum(0).sqrt_()
         weights = (clip / norms).clamp_(max=1.0)
         good = torch.isfinite(norms)
@@ -168,28 +172,23 @@ class ClippedSums:
             weights = kept(weights, good)
             for part in parts:
                 part.keep(good)
-        out.zero_()  # for layers that were not called
         single = weights.float()
         for part in parts:
-            part.add_up(single, places)
+            part.add_up(single, self._places)
         return _total(losses)
 
-    def _one_by_one(self, x: Tensor, y: Tensor, clip: float, out: Tensor) -> float:
-        out.zero_()
-        places, total = self._places(out), 0.0
+    def _one_by_one(self, x: Tensor, y: Tensor, clip: float) -> float:
+        self._out.zero_()
+        total = 0.0
         for i in range(len(y)):
             loss = cross_entropy(self._scores(self._module, x[i : i + 1]), y[i : i + 1])
             found = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
             square = sum(float(squares_of(g.reshape(1, -1))) for g in found)
             weight = clip / max(clip, math.sqrt(square)) if math.isfinite(square) else 0.0
             for w, g in zip(self.parameters, found, strict=True) if weight else ():
-                places[w].add_(g, alpha=weight)
+                self._places[w].add_(g, alpha=weight)
             total += _total(loss.detach())
         return total
-
-    def _places(self, out: Tensor) -> Places:
-        parts = torch.split(out, [w.numel() for w in self.parameters])
-        return {w: part.view(w.shape) for w, part in zip(self.parameters, parts, strict=True)}
 
 
 def _refuse_mixing(name: str, layer: nn.Module) -> None:
@@ -204,8 +203,8 @@ def _refuse_mixing(name: str, layer: nn.Module) -> None:
         )
 
 
-def _own(layer: nn.Module) -> bool:
-    return any(w.requires_grad for w in layer.parameters(recurse=False))
+def _own(layer: nn.Module) -> list[nn.Parameter]:
+    return [w for w in layer.parameters(recurse=False) if w.requires_grad]
 
 
 def _total(losses: Tensor) -> float:

@@ -145,9 +145,9 @@ class NumpyDescent:
     def weights(self) -> Reals:
         return np.concatenate([w.ravel() for w in self._weights], dtype=np.float32)
 
-    def move(self, step: Reals) -> None:
+    def move(self, step: Reals, rate: float) -> None:
         for w, part in zip(self._weights, np.split(step, self._ends[:-1]), strict=True):
-            w -= part.reshape(w.shape)
+            w -= rate * part.reshape(w.shape)
 
     def arrays(self) -> Arrays:
         weights = zip(self._names, self._weights, strict=True)

@@ -74,8 +74,8 @@ class Descent(Protocol):
         """The coordinates as they are now: (length,), a copy."""
         ...
 
-    def move(self, step: Reals) -> None:
-        """Take `step` (length,) off the coordinates."""
+    def move(self, step: Reals, rate: float) -> None:
+        """Take `rate` times `step` (length,) off the coordinates."""
         ...
 
     def arrays(self) -> Arrays:
@@ -165,7 +165,7 @@ def _descend(
         if velocity is not None:
             g += np.float32(plan.momentum) * velocity
         velocity = g if plan.momentum else None
-        descent.move(np.float32(plan.learning_rate) * g)
+        descent.move(g, plan.learning_rate)
         total += sum(losses)
         seen += len(chosen)
     return total / seen if seen else 0.0

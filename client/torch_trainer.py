@@ -166,7 +166,8 @@ class TorchDescent:
 
     def sums(self, chosen: NDArray[np.intp], clip: float) -> Iterator[tuple[Reals, float]]:
         index = torch.from_numpy(chosen).to(self._x.device)
-        for vector, loss in self._sums.add_up(self._x[index], self._y[index], clip):
+        x, y = self._x.index_select(0, index), self._y.index_select(0, index)
+        for vector, loss in self._sums.add_up(x, y, clip):
             yield vector.cpu().numpy(), loss
 
     def weights(self) -> Reals:
@@ -175,11 +176,11 @@ class TorchDescent:
         return vector
 
     @torch.no_grad()
-    def move(self, step: Reals) -> None:
+    def move(self, step: Reals, rate: float) -> None:
         taken = torch.from_numpy(step).to(self._x.device)
         parts = torch.split(taken, [w.numel() for w in self._sums.parameters])
         for w, part in zip(self._sums.parameters, parts, strict=True):
-            w.sub_(part.view(w.shape))
+            w.sub_(part.view(w.shape), alpha=rate)
 
     def arrays(self) -> Arrays:
         return _arrays(self._module)

@@ -36,13 +36,14 @@ from numpy.typing import NDArray
 
 from tacit.crypto.errors import ParameterError
 from tacit.privacy.releases import Discrete, Neighbours, Release, Source, Unit, Use
-from tacit.privacy.samplers import Sampler, Skellam
+from tacit.privacy.samplers import Integers, Sampler, Skellam
 
 Reals: TypeAlias = NDArray[np.float32]
 
 ROWS = 256  # examples in a piece
 SLACK = Fraction(2 * ROWS * (ROWS + 4), 1 << 24)  # of the clip
 SMALLEST, LARGEST = 2.0**-32, 2.0**32  # of a clip
+CHUNK = 1 << 15  # coordinates
 _FINENESS = 128
 
 
@@ -122,12 +123,25 @@ class ExampleSum:
         total = Sampler(Skellam(self.variance), rand, self.length).draw(self.length)
         scale = np.float32(math.ldexp(1.0, self.exponent))
         longest = (2 * ROWS * float(self.radius)) ** 2
-        steps = np.empty(self.length, np.float32)
         for piece in pieces:
-            if piece.shape != steps.shape:
+            if piece.shape != total.shape:
                 raise ParameterError(f"a sum of shape {piece.shape}, expected {self.length}")
-            np.rint(np.multiply(piece, scale, out=steps), out=steps)
-            if not float(np.dot(steps, steps)) <= longest:
-                raise ParameterError("a sum that is too long for gradients that were clipped")
-            np.add(total, steps, out=total, casting="unsafe")
-        return np.multiply(total, 1 / scale, out=steps, casting="unsafe")
+            _add_rounded(piece, scale, longest, total)
+        found = total.astype(np.float32)
+        found *= 1 / scale
+        return found
+
+
+def _add_rounded(piece: Reals, scale: np.float32, longest: float, total: Integers) -> None:
+    """Add piece * scale to `total`, to the nearest, unless its square is above `longest`."""
+    steps, whole = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.int64)
+    square = 0.0
+    for start in range(0, piece.size, CHUNK):
+        some = piece[start : start + CHUNK]
+        near, added = steps[: some.size], whole[: some.size]
+        np.rint(np.multiply(some, scale, out=near), out=near)
+        square += float(np.dot(near, near))
+        if not square <= longest:  # also for NaN
+            raise ParameterError("a sum that is too long for gradients that were clipped")
+        np.copyto(added, near, casting="unsafe")
+        total[start : start + CHUNK] += added
