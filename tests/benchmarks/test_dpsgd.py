@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def test_ratios_are_to_plain_steps_of_the_same_process() -> None:
     assert rows["a: Tacit"].value == pytest.approx(2200.0)
 
 
-@pytest.mark.skipif(sgd_step.find_spec("opacus") is not None, reason="Opacus is installed here")
+@pytest.mark.skipif(find_spec("opacus") is not None, reason="Opacus is installed here")
 def test_without_opacus_nothing_is_claimed() -> None:
     assert sgd_step.measure(SMALL, 4, 1, 1) == {}
 

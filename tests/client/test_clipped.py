@@ -258,6 +258,20 @@ def test_others_go_by_themselves(name: str, count: int) -> None:
     assert (found - reference(module, x, y, 0.3)).norm() <= RELATIVE * count * 0.3
 
 
+@pytest.mark.parametrize("name", ["apart", "turned", "mixed"])
+def test_weights_of_a_server_do_not_settle_the_way(name: str) -> None:
+    """With nothing but zeros both ways agree, and the next model may be another."""
+    build, shape = UNKNOWN[name]
+    module = build()
+    with torch.no_grad():
+        for w in module.parameters():
+            w.zero_()
+    sums = ClippedSums(module, scores)
+    summed(sums, *batch(shape, 4), 1.0)
+    assert sums._rows == {shape: 0}
+    assert all(not w.any() for w in module.parameters())
+
+
 def test_dropout_does_not_count_as_a_difference() -> None:
     module = nn.Sequential(nn.Linear(5, 50), nn.Dropout(0.5), nn.Linear(50, CLASSES))
     sums = ClippedSums(module, scores)

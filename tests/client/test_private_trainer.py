@@ -155,6 +155,26 @@ def test_it_depends_on_its_randomness_alone(trainer: TorchTrainer | NumpyTrainer
     assert all(array.dtype == np.float32 for array in first.model.values())
 
 
+def test_no_key_is_used_twice(
+    trainer: TorchTrainer | NumpyTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[bytes] = []
+
+    class Noted(Silence):
+        def __init__(self, law: object, rand: bytes, samples: int) -> None:
+            used.append(rand)
+
+    def noted(count: int, rate: float, rand: bytes) -> np.ndarray:
+        used.append(rand)
+        return drawn(count, rate, rand)
+
+    monkeypatch.setattr(example_sums, "Sampler", Noted)
+    monkeypatch.setattr("tacit.client.private_trainer.drawn", noted)
+    fit(trainer, trainer.initial(0), examples())
+    assert len(used) == len({*used, RAND}) - 1 == 2 * PRIVATE.steps
+    assert {len(key) for key in used} == {32}
+
+
 def test_it_learns(trainer: TorchTrainer | NumpyTrainer) -> None:
     private = PrivatePlan(steps=60, rate=0.2, batch=100.0, clip=1.0, noise=1.0)
     start = trainer.initial(0)
