@@ -258,6 +258,18 @@ def test_an_example_out_of_range_does_no_harm(
     assert math.isfinite(found.loss)
 
 
+@pytest.mark.parametrize("name", ["torch softmax", "numpy softmax"])
+def test_a_weight_below_the_range_of_floats_does_no_harm(name: str) -> None:
+    """3/4 of the smallest float32 is rounded to all of it: the gradient would be 4/3 clips long."""
+    trainer, clip = TRAINERS[name](), 2.0**-32
+    model = {key: np.zeros_like(array) for key, array in trainer.initial(0).items()}
+    x = np.zeros((1, FEATURES), np.float32)
+    model["fc.weight"][0, 0] = 1  # sure of class 0
+    x[0, 0] = clip / (0.75 * 2.0**-149) / math.sqrt(2)
+    found = summed(trainer, model, Examples(x, np.array([1])), clip)
+    assert np.linalg.norm(found) <= clip * (1 + float(SLACK))
+
+
 def test_a_batch_may_be_empty(trainer: TorchTrainer | NumpyTrainer) -> None:
     model = trainer.initial(0)
     never = replace(PRIVATE, rate=1e-12)
