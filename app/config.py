@@ -18,9 +18,11 @@ from pydantic.fields import FieldInfo
 from tacit.client.policy import Policy
 from tacit.client.trainer import LocalPlan
 from tacit.crypto.errors import ParameterError
+from tacit.privacy.ledger import Budget
 from tacit.server.auto import Auto
 from tacit.server.encrypted import Encrypted
 from tacit.server.pairwise import Pairwise, SecureSum
+from tacit.server.private import Adaptive, Central, Distributed, Local, Privacy, noise_for
 from tacit.server.tenseal import TenSeal
 from tacit.simulations.data.partition import Partition, parse
 from tacit.simulations.engine.faults import Fault, parse_fault
@@ -199,6 +201,57 @@ class Secure(_Section):
         return Pairwise(**masks, **common)
 
 
+class PrivacySettings(_Section):
+    """Differential privacy of the sums; what a device asks for is under [policy]."""
+
+    mode: Literal["none", "local", "distributed", "central"] = Field(
+        "none",
+        description="distributed: devices share the noise; local: each adds all of it; central: "
+        "the server does. With any, devices neither evaluate nor send metrics",
+    )
+    unit: Literal["client", "record"] = Field(
+        "client", description="whom it protects: a device, or each example on it"
+    )
+    epsilon: float = Field(8.0, gt=0, le=700, description="what the run may cost a device")
+    delta: float = Field(1e-5, gt=0, lt=1, description="at which delta")
+    noise: float = Field(
+        0.0, ge=0, description="noise in units of the clip; 0 is what makes epsilon last"
+    )
+    clip: float = Field(1.0, gt=0, description="largest L2 norm of an update, or of an example's")
+    quantile: float = Field(
+        0.0, ge=0, lt=1, description="share of updates that the clip should let be; 0: it stays"
+    )
+    rate: float = Field(0.2, gt=0, le=10, description="how fast the clip follows that")
+    tolerance: float = Field(
+        0.01, gt=0, le=100, description="variance that rounding may add: more of it, fewer bits"
+    )
+    sketch: float = Field(
+        0.0, ge=0, description="error that shorter vectors may add, in terms of the noise; 0: none"
+    )
+    batch: int = Field(
+        16, ge=1, le=1 << 20, description="examples of a device in a round, on average (record)"
+    )
+
+    def of(self, rounds: int) -> Privacy | None:
+        """How sums are made private in a run of so many rounds; None: they are not."""
+        if self.mode == "none":
+            return None
+        kinds: dict[str, type[Privacy]] = {k.name: k for k in (Local, Distributed, Central)}
+        adaptive = Adaptive(self.quantile, self.rate) if self.quantile else None
+        noise = self.noise or noise_for(
+            self.epsilon, self.delta, rounds, adaptive=adaptive is not None
+        )
+        return kinds[self.mode](
+            self.clip,
+            noise,
+            Budget(self.epsilon, self.delta),
+            self.tolerance,
+            self.sketch,
+            self.batch if self.unit == "record" else 0,
+            adaptive,
+        )
+
+
 class PolicySettings(_Section):
     """What simulated devices agree to. A deployed device keeps its own, out of a server's reach."""
 
@@ -222,6 +275,19 @@ class PolicySettings(_Section):
         ge=0,
         description="most epsilon, in a device's life, for arrays in the clear; 0 is none",
     )
+    epsilon: float = Field(
+        0.0,
+        ge=0,
+        le=700,
+        description="most epsilon, in a device's life, for all sums; 0 asks for no noise",
+    )
+    delta: float = Field(1e-5, gt=0, lt=1, description="at which delta")
+    unit: Literal["client", "record"] = Field(
+        "client", description="whom noise has to protect: see privacy.unit"
+    )
+    trust_server: bool = Field(
+        False, description="whether noise that the server promises to add will do"
+    )
 
     def policy(self, *, plain: bool) -> Policy:
         """The devices' policy. `plain` devices answer outside secure sums too."""
@@ -237,6 +303,10 @@ class PolicySettings(_Section):
             lattice=self.lattice,
             consortium=self.consortium,
             clear_epsilon=self.clear_epsilon,
+            epsilon=self.epsilon or None,
+            delta=self.delta,
+            unit=self.unit,
+            trust_server=self.trust_server,
         )
 
 
@@ -249,6 +319,7 @@ class Settings(_Section):
     train: Train = Train()
     strategy: StrategySettings = StrategySettings()
     secure: Secure = Secure()
+    privacy: PrivacySettings = PrivacySettings()
     policy: PolicySettings = PolicySettings()
     faults: tuple[str, ...] = ()
 
@@ -264,6 +335,11 @@ class Settings(_Section):
     def sum(self) -> SecureSum:
         """What the run's sums are made with, as far as its devices' policy allows."""
         return self.secure.sum(lattice=self.policy.lattice)
+
+    @property
+    def private(self) -> Privacy | None:
+        """How the run's sums are made private."""
+        return self.privacy.of(self.run.rounds)
 
     @property
     def fault_plan(self) -> tuple[Fault, ...]:

@@ -5,6 +5,7 @@ metrics.jsonl       what happened, an event a line
 devices.log         what devices would log and tell nobody: why one failed
 checkpoint.npz      the state after the last finished round
 model.safetensors   the model; for a finished run
+ledger/             what a private run has cost its devices
 seen/               updates as the server saw them
 attacks/            what attacks made of them
 facts.json          what was found about the run as a whole
@@ -17,6 +18,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +36,7 @@ from tacit.server.inbox import Seen
 
 STATUS = "status.json"
 DEVICE_LOG = "devices.log"
+LEDGER = "ledger"
 FILES = (
     "config.toml",
     "metrics.jsonl",
@@ -123,6 +126,11 @@ class RunFolder:
         """Keep a checkpoint in place of the one before."""
         checkpoint.save(self.path / "checkpoint.npz")
 
+    @property
+    def storage(self) -> "Slots":
+        """Where the ledger of a private run is."""
+        return Slots(self.path / LEDGER)
+
     def saw(self, seen: Seen) -> None:
         """Keep an update as the server saw it, for as many rounds as the settings say."""
         if seen.round > self.settings.run.keep_seen:
@@ -187,6 +195,26 @@ class RunFolder:
         _write(self.path / STATUS, json.dumps({"status": status}).encode() + b"\n")
 
 
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """A ledger's storage in a folder of its own: a file for each slot."""
+
+    path: Path
+
+    def read(self, slot: str) -> bytes | None:
+        try:
+            return (self.path / slot).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(self, slot: str, value: bytes) -> None:
+        self.path.mkdir(exist_ok=True)
+        _write(self.path / slot, value)
+
+    def alone(self) -> AbstractContextManager[None]:
+        return nullcontext()  # a run's folder is one process's
+
+
 def save_seen(path: Path, seen: Seen) -> None:
     """Write one seen update as npz."""
     arrays = {f"model/{name}": array for name, array in seen.model.items()}
@@ -229,7 +257,7 @@ def _write(path: Path, content: bytes) -> None:
 
 def _clear(path: Path) -> None:
     """Remove what a run leaves, and nothing else; last of all what says that it is a run."""
-    for part in ("seen", "attacks"):
+    for part in ("seen", "attacks", LEDGER):
         if (path / part).is_dir():
             shutil.rmtree(path / part)
     for name in FILES:

@@ -28,6 +28,7 @@ from tacit.app.config import Settings, StrategySettings
 from tacit.app.folder import RunFolder
 from tacit.app.material import material, trainer_for
 from tacit.crypto.identity import Roster
+from tacit.privacy.ledger import Storage
 from tacit.server.checkpoint import Checkpoint
 from tacit.server.events import OnEvent, unheard
 from tacit.server.filter import ReplyFilter
@@ -51,15 +52,20 @@ def coordinate(
     tap: Tap | None = None,
     keep: Keep | None = None,
     resume: Checkpoint | None = None,
+    storage: Storage | None = None,
 ) -> Result:
-    """Run the federation that `settings` describe, over `grid`, to its end."""
-    strategy = strategy_for(settings.strategy)
+    """Run the federation that `settings` describe, over `grid`, to its end.
+
+    `storage` is where the ledger of a private run is kept; in memory by default.
+    """
+    privacy = settings.private
+    strategy = strategy_for(settings.strategy, evaluates=privacy is None)
     over: Grid
     if settings.secure.protocol == "plain":
         checks = ReplyFilter(WEIGHT, settings.secure.max_weight)
         over = PlainGrid(grid, checks, on_event=on_event, tap=tap)
     else:
-        secure = Secure(strategy, settings.sum(), roster=roster)
+        secure = Secure(strategy, settings.sum(), roster=roster, privacy=privacy, storage=storage)
         over = secure.grid(grid, on_event=on_event, tap=tap)
     run, data = settings.run, settings.data
     trainer = trainer_for(settings.model, data, run.seed)
@@ -83,11 +89,12 @@ def coordinate(
     )
 
 
-def strategy_for(settings: StrategySettings) -> FedAvg:
-    """One of Flower's strategies, unchanged. A server step size of 0 leaves its own default."""
+def strategy_for(settings: StrategySettings, *, evaluates: bool = True) -> FedAvg:
+    """One of Flower's strategies, unchanged. A server step size of 0 leaves its own default. Where
+    devices have to add noise to all they send, none `evaluates`."""
     everyone: dict[str, Any] = {
         "fraction_train": settings.fraction_train,
-        "fraction_evaluate": settings.fraction_evaluate,
+        "fraction_evaluate": settings.fraction_evaluate if evaluates else 0.0,
         "weighted_by_key": WEIGHT,
     }
     step: dict[str, Any] = {"eta": settings.learning_rate} if settings.learning_rate else {}
@@ -128,5 +135,6 @@ def main(grid: Grid, context: Context) -> None:
             on_event=folder.record,
             tap=folder.saw,
             keep=folder.keep,
+            storage=folder.storage,
         )
         folder.finish(result.arrays)

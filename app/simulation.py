@@ -74,9 +74,11 @@ def simulate(
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
-        keep = folder.keep if folder else None
+        keep, storage = (folder.keep, folder.storage) if folder else (None, None)
         results.append(
-            coordinate(grid, settings, on_event=tell, tap=show, keep=keep, resume=resume)
+            coordinate(
+                grid, settings, on_event=tell, tap=show, keep=keep, resume=resume, storage=storage
+            )
         )
 
     log_path = folder.path / DEVICE_LOG if folder else None

@@ -140,7 +140,7 @@ def encodings(length: int) -> dict[str, Callable[[], object]]:
         PLAIN: lambda: plain_mechanism.encode(
             update, mechanism.radius, mechanism.clip, share, mechanism.bits, seed=0
         ),
-        DECODE: lambda: mechanism.decode(total, 100, session),
+        DECODE: lambda: mechanism.update(mechanism.decode(total, 100), session),
     }
 
 
@@ -176,7 +176,7 @@ def squared_error(mechanism: "Mechanism", rounds: int, alike: bool) -> float:
         total = np.zeros(mechanism.size, mechanism.dtype)
         for update in updates:
             total += mechanism.encode(update, session, os.urandom(32))
-        off = mechanism.decode(total, clients, session) - updates.mean(axis=0)
+        off = mechanism.update(mechanism.decode(total, clients), session) - updates.mean(axis=0)
         found += float(np.dot(off, off)) / rounds
     return found / ((mechanism.noise * mechanism.clip / clients) ** 2 * length)
 

@@ -11,17 +11,24 @@ import struct
 import time
 from typing import TypeVar
 
+import numpy as np
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
-from tacit.client import ledger, rounds
+from tacit.client import budget, ledger, rounds
 from tacit.client.device import Device, DeviceOf, enrolled_device
-from tacit.client.pipeline import Contribution, contribution, received_arrays
+from tacit.client.pipeline import (
+    Contribution,
+    Stated,
+    contribution,
+    private_update,
+    received_arrays,
+)
 from tacit.client.policy import Policy
 from tacit.client.trainer import Arrays
 from tacit.crypto import labels
-from tacit.crypto.codec import Ring
+from tacit.crypto.codec import Codec, Ring
 from tacit.crypto.errors import (
     BudgetExceeded,
     MalformedMessage,
@@ -45,10 +52,13 @@ from tacit.crypto.secagg.hybrid import (
     encapsulate,
 )
 from tacit.crypto.secagg.messages import AttestRequest, RevealRequest
+from tacit.crypto.secagg.noised import Noised
 from tacit.crypto.secagg.session import Purpose, Session
 from tacit.crypto.vector import Layout, model_digest
 from tacit.crypto.wire import Reader, Writer
 from tacit.privacy.clear import draw_noise, released
+from tacit.privacy.mechanisms import Mechanism
+from tacit.privacy.releases import Release
 
 log = logging.getLogger("tacit.client")
 
@@ -214,8 +224,7 @@ class SecureClientApp(ClientApp):
         policy.check(session, _roster(device))
         received = received_arrays(message.content)
         _check_binding(session, message, received, weight_key)
-        if session.clear is not None:
-            policy.check_clear(session.clear, ledger.spent(device.vault))
+        self._check_budgets(session, device, policy)
         # What Flower says of a message is not the session's; of it a function may use the round.
         message.metadata.group_id = str(session.round)
         group = rounds.use_group(device.vault, session) if session.he else None
@@ -228,7 +237,7 @@ class SecureClientApp(ClientApp):
         part = session.clear
         noise = None if part is None else draw_noise(part, os.urandom(KEY_BYTES))
         try:
-            given = contribution(reply, trained, weight_key, policy, part)
+            given, charged = _given(session, reply, trained, weight_key, policy)
             encoded = self._encode(session, device, given)
             shown = self._shown(session, device, given, noise)
         except ParameterError as unfit:
@@ -250,11 +259,20 @@ class SecureClientApp(ClientApp):
             group,
             shown,
         )
-        if part is not None:  # now that nothing is left to do but to send it
+        # Now that nothing is left to do but to send it:
+        budget.spend(device.vault, policy, device.number, charged)
+        if part is not None:
             ledger.spend(device.vault, part, policy)
         if device.number in session.committee:
             rounds.begin(device.vault, reported)
         return _answer(message, {stages.MESSAGE: report.encode(session)})
+
+    def _check_budgets(self, session: Session, device: Device, policy: Policy) -> None:
+        """Before anything is trained: raises as `budget.check` and `Policy.check_clear`."""
+        if session.clear is not None:
+            policy.check_clear(session.clear, ledger.spent(device.vault))
+        charged = budget.charges(session, policy)
+        budget.check(device.vault, policy, device.number, charged)
 
     def _witness(self, device: Device, context: Context, session: Session) -> None:
         """Take our seat on the committee of a sum that we do not contribute to."""
@@ -317,11 +335,15 @@ class SecureClientApp(ClientApp):
         return self._policy.stricter(device.policy)
 
     def _encode(self, session: Session, device: Device, given: Contribution) -> Ring:
-        """The contribution on the session's grid: the last plain values of the sum.
+        """The contribution on the session's grid, with its noise in a private sum: the last plain
+        values of the sum.
 
-        The rounding is derived, not drawn: nobody else can foresee it, and yet a simulation, whose
-        identities do not change, ends with the same model each time it is run.
+        Without noise the rounding is derived, not drawn: nobody else can foresee it, and yet a
+        simulation, whose identities do not change, ends with the same model each time it is run.
         """
+        if isinstance(session.codec, Noised):  # noise that can be worked out again is none
+            private = Mechanism.of(session.codec)
+            return private.encode(given.update, session.id, os.urandom(KEY_BYTES))
         sum_ = struct.pack("<IB", session.round, session.purpose)
         rand = device.identity.derive(labels.ROUNDING, session.model, sum_)
         return given.encode(session.codec, rand)
@@ -334,6 +356,7 @@ class SecureClientApp(ClientApp):
         """
         if session.clear is None or given.clear is None or noise is None:
             return None
+        assert isinstance(session.codec, Codec)  # a private sum has nothing in the clear
         share = given.weight / session.codec.max_weight
         return released(session.clear, given.clear, share, noise, os.urandom(KEY_BYTES))
 
@@ -354,6 +377,25 @@ class SecureClientApp(ClientApp):
         if reply.has_error():
             raise _failure(f"the device's {kind} function answered with an error")
         return reply
+
+
+def _given(
+    session: Session, reply: RecordDict, trained: Arrays | None, weight_key: str, policy: Policy
+) -> tuple[Contribution, tuple[Release, ...]]:
+    """What a reply adds to the sum, and what that costs this device. `trained` is the model that
+    was sent, None for an evaluation.
+
+    Raises ParameterError for a reply that does not fit, and PolicyRefusal for one that is not as
+    private as it has to be.
+    """
+    stated = Stated.of(reply)
+    if isinstance(session.codec, Noised) and trained is not None:
+        stated.check(session.codec)
+        update = private_update(reply, trained)
+        return Contribution(update, (), np.zeros(0), 1.0), budget.charges(session, policy)
+    given = contribution(reply, trained, weight_key, policy, session.clear)
+    charged = budget.own_noise(policy, stated.releases)
+    return (given.alike if charged else given), charged
 
 
 class DeviceFailed(TacitError):

@@ -1,7 +1,11 @@
 """From what a train function returns to what is encoded: update, metrics, weight.
 
 reply ─> trained - received ─> clip to the owner's norm ─> [update, metrics, weight] ─> codec
-                                                       └─> clear part, if any ─> noise
+                           │                           └─> clear part, if any ─> noise
+                           └─> in a private sum: rotate, clip, round, noise
+
+Under differential privacy all devices weigh the same, and no metrics leave: either would have to be
+paid for.
 """
 
 import math
@@ -9,18 +13,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, MetricRecord, RecordDict
+from flwr.app import Array, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
 from tacit.client.policy import Policy
 from tacit.client.trainer import Arrays
 from tacit.crypto.codec import Codec, Ring
-from tacit.crypto.errors import ParameterError
+from tacit.crypto.errors import ParameterError, PolicyRefusal
 from tacit.crypto.secagg.clear import Clear
+from tacit.crypto.secagg.noised import Noised
 from tacit.crypto.vector import Difference, Floats, Layout, saved_array
 from tacit.privacy.clip import clip
 
 NUMPY = "numpy.ndarray"  # how Flower names what numpy saved
+PRIVACY = "tacit.privacy"  # a config record in a reply of a train function: see `Stated`
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,11 @@ class Contribution:
     weight: float
     clear: Floats | None = None
 
+    @property
+    def alike(self) -> "Contribution":
+        """The update alone, weighing as much as any other."""
+        return Contribution(self.update, (), np.zeros(0), 1.0, self.clear)
+
     def encode(self, codec: Codec, rand: bytes) -> Ring:
         """Rounded with 32 fresh random bytes. Raises ParameterError for values outside the codec's
         bounds, or too many metrics."""
@@ -42,6 +53,44 @@ class Contribution:
                 f"{len(self.names)} metrics, the session has {codec.metrics} slots"
             )
         return codec.encode(self.update, self.metrics, self.weight, rand)
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What a train function says of its update, for the device alone: nothing of it leaves.
+
+    clip      no example adds more than this to the update, in L2 norm; 0: nothing is said of that
+    releases  what it let out with noise of its own: `tacit.privacy.releases.Release`, encoded
+
+    It stands in the reply as a config record named PRIVACY, with these fields.
+    """
+
+    clip: float = 0.0
+    releases: tuple[bytes, ...] = ()
+
+    @classmethod
+    def of(cls, reply: RecordDict) -> "Stated":
+        """Raises ParameterError for a record with other fields, or none that make sense."""
+        record = reply.get(PRIVACY)
+        if record is None:
+            return cls()
+        fields = dict(record) if isinstance(record, ConfigRecord) else {"": None}
+        clip, releases = fields.pop("clip", 0.0), fields.pop("releases", [])
+        is_list = isinstance(releases, list) and all(isinstance(r, bytes) for r in releases)
+        if fields or not isinstance(clip, float) or not 0 <= clip < math.inf or not is_list:
+            raise ParameterError(
+                f"{PRIVACY}: expected clip, a float, and releases, a list of bytes"
+            )
+        return cls(clip, tuple(releases))  # type: ignore[arg-type]  # bytes, as was just checked
+
+    def check(self, agreed: Noised) -> None:
+        """Raises PolicyRefusal unless the update is what a private sum takes it for."""
+        if not agreed.records:
+            return
+        if not self.clip:
+            raise PolicyRefusal("the train function does not clip what each example adds")
+        if self.clip > agreed.clip:
+            raise PolicyRefusal("the train function clips what each example adds to more than this")
 
 
 def received_arrays(content: RecordDict) -> Arrays:
@@ -86,6 +135,12 @@ def contribution(
         return Contribution(update, names, metrics, weight)
     hidden, shown = clear.split(update)
     return Contribution(hidden, names, metrics, weight, shown)
+
+
+def private_update(reply: RecordDict, received: Arrays) -> Difference:
+    """What goes into a private sum. Raises ParameterError for arrays that do not fit the model;
+    whatever values they have, `Mechanism.encode` knows what to do with them."""
+    return Layout.of(received).difference(received_arrays(reply), received)
 
 
 def _metrics(reply: RecordDict, weight_key: str) -> tuple[float, tuple[str, ...], Floats]:

@@ -3,13 +3,20 @@
 import math
 from dataclasses import dataclass
 
+from tacit.crypto.codec import Codec
 from tacit.crypto.errors import BudgetExceeded, ParameterError, PolicyRefusal
 from tacit.crypto.identity import Roster
 from tacit.crypto.secagg.clear import Clear
+from tacit.crypto.secagg.noised import Noised
 from tacit.crypto.secagg.parameters import SECURITY, cut_risk, least_degree, most_corrupt
-from tacit.crypto.secagg.session import Session
+from tacit.crypto.secagg.session import Purpose, Session
+from tacit.privacy.accountants import Adversary
+from tacit.privacy.charges import unit_of
 from tacit.privacy.clear import cost
+from tacit.privacy.ledger import Budget
 from tacit.privacy.zcdp import DELTA, Spent
+
+UNITS = ("client", "record")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,11 @@ class Policy:
                     in league with the server opens this device's updates
     clear_epsilon   what may be spent, in the device's whole life, on parts of updates that are sent
                     in the clear: see `tacit.privacy.zcdp`. 0 is no such part, at any noise
+    epsilon         what all sums may cost together, in the device's whole life, at `delta`; without
+                    noise none is joined. None: noise is not asked for
+    unit            whom that protects: "client", all that this device sends, or "record", each
+                    example on it
+    trust_server    whether noise that the server promises to add counts as noise
     """
 
     min_cohort: int = 3
@@ -45,6 +57,10 @@ class Policy:
     lattice: bool = False
     consortium: bool = False
     clear_epsilon: float = 0.0
+    epsilon: float | None = None
+    delta: float = 1e-5
+    unit: str = "client"
+    trust_server: bool = False
 
     def __post_init__(self) -> None:
         if self.min_cohort < 2 or self.min_survivors < 2:
@@ -57,10 +73,19 @@ class Policy:
             raise ParameterError(f"max_norm={self.max_norm}, expected above 0")
         if not self.clear_epsilon >= 0:  # also true for NaN
             raise ParameterError(f"clear_epsilon={self.clear_epsilon}, expected 0 or more")
+        if self.unit not in UNITS:
+            raise ParameterError(f"unit={self.unit!r}, expected one of {', '.join(UNITS)}")
+        self.budget()  # fails here rather than in a round
+
+    def budget(self) -> Budget:
+        """What private sums may cost; infinite if the owner asks for no noise."""
+        against = Adversary.OUTSIDER if self.trust_server else Adversary.SERVER
+        return Budget(math.inf if self.epsilon is None else self.epsilon, self.delta, against)
 
     def stricter(self, other: "Policy") -> "Policy":
         """What both agree to: the stricter of the two in every field."""
         norms = [norm for norm in (self.max_norm, other.max_norm) if norm is not None]
+        budgets = [each.epsilon for each in (self, other) if each.epsilon is not None]
         return Policy(
             max(self.min_cohort, other.min_cohort),
             max(self.min_survivors, other.min_survivors),
@@ -73,7 +98,15 @@ class Policy:
             self.lattice and other.lattice,
             self.consortium and other.consortium,
             min(self.clear_epsilon, other.clear_epsilon),
+            min(budgets, default=None),
+            min(each.delta for each in self._asking(other)),
+            "client" if any(each.unit == "client" for each in self._asking(other)) else "record",
+            all(each.trust_server for each in self._asking(other)),
         )
+
+    def _asking(self, other: "Policy") -> tuple["Policy", ...]:
+        """Those of both that ask for noise; both, if none does."""
+        return tuple(each for each in (self, other) if each.epsilon is not None) or (self, other)
 
     def check(self, session: Session, roster: Roster) -> None:
         """Raises PolicyRefusal, with the reason, for a session outside this policy.
@@ -104,7 +137,9 @@ class Policy:
             )
         self._check_committee(session, roster)
         self._check_graph(session, corrupt)
-        if session.codec.bits < self.min_bits:
+        self._check_noise(session)
+        # Noise keeps to any ring: a narrow one costs accuracy, and nothing else.
+        if session.codec.bits < self.min_bits and isinstance(session.codec, Codec):
             raise PolicyRefusal(
                 f"a ring of {session.codec.bits} bits, this device asks for {self.min_bits}"
             )
@@ -147,6 +182,39 @@ class Policy:
                 f"corrupt and {removable} missing: this device asks for {least}"
             )
 
+    def _check_noise(self, session: Session) -> None:
+        agreed = session.codec
+        if not isinstance(agreed, Noised):
+            if self.epsilon is None:
+                return
+            if session.purpose is Purpose.EVALUATE:
+                raise PolicyRefusal(
+                    "an evaluation: its metrics have no noise, and this device asks for some "
+                    "(policy.epsilon)"
+                )
+            if self.unit == "client" or session.clear is not None:
+                raise PolicyRefusal(
+                    "a sum without noise, and this device asks for some (policy.epsilon)"
+                )
+            return  # whether the function adds noise of its own shows when it has: see `own_noise`
+        if self.max_norm is not None and agreed.clip > self.max_norm and not agreed.records:
+            raise PolicyRefusal(
+                f"updates clipped to {agreed.clip:g}, this device asks for {self.max_norm:g} "
+                "(policy.max_norm)"
+            )
+        if self.epsilon is None:
+            return
+        unit = unit_of(agreed).name.lower()
+        if unit != self.unit:
+            raise PolicyRefusal(
+                f"noise that protects a {unit}, this device asks for {self.unit} (policy.unit)"
+            )
+        if agreed.central and not self.trust_server:
+            raise PolicyRefusal(
+                "noise that the server promises to add, and this device does not count on it "
+                "(policy.trust_server)"
+            )
+
     def check_consortium(self) -> None:
         """Raises PolicyRefusal unless a key that all devices hold is good enough."""
         if not self.consortium:
@@ -165,15 +233,17 @@ class Policy:
         )
         if not self.clear_epsilon:
             raise PolicyRefusal(f"{asked}: this device's owner allows none (policy.clear_epsilon)")
-        total = (spent + cost(clear)).epsilon
-        if total > self.clear_epsilon:
-            raise BudgetExceeded(
-                f"{asked}, {total:.6g} with the {spent.epsilon:.6g} that were spent: this device's "
-                f"owner allows {self.clear_epsilon:g} (policy.clear_epsilon)"
-            )
+        if (spent + cost(clear)).epsilon > self.clear_epsilon:
+            # What is left is the owner's business: told to servers, it is a name across runs.
+            raise BudgetExceeded(f"{asked}: more than is left (policy.clear_epsilon)")
 
     def check_plain(self, kind: str) -> None:
         """Raises PolicyRefusal unless requests outside a secure sum are allowed."""
+        if self.plain and self.epsilon is not None:
+            raise PolicyRefusal(
+                f"{kind} outside a secure sum has no noise, and this device asks for some "
+                "(policy.epsilon)"
+            )
         if not self.plain:
             raise PolicyRefusal(
                 f"{kind} outside a secure sum: this device's owner does not allow it (policy.plain)"

@@ -34,6 +34,7 @@ from tacit.crypto.errors import ParameterError, ProtocolError
 from tacit.crypto.prg import KeyStream
 from tacit.crypto.vector import Difference, Floats, Sliced
 from tacit.crypto.vector import Ring as Ring  # its name for those who encode and decode
+from tacit.crypto.wire import Reader, Writer
 
 CHUNK = 1 << 15  # coordinates; what is held of a chunk, 700 KiB, stays in the second-level cache
 TAIL = 2  # the weight and the count
@@ -60,7 +61,7 @@ class Decoded:
         return (self.sums.size,)
 
     def __getitem__(self, which: slice) -> Floats:
-        return _signed(self.sums[which], self.bits) / self.divisor
+        return signed(self.sums[which], self.bits) / self.divisor
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,12 @@ class Codec:
         return self.length + 2 * self.metrics + TAIL
 
     @property
+    def width(self) -> int:
+        """Bits of the numbers that devices' coordinates, and the sums of all, are: they never
+        wrap."""
+        return self.bits
+
+    @property
     def dtype(self) -> np.dtype[np.uint32] | np.dtype[np.uint64]:
         """The machine word that holds one ring element."""
         return np.dtype(np.uint32) if self.bits <= 32 else np.dtype(np.uint64)
@@ -223,7 +230,7 @@ class Codec:
         too for a sum larger than honest encoders can make together; who made it, nobody can tell.
         The mean reads `total` when it is asked: leave that as it is.
         """
-        *metrics, of_weights, count = _signed(total[self.length :], self.bits)
+        *metrics, of_weights, count = signed(total[self.length :], self.bits)
         if int(count) != survivors:
             raise ProtocolError(
                 "the sum does not check: its masks do not cancel", sender=0, stage="open"
@@ -234,8 +241,8 @@ class Codec:
         share = weight / self.max_weight
         sums, largest = total[: self.length], 0
         for start in range(0, self.length, CHUNK):
-            signed = _signed(sums[start : start + CHUNK], self.bits)
-            largest = max(largest, -int(signed.min()), int(signed.max()))
+            part = signed(sums[start : start + CHUNK], self.bits)
+            largest = max(largest, -int(part.min()), int(part.max()))
         if self._is_too_large(largest, int(of_weights), share, survivors):
             raise ProtocolError(
                 "the sum is larger than honest devices can make it", sender=0, stage="open"
@@ -246,6 +253,20 @@ class Codec:
         steps = above * 2.0**self.limb + low
         update = Decoded(sums, self.bits, self.scale * share)
         return Mean(update, steps / (self.metric_scale * share), weight)
+
+    def write(self, writer: Writer) -> None:
+        writer.u64(self.length).u32(self.clients).u8(self.metrics).u8(self.bits)
+        writer.f64(self.bound).f64(self.metric_bound).f64(self.max_weight)
+
+    @classmethod
+    def read(cls, reader: Reader) -> "Codec":
+        """Inverse of `write`. Raises MalformedMessage, also for what cannot be built."""
+        length, clients, metrics, bits = reader.u64(), reader.u32(), reader.u8(), reader.u8()
+        bounds = (reader.f64(), reader.f64(), reader.f64())
+        try:
+            return cls(length, clients, metrics, *bounds, bits)
+        except ParameterError as bad:
+            raise reader.bad(str(bad)) from None
 
     def _is_too_large(self, largest: int, weights: int, share: float, survivors: int) -> bool:
         """Whether a sum of so much weight, whose largest coordinate has that size, is beyond what
@@ -266,14 +287,15 @@ class Codec:
         return np.stack([steps >> self.limb, steps & ((1 << self.limb) - 1)])
 
 
-def _signed(total: Ring, bits: int) -> NDArray[np.int64]:
+def signed(total: Ring, bits: int) -> NDArray[np.int64]:
+    """Elements mod 2**bits as the whole numbers nearest to 0."""
     half = 1 << (bits - 1)
     wide = total.astype(np.uint64)
     wide += np.uint64(half)
     wide &= np.uint64((1 << bits) - 1)
-    signed = wide.view(np.int64)
-    signed -= half
-    return signed
+    centred = wide.view(np.int64)
+    centred -= half
+    return centred
 
 
 def _chunks(update: Floats | Difference) -> Iterator[Floats]:

@@ -5,11 +5,12 @@ records what came of it. What was reserved and not settled counts in full, so th
 the two, or a server that never says how a sum ended, costs privacy on paper and never in fact.
 
 A device has one of a single row, a server one with all of its devices. All of it is one slot of a
-`Storage`, read and written anew at each step: there is nothing else that a crash could lose. An
-empty slot is a ledger where nothing was spent, and an old copy of it forgets what came later: who
-can write to the storage can reset it.
+`Storage`, by the unit and the relation, read and written anew at each step: there is nothing else
+that a crash could lose. An empty slot is a ledger where nothing was spent, and an old copy of it
+forgets what came later: who can write to the storage can reset it.
 """
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -23,8 +24,6 @@ from tacit.privacy.books import EVERYONE, Books, Entry, Listed
 from tacit.privacy.gaussian import LARGEST_EPSILON
 from tacit.privacy.releases import Neighbours, Release, Unit
 from tacit.privacy.statement import Figure, Statement
-
-SLOT = "ledger"
 
 
 class Storage(Protocol):
@@ -45,19 +44,24 @@ class Storage(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """(epsilon, delta) as `against` sees it; by default, as the one who sees most."""
+    """(epsilon, delta) as `against` sees it; by default, as the one who sees most.
+
+    An infinite epsilon is no limit: what is spent is written down, and never refused.
+    """
 
     epsilon: float
     delta: float
     against: Adversary = Adversary.SERVER
 
     def __post_init__(self) -> None:
-        if not 0 < self.epsilon <= LARGEST_EPSILON:  # also false for NaN
+        if not (0 < self.epsilon <= LARGEST_EPSILON or self.epsilon == math.inf):  # not for NaN
             raise ParameterError(
-                f"epsilon={self.epsilon}, expected 0 < epsilon <= {LARGEST_EPSILON:g}"
+                f"epsilon={self.epsilon}, expected 0 < epsilon <= {LARGEST_EPSILON:g}, or infinity"
             )
         if not 0 < self.delta < 1:
             raise ParameterError(f"delta={self.delta}, expected 0 < delta < 1")
+        if not isinstance(self.against, Adversary):  # any other would be taken for an outsider
+            raise ParameterError(f"against={self.against!r}, expected an Adversary")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,11 @@ class Ledger:
     budget: Budget
     whole: Budget | None = None
 
+    @property
+    def slot(self) -> str:
+        """Where in the storage it is."""
+        return f"ledger_{self.unit.name}_{self.neighbours.name}".lower()
+
     def reserve(self, releases: Sequence[Release], devices: Listed, pool: Listed = ()) -> int:
         """Count all `releases` of one sum as made, durably. Returns the number to settle by.
 
@@ -86,8 +95,17 @@ class Ledger:
         with self.storage.alone():
             books = self._read().reserving(releases, devices, pool)
             self._check(books, books.open[-1])
-            self.storage.write(SLOT, books.encode())
+            self.storage.write(self.slot, books.encode())
         return books.serial
+
+    def spend(self, releases: Sequence[Release], devices: Listed, pool: Listed = ()) -> None:
+        """As `reserve`, and settled in full: for whoever knows for certain who is in a sum that is
+        about to be opened, and for a device, which is never told more."""
+        with self.storage.alone():
+            books = self._read().reserving(releases, devices, pool)
+            entry = books.open[-1]
+            self._check(books, entry)
+            self.storage.write(self.slot, books.settling(entry, entry).encode())
 
     def settle(
         self, serial: int, survivors: int | None = None, devices: Listed | None = None
@@ -107,8 +125,8 @@ class Ledger:
             entry = books.entry(serial)
             became = entry.became(survivors, devices)
             books = books.settling(entry, became)
-            self.storage.write(SLOT, books.encode())
-        if became is not None and became.shares < entry.shares:
+            self.storage.write(self.slot, books.encode())
+        if became is not None and became.has_less(entry):
             self._check(books, became)
 
     def affordable(
@@ -117,6 +135,8 @@ class Ledger:
         """Those of `devices` whose own budget has room for the releases."""
         books = self._read().reserving(releases, devices, pool)
         asked = books.open[-1].devices
+        if math.isinf(self.budget.epsilon):
+            return [int(device) for device in asked]
         found = books.spent(self.budget.against).only(books.rows(asked))
         affording: list[int] = asked[found.within(self.budget.epsilon, self.budget.delta)].tolist()
         return affording
@@ -163,7 +183,7 @@ class Ledger:
         )
 
     def _read(self) -> Books:
-        data = self.storage.read(SLOT)
+        data = self.storage.read(self.slot)
         if data is None:
             return Books.empty(self.unit, self.neighbours)
         books = Books.decode(data)
@@ -175,16 +195,20 @@ class Ledger:
 
     def _check(self, books: Books, entry: Entry) -> None:
         """Raises BudgetExceeded if somebody who pays for `entry` is beyond a budget."""
+        if not math.isinf(self.budget.epsilon):
+            self._check_each(books, entry)
+        if self.whole is not None and not math.isinf(self.whole.epsilon):
+            found = books.spent(self.whole.against)
+            if not found.only(slice(1)).within(self.whole.epsilon, self.whole.delta)[0]:
+                raise _beyond("somebody who is in every release", found, EVERYONE, self.whole)
+
+    def _check_each(self, books: Books, entry: Entry) -> None:
         found, payers = books.spent(self.budget.against), entry.payers
         rows = found.only(books.rows(payers))
         broken = np.flatnonzero(~rows.within(self.budget.epsilon, self.budget.delta))
         if broken.size:
             first = int(broken[0])
             raise _beyond(f"device {payers[first]}", rows, first, self.budget)
-        if self.whole is not None:
-            found = books.spent(self.whole.against)
-            if not found.only(slice(1)).within(self.whole.epsilon, self.whole.delta)[0]:
-                raise _beyond("somebody who is in every release", found, EVERYONE, self.whole)
 
 
 def _beyond(who: str, found: Spent, row: int, budget: Budget) -> BudgetExceeded:

@@ -42,6 +42,21 @@ norms about as they were. Nothing of that is a matter of privacy.
 the sums are up to B apart. With another in the place of zero it would be 2 B. How many devices
 there are is public.
 
+**One example.** With `records` the unit is one example on a device, and an update the sum of what
+each adds to it, at most R long: whoever makes the update sees to that. No scale may then depend on
+the update. Rounded with one dither, two sums that differ in one example are that example apart and,
+in each coordinate, one step and 2**-7 of one more at most, so
+
+    B = R + R * records / 2**17 + (1 + 2**-7) * (sqrt(d) + 1) + 2
+
+where the second term is for what float32 makes of a sum of so many: this one bound rests on floats,
+and holds while no update is longer than some 2**16 times what `records` examples add. Neighbours differ in whether
+the example is there. In the ring it takes the room of `records` of them.
+
+**How many were short.** With `quantile` each device adds `level` to one more coordinate if its norm
+is within the clip, and as much less than zero if not, under noise of its own: the sum tells how the
+clip should move (Andrew et al. 2019, arXiv:1905.03871). It is a second release.
+
 **Updates** with values that are not finite, or too large for a float32 in units of the clip, count
 as zero: to refuse would tell what a device's data did to it. Arrays of whole numbers in a model,
 such as counters of batches, do not move: they would take up the whole norm. An array without
@@ -50,7 +65,7 @@ dimensions is a coordinate like others. All devices weigh the same.
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -58,9 +73,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tacit.crypto.codec import LARGEST, SMALLEST, Decoded
-from tacit.crypto.errors import ParameterError, ProtocolError, TooFewClients
+from tacit.crypto.codec import Decoded, Mean
+from tacit.crypto.errors import ParameterError, TooFewClients
 from tacit.crypto.prg import KEY_BYTES, MAX_BYTES, KeyStream, keystream
+from tacit.crypto.secagg.noised import LEAST_BITS, MOST_BITS, Noised
 from tacit.crypto.vector import Difference, Floats, Ring
 from tacit.privacy import samplers
 from tacit.privacy.rotation import Reals, Rotation, width_of
@@ -70,84 +86,43 @@ Steps: TypeAlias = NDArray[np.int32]
 
 WRAP = 20  # a coordinate of a sum leaves the ring with probability 2**-WRAP at most
 TOLERANCE = 0.01  # of the variance: the price of rounding; of epsilon it is less, about half
-LEAST_BITS, MOST_BITS = 8, 32
-MOST_STEPS = (1 << 22) - 1  # of a radius: float32 has hardly more digits
+MOST_STEPS = (1 << 22) - 1  # of a contribution's norm: float32 has hardly more digits
+MOST_LEVEL = (1 << 20) - 1
 DITHER_BITS = 16
 SHRINK = 1 - 2.0**-12  # besides what the norm asks for, so that there is an end to it
 CHUNK = 1 << 14  # coordinates: below 2**24 each, their squares have a sum below 2**63
+LEAST_LEVEL = 16  # so that noise on it is finer than what it is on
+SINGLE = 1 << 17  # float32 is good to one part in so many of a norm, whatever is done to it here
 _LN2 = Fraction(6931472, 10**7)  # rounded up
 
 
 @dataclass(frozen=True, slots=True)
-class Mechanism:
-    """What a sum is made private with. What is impossible cannot be built (ParameterError).
+class Mechanism(Noised):
+    """What a sum is made private with, and how: the fields are those of `Noised`.
 
-    length      coordinates of an update
-    clients     devices in the cohort
-    dropouts    so many of them may be missing: with more, nothing is released
-    corrupt     so many of the others may tell the server their noise
-    clip        largest norm of an update
-    noise       deviation of the noise, in units of the bound: the multiplier of a central sum
-    bits        of a ring element
-    sketch      coordinates that are sent instead of all; 0: all are
-    central     the server adds the noise to a sum that it has seen, and devices none
-
-    Local privacy is a cohort of one: each device's contribution is a sum by itself.
+    Local privacy is `corrupt` = clients - dropouts - 1: each device's noise has to do for itself.
     """
 
-    length: int
-    clients: int
-    dropouts: int
-    corrupt: int
-    clip: float
-    noise: float
-    bits: int = 16
-    sketch: int = 0
-    central: bool = False
-
     def __post_init__(self) -> None:
-        if not 1 <= self.length <= 1 << 31:
-            raise ParameterError(f"length={self.length}, expected 1..2**31")
-        if not 1 <= self.clients <= 1 << 20:
-            raise ParameterError(f"clients={self.clients}, expected 1..{1 << 20}")
-        if min(self.dropouts, self.corrupt) < 0 or self.dropouts + self.corrupt >= self.clients:
-            raise ParameterError(
-                f"of {self.clients} clients {self.dropouts} may be missing and {self.corrupt} "
-                "corrupt: no honest one would be left"
-            )
-        if self.central and self.corrupt:
-            raise ParameterError("devices add no noise to a central sum: corrupt is 0")
-        if not SMALLEST <= self.clip <= LARGEST:  # also false for NaN
-            raise ParameterError(f"clip={self.clip}, expected {SMALLEST:g} to {LARGEST:g}")
-        if not 0 < self.noise < math.inf:
-            raise ParameterError(f"noise={self.noise}, expected above 0 and finite")
-        if not LEAST_BITS <= self.bits <= MOST_BITS:
-            raise ParameterError(f"bits={self.bits}, expected {LEAST_BITS}..{MOST_BITS}")
-        if not 0 <= self.sketch < self.length:
-            raise ParameterError(f"sketch={self.sketch}, expected below {self.length} (length)")
-        if self.radius < 1:
+        Noised.__post_init__(self)
+        if self.radius < 1 or (self.quantile and self.level < 1):
             raise ParameterError(
                 f"{self.clients} clients with noise={self.noise:g} leave no room in {self.bits} "
                 "bits: raise bits or lower noise"
             )
         Skellam(self.share)
-
-    # What is sent
-
-    @property
-    def coordinates(self) -> int:
-        """Of the vector that has noise, after the rotation."""
-        return self.sketch or self.length
+        if self.quantile:
+            Skellam(self.quantile_share)
 
     @property
-    def size(self) -> int:
-        """Ring elements of a contribution: the coordinates, and one that counts devices."""
-        return self.coordinates + 1
+    def agreed(self) -> Noised:
+        """What a session says of it."""
+        return Noised(**{each.name: getattr(self, each.name) for each in fields(Noised)})
 
-    @property
-    def dtype(self) -> np.dtype[np.uint32]:
-        """The machine word that holds one ring element."""
-        return np.dtype(np.uint32)
+    @classmethod
+    def of(cls, agreed: Noised) -> "Mechanism":
+        """Of what a session says. Raises ParameterError where its ring has no room."""
+        return cls(**{each.name: getattr(agreed, each.name) for each in fields(Noised)})
 
     @property
     def bits_per_parameter(self) -> float:
@@ -159,7 +134,9 @@ class Mechanism:
     @property
     def radius(self) -> int:
         """R: the clip in steps of the grid."""
-        return _radius(self.coordinates, self.clients, self.surplus, self.noise, self.bits)
+        return _radius(
+            self.coordinates, self.clients, self.records, self.surplus, self.noise, self.bits
+        )
 
     @property
     def scale(self) -> float:
@@ -168,8 +145,8 @@ class Mechanism:
 
     @property
     def bound(self) -> int:
-        """B**2, the largest squared L2 norm of a contribution without its noise, in steps."""
-        return _bound(self.radius, self.coordinates)
+        """B**2: the square of how far what is protected can move a sum, in steps."""
+        return _bound(self.radius, self.coordinates, self.records)
 
     @property
     def bound_l1(self) -> int:
@@ -197,6 +174,16 @@ class Mechanism:
         """The variance of one share."""
         return self.variance / self.shares
 
+    @property
+    def level(self) -> int:
+        """What a device adds to the coordinate that compares norms: as much, or less than zero."""
+        return _level(self.clients, self.surplus, self.quantile, self.bits)
+
+    @property
+    def quantile_share(self) -> Fraction:
+        """The variance of one share of the noise on that."""
+        return (Fraction(self.quantile) * self.level) ** 2 / self.shares
+
     def realised(self, survivors: int) -> Fraction:
         """The variance that nobody knows in a sum over so many: V or more.
 
@@ -204,17 +191,16 @@ class Mechanism:
         """
         if survivors > self.clients:
             raise ParameterError(f"{survivors} survivors of {self.clients} clients")
-        if survivors < self.clients - self.dropouts:
-            raise TooFewClients(
-                f"{survivors} survivors, {self.clients - self.dropouts} needed for their noise"
-            )
+        if survivors < self.least:
+            raise TooFewClients(f"{survivors} survivors, {self.least} needed for their noise")
         return self.share * (1 if self.central else survivors - self.corrupt)
 
     @property
     def distance(self) -> float:
         """A bound on the total variation distance of all noise in a sum from Skellam noise."""
-        samples = self.surplus * self.shares * self.coordinates
-        return float(samples) * Skellam(self.share).distance
+        shares = float(self.surplus * self.shares)
+        found = shares * self.coordinates * Skellam(self.share).distance
+        return found + (shares * Skellam(self.quantile_share).distance if self.quantile else 0.0)
 
     @property
     def overhead(self) -> Fraction:
@@ -232,51 +218,76 @@ class Mechanism:
         `rand` knows the update. Raises ParameterError for an update of another length.
         """
         _check(update, self.length)
-        keys = keystream(rand, 2 * KEY_BYTES)
+        noise, quantile, dither = _keys(rand)
         out = np.zeros(self.size, self.dtype)
         if not self.central:
-            self._add(self.share, keys[:KEY_BYTES], out)
-        out[:-1] += self.rounded(update, session, keys[KEY_BYTES:]).view(np.uint32)
+            self._add(self.share, noise, out[: self.coordinates])
+            if self.quantile:
+                self._add(self.quantile_share, quantile, out[self.coordinates : -1])
+        turned, norm = self._turned(update, session)
+        out[: self.coordinates] += self._rounded(turned, norm, dither).view(np.uint32)
+        if self.quantile:
+            is_short = np.int32(self.level if norm <= 1 else -self.level)
+            out[self.coordinates] += is_short.view(np.uint32)
         out[-1] = 1
         return out
 
     def rounded(self, update: Floats | Difference, session: bytes, rand: bytes) -> Steps:
-        """The whole numbers (coordinates,) that stand for an update, without noise: the sum of
-        their squares is at most `bound`, whatever the update. `rand` is the key of the dither."""
+        """The whole numbers (coordinates,) that stand for an update, without noise; `rand` is the
+        key of the dither. The sum of their squares is at most `bound`, whatever the update; where
+        examples are protected, that holds of what one of them changes."""
+        return self._rounded(*self._turned(update, session), rand)
+
+    def _turned(self, update: Floats | Difference, session: bytes) -> tuple[Reals, float]:
+        """The update in units of the clip, turned, and its norm; zeros, and inf, for one that is
+        not finite."""
         turned = self._rotation(session).turn(_flat(update), self.clip)
-        length = _norm(turned)
-        if not math.isfinite(length):
+        norm = _norm(turned)
+        if not math.isfinite(norm):
             turned[:] = 0
-            length = 0.0
+            return turned, math.inf
+        return turned, norm
+
+    def _rounded(self, turned: Reals, norm: float, rand: bytes) -> Steps:
         steps, dither = np.empty(turned.size, np.int32), KeyStream(rand, MAX_BYTES)
-        scale = self.radius / max(1.0, length)
+        if self.records:  # no scale may depend on the examples; clamping brings nothing further off
+            np.clip(turned, -MOST_STEPS / self.radius, MOST_STEPS / self.radius, out=turned)
+            _round(turned, self.radius, self._dither_bits, dither, steps)
+            return steps
+        scale = self.radius / max(1.0, norm)
         while (square := _round(turned, scale, self._dither_bits, dither, steps)) > self.bound:
             scale *= SHRINK * math.sqrt(self.bound / square)
         return steps
 
-    def add_noise(self, total: Ring, rand: bytes) -> None:
-        """What the server adds to a central sum before it is used or kept, in place. `rand` is as
-        for `encode`. Raises ParameterError if the devices add it, or for a vector of another size.
+    def add_noise(self, opened: Mean, rand: bytes) -> Mean:
+        """What may be used or kept of a central sum: with the server's noise, which is added to the
+        ring elements of `opened` in place. `rand` is as for `encode`.
+
+        Raises ParameterError if the devices have added it.
         """
-        _check(total, self.size)
         if not self.central:
             raise ParameterError("the devices have added the noise of this sum")
-        self._add(self.variance, keystream(rand, KEY_BYTES), total)
+        assert isinstance(opened.decoded, Decoded)  # as `decode` makes it
+        noise, quantile, _ = _keys(rand)
+        self._add(self.variance, noise, opened.decoded.sums)
+        if not self.quantile:
+            return opened
+        drawn = Sampler(Skellam(self.quantile_share), quantile, 1).draw(1)
+        return replace(opened, metrics=opened.metrics + drawn)
 
-    def decode(self, total: Ring, survivors: int, session: bytes) -> Floats:
-        """The mean update (length,) of a sum over so many contributions.
-
-        Raises TooFewClients where there is not the noise that was promised, and ProtocolError if
-        the count of devices does not come out: then the masks did not cancel.
-        """
-        _check(total, self.size)
-        self.realised(survivors)
-        if (int(total[-1]) - survivors) % (1 << self.bits):
-            raise ProtocolError(
-                "the sum does not check: its masks do not cancel", sender=0, stage="open"
-            )
-        turned = Decoded(total[:-1], self.bits, self.scale * survivors)[:].astype(np.float32)
+    def update(self, opened: Mean, session: bytes) -> Floats:
+        """The mean update (length,) that a sum says, once `decode` has read it."""
+        turned = (opened.decoded[:] / self.scale).astype(np.float32)
         return self._rotation(session).back(turned).astype(np.float64)
+
+    def unclipped(self, opened: Mean) -> float:
+        """The share of updates that were within the clip, and noise: it may be below 0 or above 1.
+
+        Raises ParameterError if the sum did not ask for it.
+        """
+        if not self.quantile:
+            raise ParameterError("this sum does not say how norms compare with the clip")
+        return (float(opened.metrics[0]) / (opened.weight * self.level) + 1) / 2
 
     def _rotation(self, session: bytes) -> Rotation:
         return Rotation(self.length, self.coordinates, session)
@@ -284,12 +295,14 @@ class Mechanism:
     @property
     def _dither_bits(self) -> int:
         """As many as leave a coordinate below 2**31."""
-        return min(DITHER_BITS, 30 - self.radius.bit_length())
+        largest = MOST_STEPS if self.records else self.radius
+        return min(DITHER_BITS, 30 - largest.bit_length())
 
-    def _add(self, variance: Fraction, key: bytes, total: Ring) -> None:
-        sampler = Sampler(Skellam(variance), key, self.coordinates)
-        for start in range(0, self.coordinates, samplers.CHUNK):
-            part = total[start : min(start + samplers.CHUNK, self.coordinates)]
+    @staticmethod
+    def _add(variance: Fraction, key: bytes, total: Ring) -> None:
+        sampler = Sampler(Skellam(variance), key, total.size)
+        for start in range(0, total.size, samplers.CHUNK):
+            part = total[start : start + samplers.CHUNK]
             part += sampler.draw(part.size).astype(total.dtype)  # modulo its word
 
 
@@ -304,13 +317,16 @@ def choose(
     tolerance: float = TOLERANCE,
     sketch: float = 0.0,
     central: bool = False,
+    records: int = 0,
+    quantile: float = 0.0,
+    most: int = MOST_BITS,
 ) -> Mechanism:
-    """The mechanism of the fewest bits whose `overhead` is within `tolerance`.
+    """The mechanism of the fewest bits, `most` of them, whose `overhead` is within `tolerance`.
 
     With `sketch` above 0 an update is sent in fewer coordinates, if these can be so few that what
     is lost by it adds at most this fraction of the noise to the squared error: m of them add up to
     clients**2 / (noise**2 * m), if all updates are the same and as long as the clip.
-    Raises ParameterError where MOST_BITS are too few, and as `Mechanism` does.
+    Raises ParameterError where `most` are too few, and as `Mechanism` does.
     """
     if not (0 < tolerance < math.inf and 0 <= sketch < math.inf):
         raise ParameterError(f"tolerance={tolerance}, sketch={sketch}: expected above 0")
@@ -327,40 +343,75 @@ def choose(
         MOST_BITS,
         coordinates if coordinates < length else 0,
         central,
+        records,
+        quantile,
     )
-    for bits in range(LEAST_BITS, MOST_BITS + 1):
-        radius = _radius(coordinates, clients, mechanism.surplus, noise, bits)
-        if _bound(radius, coordinates) <= (1 + Fraction(tolerance)) * radius**2:
+    for bits in range(LEAST_BITS, min(most, MOST_BITS) + 1):
+        radius = _radius(coordinates, clients, records, mechanism.surplus, noise, bits)
+        fits = not quantile or _level(clients, mechanism.surplus, quantile, bits) >= LEAST_LEVEL
+        allowed = (1 + Fraction(tolerance)) * radius**2
+        if fits and _bound(radius, coordinates, records) <= allowed:
             return replace(mechanism, bits=bits)
     raise ParameterError(
-        f"rounding costs more than {tolerance:g} of the variance even with {MOST_BITS} bits: raise "
+        f"rounding costs more than {tolerance:g} of the variance even with {most} bits: raise "
         "tolerance or lower noise"
     )
 
 
-def _bound(radius: int, coordinates: int) -> int:
+def _unlikely() -> Fraction:
+    """h of the module's docstring: a side has half of the chance."""
+    return _LN2 * (WRAP + 1)
+
+
+def _bound(radius: int, coordinates: int, records: int) -> int:
+    if records:
+        root = math.isqrt(coordinates) + 1
+        return (radius + radius * records // SINGLE + root + root // 128 + 2) ** 2
     return (radius + 1) ** 2 - (-coordinates // 6) + math.isqrt(coordinates)
 
 
 @lru_cache(maxsize=64)
-def _radius(coordinates: int, clients: int, surplus: Fraction, noise: float, bits: int) -> int:
+def _radius(
+    coordinates: int, clients: int, records: int, surplus: Fraction, noise: float, bits: int
+) -> int:
     """The largest with which a coordinate leaves the ring as seldom as it has to; 0 if none does.
 
     In whole numbers, so that all parties have the same grid: the last digit of a root or a
     logarithm depends on who made the library.
     """
-    unlikely = _LN2 * (WRAP + 1)  # h: a side has half of the chance
+    unlikely = _unlikely()
     room = (1 << (bits - 1)) - 1 - unlikely / 3
     shares = Fraction(noise) ** 2 * surplus
-    width = width_of(coordinates)
+    width, parts = width_of(coordinates), max(1, records)
 
     def variance(radius: int) -> Fraction:
-        sums = Fraction((clients * radius) ** 2, width) + Fraction(clients, 4)
-        return sums + shares * _bound(radius, coordinates)
+        sums = Fraction((clients * parts * radius) ** 2, width) + Fraction(clients, 4)
+        return sums + shares * _bound(radius, coordinates, records)
 
     if room <= 0:
         return 0
-    return bisect_right(range(1, MOST_STEPS + 1), room**2 / (2 * unlikely), key=variance)
+    most = range(1, MOST_STEPS // parts + 1)
+    return bisect_right(most, room**2 / (2 * unlikely), key=variance)
+
+
+@lru_cache(maxsize=64)
+def _level(clients: int, surplus: Fraction, quantile: float, bits: int) -> int:
+    """The largest for which all that devices may add, and noise, leaves the ring as seldom."""
+    unlikely = _unlikely()
+    room = (1 << (bits - 1)) - 1 - unlikely / 3
+    noise = 2 * unlikely * Fraction(quantile) ** 2 * surplus  # of a level of 1, in squares
+
+    def is_too_much(level: int) -> bool:
+        left = room - clients * level
+        return left < 0 or left**2 < noise * level**2
+
+    return bisect_right(range(1, MOST_LEVEL + 1), False, key=is_too_much)
+
+
+def _keys(rand: bytes) -> tuple[bytes, bytes, bytes]:
+    """Of noise, of the noise of a quantile, of dither."""
+    keys = keystream(rand, 3 * KEY_BYTES)
+    return keys[:KEY_BYTES], keys[KEY_BYTES : 2 * KEY_BYTES], keys[2 * KEY_BYTES :]
 
 
 def _check(vector: NDArray[Any] | Difference, size: int) -> None:
@@ -371,8 +422,11 @@ def _check(vector: NDArray[Any] | Difference, size: int) -> None:
 def _flat(update: Floats | Difference) -> Floats:
     """The update as one vector, in which arrays of whole numbers do not move."""
     if not isinstance(update, Difference):
-        return update
-    vector = update.whole()
+        return update.astype(np.float64, copy=False)  # or dividing by the clip may overflow
+    if update.ranges is not None:
+        raise ParameterError("a part of an update, where all of it belongs")
+    with np.errstate(over="ignore", invalid="ignore"):  # what they would tell is in the data
+        vector = update.whole()
     parts = update.layout.split(vector)
     for entry in update.layout.entries:
         if np.dtype(entry.dtype).kind != "f":

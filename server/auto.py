@@ -4,14 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar, TypeVar
 
+from tacit.crypto.codec import Codec
 from tacit.crypto.errors import ParameterError
 from tacit.crypto.identity import Roster, RunKey
 from tacit.crypto.lattice.sets import WIDE, named
 from tacit.crypto.secagg.choice import choose_way
 from tacit.crypto.secagg.clear import Clear
+from tacit.crypto.secagg.noised import Noised
 from tacit.crypto.secagg.session import Purpose, Session
 from tacit.server.encrypted import Encrypted
-from tacit.server.pairwise import Binding, Pairwise
+from tacit.server.pairwise import Binding, Noising, Pairwise
 
 S = TypeVar("S", Pairwise, Encrypted)
 
@@ -33,12 +35,17 @@ class Auto(Pairwise):
         Pairwise.__post_init__(self)
         named(self.parameters)
 
-    def choice(self, devices: int, roster: int, length: int) -> Pairwise | Encrypted:
+    def choice(
+        self, devices: int, roster: int, length: int, noising: Noising | None = None
+    ) -> Pairwise | Encrypted:
         """What a sum of `devices` out of `roster` is made with, for updates of `length`.
 
         Masks where the set has no room for so many, or for values as large. Raises as `shape` does.
         """
-        shape, masked = self.shape(devices, roster), self.codec(length, devices)
+        shape = self.shape(devices, roster)
+        masked: Codec | Noised = self.codec(length, devices)
+        if noising is not None:
+            masked = noising(self.asked(length, devices, roster))
         base, members = named(self.parameters), shape.seats or devices
         choice = choose_way(base, devices, masked.size, masked.bits, shape.degree, members)
         if choice.keys is None:
@@ -46,6 +53,8 @@ class Auto(Pairwise):
         try:
             encrypted = self._as(Encrypted)
             encrypted.codec(length, devices)
+            if noising is not None:
+                noising(encrypted.asked(length, devices, roster))
         except ParameterError:
             return self._as(Pairwise)
         return encrypted
@@ -62,11 +71,12 @@ class Auto(Pairwise):
         binding: Binding,
         epoch: bytes = b"",
         clear: Clear | None = None,
+        noising: Noising | None = None,
     ) -> Session:
         hidden = length - (0 if clear is None else clear.size)
-        protocol = self.choice(len(cohort), len(roster.members), hidden)
+        protocol = self.choice(len(cohort), len(roster.members), hidden, noising)
         return protocol.session(
-            run, round, purpose, cohort, roster, others, length, binding, epoch, clear
+            run, round, purpose, cohort, roster, others, length, binding, epoch, clear, noising
         )
 
     def kind(self, session: Session) -> str:

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from tacit.crypto.codec import TAIL, Codec
 from tacit.crypto.lattice.sets import WIDE, named
+from tacit.crypto.secagg.noised import MOST_BITS
 from tacit.server.pairwise import SecureSum, Shape
 
 
@@ -31,6 +32,9 @@ class Encrypted(SecureSum):
         an unknown set, or if there is none."""
         size = length + 2 * self.metrics + TAIL
         return self._codec(length, clients, named(self.parameters).room(clients, size).bits)
+
+    def room(self, length: int, clients: int) -> int:
+        return min(MOST_BITS, named(self.parameters).room(clients, length + 2).bits)
 
     def shape(self, devices: int, roster: int) -> Shape:
         return self._shape(devices, roster, 0)

@@ -53,6 +53,14 @@ class SumFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetSpent:
+    """The run ends before this round: it would cost more privacy than the budget has left."""
+
+    round: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RoundFinished:
     """Metrics are means over the cohort (`train`, `evaluate`) or the server's own (`server`)."""
 
@@ -71,7 +79,14 @@ class RunFinished:
 
 
 Event: TypeAlias = (
-    RunStarted | RoundStarted | LeftOut | SumOpened | SumFailed | RoundFinished | RunFinished
+    RunStarted
+    | RoundStarted
+    | LeftOut
+    | SumOpened
+    | SumFailed
+    | BudgetSpent
+    | RoundFinished
+    | RunFinished
 )
 OnEvent: TypeAlias = Callable[[Event], None]
 

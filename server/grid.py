@@ -13,7 +13,14 @@ import numpy as np
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from tacit.crypto.errors import ParameterError, ProtocolError, TacitError, TooFewClients
+from tacit.crypto.codec import Mean
+from tacit.crypto.errors import (
+    BudgetExceeded,
+    ParameterError,
+    ProtocolError,
+    TacitError,
+    TooFewClients,
+)
 from tacit.crypto.he.sets import BY_NAME
 from tacit.crypto.identity import KEY_BYTES, Roster, RunKey, agree
 from tacit.crypto.secagg import stages
@@ -23,7 +30,7 @@ from tacit.crypto.secagg.revealing import Opened, Revealing
 from tacit.crypto.secagg.server import Attesting, Collecting
 from tacit.crypto.secagg.session import Purpose, Session
 from tacit.crypto.simulated import simulated_roster
-from tacit.crypto.vector import Layout, model_digest
+from tacit.crypto.vector import Layout, Sliced, model_digest
 from tacit.crypto.wire import Reader
 from tacit.server.broadcast import Arrays, Broadcast
 from tacit.server.events import LeftOut, OnEvent, SumFailed, SumOpened, unheard
@@ -32,6 +39,7 @@ from tacit.server.inbox import Seen, Tap
 from tacit.server.legs import Requests, leg
 from tacit.server.moved import moved
 from tacit.server.pairwise import Binding, SecureSum
+from tacit.server.private import PrivateSums, seen_of
 from tacit.server.tenseal import GroupKeys
 from tacit.server.wrapped import WrappedGrid
 
@@ -48,7 +56,8 @@ class SecureGrid(WrappedGrid):
 
     `roster` lists the enrolled devices, signed by their authority; without one the devices are
     those of a simulation. When a sum cannot be opened there is no reply at all, so the strategy
-    keeps its model, and a `SumFailed` event says why.
+    keeps its model, and a `SumFailed` event says why. With `private` the sums have noise; when the
+    budget of too many devices is spent, BudgetExceeded is raised, and nothing more is released.
     """
 
     def __init__(
@@ -60,9 +69,11 @@ class SecureGrid(WrappedGrid):
         weight_key: str = "num-examples",
         on_event: OnEvent | None = None,
         tap: Tap | None = None,
+        private: PrivateSums | None = None,
     ) -> None:
         super().__init__(inner)
         self.protocol = protocol
+        self._private = private
         self._roster = roster
         self._weight_key = weight_key
         self._on_event = on_event or unheard
@@ -121,9 +132,13 @@ class SecureGrid(WrappedGrid):
         if self._group is not None:
             nodes = self._keyed(broadcast, roster, nodes, self._group)
         session = self._session(broadcast, purpose, roster, nodes)
+        if self._private is not None:
+            session = self._affordable(broadcast, session, roster, nodes, self._private)
         attesting = self._collected(broadcast, session, roster, nodes, timeout)
         self._attest(broadcast.round, nodes, attesting)
         revealing = attesting.close()
+        if self._private is not None:  # before anything is opened: a crash must not save a device
+            self._private.charge(session, attesting.closed.survivors)
         self._reveal(broadcast.round, nodes, revealing)
         try:
             opened = revealing.open(os.urandom(KEY_BYTES))
@@ -136,6 +151,30 @@ class SecureGrid(WrappedGrid):
             reason = "its share of the sum's key did not fit the others'"
             self._on_event(LeftOut(broadcast.round, "reveal", device, reason))
         return session, opened
+
+    def _affordable(
+        self,
+        broadcast: Broadcast,
+        session: Session,
+        roster: Roster,
+        nodes: Mapping[int, int],
+        private: PrivateSums,
+    ) -> Session:
+        """The session of those devices whose budget has room for it. Raises BudgetExceeded if they
+        are fewer than it was to be opened over."""
+        left, least = dict(nodes), session.min_survivors
+        while len(able := private.affordable(session)) < len(session.devices):
+            if len(able) < least:
+                raise BudgetExceeded(
+                    f"the privacy budget of {len(session.devices) - len(able)} of "
+                    f"{len(session.devices)} devices has no room for another sum"
+                )
+            spent = set(session.devices) - set(able)
+            for device in sorted(spent):
+                self._on_event(LeftOut(broadcast.round, "report", device, "its budget is spent"))
+            left = {device: node for device, node in left.items() if device not in spent}
+            session = self._session(broadcast, session.purpose, roster, left)
+        return session
 
     def _simulated(self) -> Roster:
         """The roster of a simulation: as many devices as were ever online together.
@@ -175,6 +214,7 @@ class SecureGrid(WrappedGrid):
                 Binding(model_digest(model), config),
                 b"" if self._group is None else self._group.epoch,
                 clear,
+                None if self._private is None else self._private.noising,
             )
 
     def _seats(self, devices: int, roster: Roster) -> int:
@@ -421,20 +461,28 @@ class SecureGrid(WrappedGrid):
 
     def _reply(self, broadcast: Broadcast, session: Session, opened: Opened) -> RecordDict:
         mean = opened.mean
-        values = dict(zip(opened.metrics, mean.metrics.tolist(), strict=False))
+        values = dict(zip(opened.metrics, mean.metrics.tolist(), strict=False))  # of as many slots
         reply = RecordDict({"metrics": MetricRecord({**values, self._weight_key: mean.weight})})
         if session.purpose is Purpose.TRAIN:
             model = broadcast.model
             self._show(session, model, opened)
-            reply["arrays"] = moved(model, mean.decoded)
+            reply["arrays"] = moved(model, self._update(session, model, mean))
         return reply
 
+    def _update(self, session: Session, model: Arrays, mean: Mean) -> Sliced:
+        """The mean update, with the noise that the server owes it."""
+        if self._private is None:
+            return mean.decoded
+        return self._private.update(session, Layout.of(model), mean)
+
     def _show(self, session: Session, model: Arrays, opened: Opened) -> None:
-        if self._tap is not None:
-            update = Layout.of(model).split(opened.mean.update)
-            clients = len(opened.survivors)
-            weight, kind = opened.mean.weight, self.protocol.kind(session)
-            self._tap(Seen(session.round, model, update, clients, weight, kind))
+        """What this server has seen, before it adds any noise itself."""
+        if self._tap is None:
+            return
+        mean, layout = opened.mean, Layout.of(model)
+        update = mean.update if self._private is None else seen_of(session, layout, mean)
+        clients, kind = len(opened.survivors), self.protocol.kind(session)
+        self._tap(Seen(session.round, model, layout.split(update), clients, mean.weight, kind))
 
     def _show_clear(
         self, broadcast: Broadcast, session: Session, nodes: Mapping[int, int], report: Report

@@ -14,9 +14,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from tacit.crypto.errors import TooFewClients
+from tacit.crypto.errors import BudgetExceeded, TooFewClients
 from tacit.server.checkpoint import Checkpoint
 from tacit.server.events import (
+    BudgetSpent,
     Metrics,
     OnEvent,
     RoundFinished,
@@ -66,8 +67,9 @@ def run_rounds(
     """Run `strategy` to the end of the plan, or until `stop` says so after a round.
 
     `keep` is handed a checkpoint after every round, before the round counts as finished; `resume`
-    is one of those. The model keeps the dtypes it has. Raises TooFewClients if the nodes do not
-    come.
+    is one of those. The model keeps the dtypes it has. Where a round would cost more privacy than
+    is left, the run ends before it, with the model that it has. Raises TooFewClients if the nodes
+    do not come.
     """
     tell = on_event or unheard
     began = time.monotonic()
@@ -89,7 +91,12 @@ def run_rounds(
         if plan.seed is not None:
             random.seed(f"tacit {plan.seed} {number}")  # strategies sample with `random`
         asked = strategy.configure_train(number, arrays, _copy(train_config), grid)
-        replies = grid.send_and_receive(list(asked), timeout=plan.timeout)
+        try:
+            replies = grid.send_and_receive(list(asked), timeout=plan.timeout)
+        except BudgetExceeded as spent:
+            tell(BudgetSpent(number, str(spent)))
+            number -= 1
+            break
         trained, train_metrics = strategy.aggregate_train(number, list(replies))
         arrays = _in_its_dtypes(trained, arrays) if trained is not None else arrays
         result.arrays = arrays

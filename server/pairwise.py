@@ -2,15 +2,16 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 from tacit.crypto.codec import Codec
 from tacit.crypto.errors import ParameterError, TooFewClients
 from tacit.crypto.identity import Roster, RunKey
 from tacit.crypto.secagg.clear import Clear
 from tacit.crypto.secagg.hybrid import check_available
+from tacit.crypto.secagg.noised import MOST_BITS, Noised
 from tacit.crypto.secagg.parameters import (
     COMPLETE,
     choose_committee,
@@ -27,6 +28,25 @@ class Binding:
 
     model: bytes
     config: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Of what a private sum has to be, for noise to be chosen for it.
+
+    least       fewest devices that it may be opened over
+    corrupt     so many of them may tell the server their noise
+    most_bits   of a ring element, that the protocol has room for
+    """
+
+    length: int
+    clients: int
+    least: int
+    corrupt: int
+    most_bits: int
+
+
+Noising: TypeAlias = Callable[[Asked], Noised]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +136,15 @@ class SecureSum(ABC):
     def codec(self, length: int, clients: int) -> Codec:
         """How `clients` updates of `length` coordinates are written as ring elements."""
 
+    def room(self, length: int, clients: int) -> int:
+        """Bits of a ring element that a private sum may have."""
+        return MOST_BITS
+
+    def asked(self, length: int, clients: int, roster: int) -> Asked:
+        """Of what a private sum of so many out of `roster` has to be. Raises as `shape` does."""
+        least, corrupt = self.shape(clients, roster).min_survivors, int(self.corrupt * clients)
+        return Asked(length, clients, least, corrupt, self.room(length, clients))
+
     def _codec(self, length: int, clients: int, bits: int) -> Codec:
         return Codec(
             length=length,
@@ -178,9 +207,10 @@ class SecureSum(ABC):
         binding: Binding,
         epoch: bytes = b"",
         clear: Clear | None = None,
+        noising: Noising | None = None,
     ) -> Session:
         """One sum over `cohort` of updates of `length` coordinates, those of `clear` among them;
-        `epoch` and `clear` are the session's.
+        `epoch` and `clear` are the session's. With `noising` it is a private one.
 
         `others` are the run keys of devices that are there and not in the cohort: whom a seat is
         drawn for, of these, is a witness. Raises TooFewClients if the committee is too few, and
@@ -200,11 +230,16 @@ class SecureSum(ABC):
             raise TooFewClients(
                 f"{len(committee)} committee members are there, {shape.threshold} needed"
             )
+        codec: Codec | Noised
+        if noising is None:
+            codec = self.codec(length - (0 if clear is None else clear.size), len(ordered))
+        else:
+            codec = noising(self.asked(length, len(ordered), len(roster.members)))
         return Session(
             run=run,
             round=round,
             purpose=purpose,
-            codec=self.codec(length - (0 if clear is None else clear.size), len(ordered)),
+            codec=codec,
             cohort=ordered,
             witnesses=witnesses,
             degree=shape.degree,

@@ -71,6 +71,10 @@ class TenSeal(SecureSum):
         scheme = self.scheme
         return self._codec(length, clients, scheme.plain_bits // scheme.fields)
 
+    def room(self, length: int, clients: int) -> int:
+        """Less what the tails of a sum take: see `Noised.width`."""
+        return self.codec(length, clients).bits - clients.bit_length()
+
     def shape(self, devices: int, roster: int) -> Shape:
         return self._shape(devices, roster, 0)
 

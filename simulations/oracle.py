@@ -18,7 +18,9 @@ from tacit.client.pipeline import Contribution
 from tacit.client.policy import Policy
 from tacit.crypto.codec import Ring
 from tacit.crypto.secagg.clear import Integers
+from tacit.crypto.secagg.noised import Noised
 from tacit.crypto.secagg.session import Purpose, Session
+from tacit.privacy.mechanisms import Mechanism
 from tacit.server.events import Event, LeftOut
 from tacit.server.inbox import Seen
 
@@ -73,12 +75,16 @@ class Oracle:
         for note in kept:
             total += note.encoded
         mean = codec.decode(total, len(kept))
-        if clear is not None:
+        if isinstance(codec, Noised):
+            expected = Mechanism.of(codec).update(mean, kept[0].session.id)
+        elif clear is not None:
             shown = [note.shown for note in kept if note.shown is not None]
-            mean = clear.joined(mean, np.sum(shown, axis=0), codec)
+            expected = clear.joined(mean, np.sum(shown, axis=0), codec).update
+        else:
+            expected = mean.update
         update = np.concatenate([np.ravel(array) for array in seen.update.values()])
         self.checked += 1
-        self.exact += bool(np.array_equal(mean.update, update))
+        self.exact += bool(np.array_equal(expected, update))
 
 
 @dataclass(slots=True)

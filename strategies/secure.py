@@ -17,11 +17,13 @@ from flwr.serverapp.strategy import (
 
 from tacit.crypto.errors import ParameterError
 from tacit.crypto.identity import Roster
+from tacit.privacy.ledger import Storage
 from tacit.server.events import OnEvent
 from tacit.server.grid import SecureGrid
 from tacit.server.inbox import Tap
 from tacit.server.loop import EvaluateFn, Plan, run_rounds
 from tacit.server.pairwise import Pairwise, SecureSum
+from tacit.server.private import Memory, Privacy, PrivateSums
 
 MEAN_ONLY = (FedAvg, FedProx, FedAvgM, FedAdam, FedAdagrad, FedYogi)
 """Strategies of Flower whose aggregation sees the replies only through their weighted mean."""
@@ -33,17 +35,34 @@ class Secure(Strategy):
     Every device must run a `SecureClientApp`. `roster` lists the enrolled devices; without one
     they are those of a simulation. Raises ParameterError for a strategy that has to look at single
     updates (Krum, the medians, ...): it would silently see a cohort of one.
+
+    With `privacy` the sums have noise: `Distributed`, `Local` or `Central` of
+    `tacit.server.private`. `storage` is where the ledger of what they cost is kept, in memory by
+    default; `private.statement()` says what it comes to. No metrics leave devices then, so
+    ParameterError is raised too for a strategy that has devices evaluate.
     """
 
     def __init__(
-        self, inner: FedAvg, protocol: SecureSum | None = None, *, roster: Roster | None = None
+        self,
+        inner: FedAvg,
+        protocol: SecureSum | None = None,
+        *,
+        roster: Roster | None = None,
+        privacy: Privacy | None = None,
+        storage: Storage | None = None,
     ) -> None:
         if not needs_only_the_mean(inner):
             raise ParameterError(
                 f"{type(inner).__name__} must look at single updates, and a secure sum hides them: "
                 f"use one of {', '.join(kind.__name__ for kind in MEAN_ONLY)}"
             )
+        if privacy is not None and getattr(inner, "fraction_evaluate", 0.0) > 0:
+            raise ParameterError(
+                "what devices find when they evaluate would leave them without noise: give "
+                f"{type(inner).__name__} fraction_evaluate=0.0, and evaluate on the server"
+            )
         self.inner = inner
+        self.private = None if privacy is None else PrivateSums(privacy, storage or Memory())
         self.protocol = protocol or Pairwise()
         self.roster = roster
 
@@ -58,6 +77,7 @@ class Secure(Strategy):
             weight_key=self.inner.weighted_by_key,
             on_event=on_event,
             tap=tap,
+            private=self.private,
         )
 
     def start(

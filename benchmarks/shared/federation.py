@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from benchmarks.shared.settings import Vector
+from tacit.crypto.codec import Codec
 from tacit.crypto.identity import KEY_BYTES, RunKey
 from tacit.crypto.secagg import client
 from tacit.crypto.secagg.session import DIGEST_BYTES, Purpose, Session
@@ -37,6 +38,7 @@ def session_of(protocol: SecureSum, keys: list[RunKey], length: int) -> Session:
 
 def encode(session: Session, update: Vector, weight: float) -> Ring:
     """A device's contribution."""
+    assert isinstance(session.codec, Codec)
     return session.codec.encode(update, METRICS, weight, os.urandom(KEY_BYTES))
 
 

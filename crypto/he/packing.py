@@ -4,7 +4,8 @@ An element mod 2**bits stands for a number of -2**(bits-1) .. 2**(bits-1) - 1. A
 of them, v_0 + v_1 * 2**bits + ..., as a signed number; slots add up, and so do the numbers in them
 as long as each sum stays in that range. So a device may only send numbers of which `clients` fit:
 the library would wrap silently, and a field would spill into its neighbour. What a `Codec` encodes
-always fits, since its sums never wrap.
+always fits, since its sums never wrap. Where noise may wrap (`Noised`) a field is wider than the
+ring, and the sum is reduced when it is out of there.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from tacit.crypto.codec import Codec
 from tacit.crypto.errors import ParameterError
 from tacit.crypto.he.sets import Scheme
 from tacit.crypto.he.tags import TAGS
+from tacit.crypto.secagg.noised import Noised
 from tacit.crypto.vector import Ring
 
 Slots: TypeAlias = NDArray[np.int64]
@@ -50,9 +52,9 @@ class Packing:
             raise ParameterError(f"{self.size} elements, expected 1..{(1 << 32) - 1}")
 
     @classmethod
-    def of(cls, scheme: Scheme, codec: Codec) -> "Packing":
+    def of(cls, scheme: Scheme, codec: Codec | Noised) -> "Packing":
         """For the vectors of this codec."""
-        return cls(scheme, codec.size, codec.bits, codec.clients)
+        return cls(scheme, codec.size, codec.width, codec.clients)
 
     @property
     def fields(self) -> int:

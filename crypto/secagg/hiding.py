@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tacit.crypto import labels, shamir
-from tacit.crypto.codec import Ring
+from tacit.crypto.codec import Ring, signed
 from tacit.crypto.errors import ParameterError
 from tacit.crypto.he.keys import GroupKey
 from tacit.crypto.he.packing import Packing
@@ -117,8 +117,9 @@ def _shared(
     if group is None:
         raise ParameterError("a consortium's sum takes the group's key")
     group.consortium.check(session)
-    packed = contribute(group, packing, he_sum(session, setup), me, encoded)
+    numbers = signed(encoded, session.codec.bits).view(np.uint64)
     encoded[:] = 0
+    packed = contribute(group, packing, he_sum(session, setup), me, numbers)
     nothing = np.zeros((0, SECRET_BYTES), np.uint8)
     return Hidden(packed, (), np.zeros((len(session.committee), 0, 0), np.uint8), nothing)
 

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from tacit.crypto import labels, shamir
-from tacit.crypto.codec import Mean, Ring
+from tacit.crypto.codec import Codec, Mean, Ring
 from tacit.crypto.errors import ProtocolError, TacitError, TooFewClients
 from tacit.crypto.lattice import keys as lattice_keys
 from tacit.crypto.lattice.cipher import open_sum
@@ -155,9 +155,10 @@ class Revealing(ABC):
 
     def _decoded(self, total: Ring, unfit: tuple[int, ...] = ()) -> Opened:
         closed, session = self.closed, self.closed.session
-        mean = session.codec.decode(total, len(closed.survivors))
-        if session.clear is not None and closed.clear is not None:
-            mean = session.clear.joined(mean, closed.clear, session.codec)
+        codec, clear = session.codec, session.clear
+        mean = codec.decode(total, len(closed.survivors))
+        if isinstance(codec, Codec) and clear is not None and closed.clear is not None:
+            mean = clear.joined(mean, closed.clear, codec)
         bad = tuple(dealer for dealer in closed.survivors if self._guilty(dealer))
         return Opened(mean, closed.metrics, closed.survivors, bad, unfit)
 

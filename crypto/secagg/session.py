@@ -22,6 +22,7 @@ from tacit.crypto.he.sets import BY_NAME
 from tacit.crypto.identity import NO_KEM, Roster, RunKey, derive
 from tacit.crypto.lattice.sets import FAILURE, SETS, Lattice
 from tacit.crypto.secagg.clear import Clear
+from tacit.crypto.secagg.noised import Noised
 from tacit.crypto.shamir import MAX_POINTS
 from tacit.crypto.vector import others
 from tacit.crypto.wire import VERSION, Reader, Writer, packed_size
@@ -58,13 +59,14 @@ class Session:
     pairs.
 
     `clear` is what of an update devices send in the clear, None if they hide all of it; `codec` is
-    for the coordinates that they hide.
+    for the coordinates that they hide. In a private sum it is a `Noised`, and no sum over fewer
+    devices than its noise takes is ever opened.
     """
 
     run: int
     round: int
     purpose: Purpose
-    codec: Codec
+    codec: Codec | Noised
     cohort: tuple[RunKey, ...]
     witnesses: tuple[RunKey, ...]
     degree: int
@@ -89,6 +91,7 @@ class Session:
                 f"codec for {self.codec.clients} devices, cohort of {len(self.devices)}"
             )
         self._check_hiding()
+        self._check_noised()
         self._check_clear()
         if not 2 <= self.min_survivors <= len(self.devices):
             raise ParameterError(
@@ -111,6 +114,16 @@ class Session:
         elif not 1 <= self.degree < max(2, len(self.devices)):
             raise ParameterError(
                 f"degree {self.degree}, expected 1..{len(self.devices) - 1} (all others)"
+            )
+
+    def _check_noised(self) -> None:
+        if not isinstance(self.codec, Noised):
+            return
+        if self.purpose is not Purpose.TRAIN or self.clear is not None:
+            raise ParameterError("a private sum is for training, and nothing of it is in the clear")
+        if self.min_survivors < self.codec.least:
+            raise ParameterError(
+                f"a sum over {self.min_survivors}, whose noise takes {self.codec.least}"
             )
 
     def _check_clear(self) -> None:
@@ -284,10 +297,9 @@ class Session:
 
     @cached_property
     def _encoded(self) -> bytes:
-        codec = self.codec
         writer = Writer().u8(VERSION).u64(self.run).u32(self.round).u8(self.purpose)
-        writer.u64(codec.length).u32(codec.clients).u8(codec.metrics).u8(codec.bits)
-        writer.f64(codec.bound).f64(codec.metric_bound).f64(codec.max_weight)
+        writer.u8(isinstance(self.codec, Noised))
+        self.codec.write(writer)
         for keys in (self.cohort, self.witnesses):
             writer.u32(len(keys))
             for key in keys:
@@ -312,8 +324,9 @@ class Session:
         if (version := reader.u8()) != VERSION:
             raise reader.bad(f"session of version {version}, this device speaks {VERSION}")
         run, round_, purpose = reader.u64(), reader.u32(), reader.u8()
-        sizes = (reader.u64(), reader.u32(), reader.u8(), reader.u8())
-        bounds = (reader.f64(), reader.f64(), reader.f64())
+        if (noised := reader.u8()) > 1:
+            raise reader.bad(f"a codec of kind {noised}")
+        codec = Noised.read(reader) if noised else Codec.read(reader)
         cohort, witnesses = RunKey.read_all(reader), RunKey.read_all(reader, MAX_POINTS)
         degree = reader.u32()
         committee = tuple(reader.u64() for _ in range(reader.count(MAX_POINTS)))
@@ -325,9 +338,7 @@ class Session:
         roster, model, config = (reader.fixed(DIGEST_BYTES) for _ in range(3))
         clear = Clear.read(reader)
         reader.end()
-        length, clients, metrics, bits = sizes
         try:
-            codec = Codec(length, clients, metrics, *bounds, bits)
             session = cls(
                 run,
                 round_,

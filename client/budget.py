@@ -1,0 +1,82 @@
+"""What a device may still spend on sums with noise, and the ledger that it keeps of them.
+
+A device trusts nobody's word for what a sum costs. It reads that off the session, counts its
+owner's share of corrupt devices where the session counts fewer, and never hears how many survived:
+so it counts the fewest that there may be, and credits nothing.
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+
+from tacit.client.policy import Policy
+from tacit.client.vault import Vault
+from tacit.crypto.errors import BudgetExceeded, ParameterError, PolicyRefusal
+from tacit.crypto.secagg.noised import Noised
+from tacit.crypto.secagg.session import Session
+from tacit.privacy.charges import neighbours_of, releases_of
+from tacit.privacy.ledger import Ledger
+from tacit.privacy.releases import Release, Unit
+
+log = logging.getLogger("tacit.client")
+
+# What is left is the owner's business: told to servers, it would be a name across runs.
+SPENT = "this device's owner allows no more (policy.epsilon)"
+
+
+def ledger_of(vault: Vault, policy: Policy, unit: Unit) -> Ledger:
+    """This device's own."""
+    return Ledger(vault, unit, neighbours_of(unit), policy.budget())
+
+
+def charges(session: Session, policy: Policy) -> tuple[Release, ...]:
+    """What a private sum may cost us, at worst."""
+    agreed = session.codec
+    if not isinstance(agreed, Noised):
+        return ()
+    feared = math.floor(policy.corrupt * agreed.clients)
+    corrupt = max(agreed.corrupt, feared)
+    return releases_of(agreed, session.run, session.round, session.min_survivors, corrupt)
+
+
+def check(vault: Vault, policy: Policy, device: int, asked: Sequence[Release]) -> None:
+    """Raises BudgetExceeded if these are more than is left. Nothing is spent by it."""
+    if asked and not _ledger(vault, policy, asked).affordable(asked, [device]):
+        raise _refused(asked)
+
+
+def spend(vault: Vault, policy: Policy, device: int, asked: Sequence[Release]) -> None:
+    """Count them, durably, before they leave the device. Raises as `check`, and then nothing is
+    counted."""
+    if not asked:
+        return
+    try:
+        _ledger(vault, policy, asked).spend(asked, [device])
+    except BudgetExceeded as over:
+        log.warning("%s", over)
+        raise _refused(asked) from None
+
+
+def own_noise(policy: Policy, encoded: Sequence[bytes]) -> tuple[Release, ...]:
+    """What a train function says that it let out, with noise of its own on each of its steps.
+
+    Raises PolicyRefusal if it says nothing and the owner asks for noise, and ParameterError for
+    records that are not of examples on this device.
+    """
+    if not encoded and policy.epsilon is not None:
+        raise PolicyRefusal(
+            "an update without noise, and this device asks for some (policy.epsilon)"
+        )
+    found = tuple(Release.decode(data) for data in encoded)
+    if any(release.unit is not Unit.RECORD for release in found):
+        raise ParameterError("a train function's own noise protects examples, nothing else")
+    return found
+
+
+def _ledger(vault: Vault, policy: Policy, asked: Sequence[Release]) -> Ledger:
+    return ledger_of(vault, policy, asked[0].unit)
+
+
+def _refused(asked: Sequence[Release]) -> BudgetExceeded:
+    log.warning("refused: %d releases would cost more than is left", len(asked))
+    return BudgetExceeded(SPENT)
