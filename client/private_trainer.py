@@ -8,7 +8,8 @@ it. The loss is not: it is of the device's own examples as they are, and for its
 A sum is divided by the `batch` that was planned, never by what was drawn. That number, the rate and
 the number of steps are the owner's, and public: take them from no count of the examples that is to
 stay secret. At a rate q, N examples give batches of q * N on average; `batch` may be another
-number, to which the learning rate is then relative.
+number, to which the learning rate is then relative. The releases say that the count is hidden: it
+must not be the weight of an update either.
 """
 
 from collections.abc import Callable, Iterator

@@ -111,6 +111,7 @@ class ExampleSum:
             cohort=1,
             survivors=1,
             rate=self.rate,
+            is_count_hidden=True,  # what a sum is divided by is no count
         )
 
     def noised(self, pieces: Iterable[Reals], rand: bytes) -> Reals:
