@@ -82,7 +82,6 @@ def ours(name: str, x: "Tensor", y: "Tensor", steps: int) -> dict[str, Work]:
             run=0,
             round_=0,
             rand=os.urandom(32),
-            charge=lambda _: None,
         )
 
     def noise() -> None:

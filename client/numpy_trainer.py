@@ -153,6 +153,10 @@ class NumpyDescent:
         weights = zip(self._names, self._weights, strict=True)
         return {name: w.astype(np.float32) for name, w in weights}
 
+    def named(self, vector: NDArray[np.float64]) -> Arrays:
+        parts = zip(self._names, self._weights, np.split(vector, self._ends[:-1]), strict=True)
+        return {name: part.reshape(w.shape) for name, w, part in parts}
+
 
 def _weight_of(bias: str) -> str:
     return bias.removesuffix("bias") + "weight"

@@ -24,7 +24,8 @@ from tacit.client.fitting import require_converged
 from tacit.client.trainer import Arrays, Examples, LocalPlan
 from tacit.crypto.errors import ParameterError
 from tacit.crypto.prg import KEY_BYTES, keystream
-from tacit.privacy.example_sums import ExampleSum, Reals
+from tacit.crypto.vector import Floats
+from tacit.privacy.example_sums import SLACK, ExampleSum, Reals
 from tacit.privacy.poisson import drawn
 from tacit.privacy.releases import Release
 
@@ -83,6 +84,10 @@ class Descent(Protocol):
         """The whole model as it is now: a copy."""
         ...
 
+    def named(self, vector: Floats) -> Arrays:
+        """A vector (length,) as the arrays of the model; zeros for those that do not move."""
+        ...
+
 
 class DescendingTrainer(Protocol):
     """A `Trainer` that can be taken down step by step."""
@@ -118,25 +123,58 @@ def private_fit(
     run: int,
     round_: int,
     rand: bytes,
-    charge: Callable[[tuple[Release, ...]], None],
+    charge: Callable[[tuple[Release, ...]], None] | None = None,
 ) -> PrivateFit:
     """Train from `model`, which is left as it was, by DP-SGD.
 
     Of `plan`, learning rate, momentum, decay and the pull to the received model count, and `seed`
     if the model draws at random; they work on what is private already. `rand` is 32 fresh secret
     bytes for this call only: whoever knows them takes the noise off. `charge` gets the releases,
-    one for each step, before an example is looked at; what it raises ends all. Raises
-    ParameterError for what does not fit, and if training diverges.
+    one for each step, before an example is looked at; what it raises ends all. A device whose
+    `SecureClientApp` is told the releases leaves that to it. Raises ParameterError for what does
+    not fit, and if training diverges.
     """
     with trainer.descent(model, examples, plan.seed) as descent:
         mechanism = private.mechanism(descent.length)
         releases = (mechanism.release(run, round_),) * private.steps
-        charge(releases)
+        if charge is not None:
+            charge(releases)
         with np.errstate(over="ignore", invalid="ignore"):  # said better by require_converged
             loss = _descend(descent, len(examples), plan, private, mechanism, rand)
         trained = descent.arrays()
     require_converged(trained, plan)
     return PrivateFit(trained, loss, releases)
+
+
+def gradient_update(
+    trainer: DescendingTrainer,
+    model: Arrays,
+    examples: Examples,
+    *,
+    rate: float,
+    clip: float,
+    factor: float,
+    seed: int,
+    rand: bytes,
+) -> Arrays:
+    """-factor times the sum of the clipped gradients of a batch: one step of SGD, as a change of
+    the model and without noise, for a sum over devices that has some. In float64: added to weights
+    of float32 first it would be rounded, and that by more or less for one example more.
+
+    Each example is drawn with probability `rate`. What one of them adds is `reach` long at most.
+    The other arguments, and errors, are those of `private_fit`.
+    """
+    with trainer.descent(model, examples, seed) as descent:
+        total = np.zeros(descent.length)
+        for vector, _ in descent.sums(drawn(len(examples), rate, rand), clip):
+            total += vector
+        total *= -factor
+        return descent.named(total)
+
+
+def reach(clip: float, factor: float) -> float:
+    """The most, in L2 norm, that one example changes a `gradient_update` by."""
+    return clip * factor * float(1 + SLACK)
 
 
 def _descend(

@@ -185,6 +185,14 @@ class TorchDescent:
     def arrays(self) -> Arrays:
         return _arrays(self._module)
 
+    def named(self, vector: NDArray[np.float64]) -> Arrays:
+        out = {name: np.zeros(tuple(t.shape)) for name, t in self._module.state_dict().items()}
+        names = {id(w): name for name, w in self._module.named_parameters()}
+        ends = np.cumsum([w.numel() for w in self._sums.parameters])
+        for w, part in zip(self._sums.parameters, np.split(vector, ends[:-1]), strict=True):
+            out[names[id(w)]] = part.reshape(tuple(w.shape))
+        return out
+
 
 class _Descent:
     """Stochastic gradient descent as `torch.optim.SGD` does it, with FedProx's pull.
