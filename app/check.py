@@ -14,6 +14,7 @@ from tacit.crypto.simulated import simulated_roster
 from tacit.crypto.vector import Layout
 from tacit.privacy.clear import cost
 from tacit.server.pairwise import Binding
+from tacit.server.private import Privacy, turns_of
 from tacit.simulations.data.dataset import take
 from tacit.simulations.engine.faults import check_devices
 
@@ -32,11 +33,13 @@ def check(settings: Settings) -> None:
     if find_spec("safetensors") is None:  # what the model is written with, once all is done
         raise ParameterError("a run needs safetensors: pip install '.[sim]' in Tacit's checkout")
     check_devices(settings.fault_plan, settings.data.devices)
-    strategy = settings.strategy
+    strategy, private = settings.strategy, settings.private
     _check_unused(settings.secure, lattice=settings.policy.lattice)
     if settings.secure.protocol == "plain" and settings.secure.hybrid:
         raise ParameterError("secure.hybrid is for secure sums: it protects nothing that is plain")
-    if strategy.fraction_evaluate and (not settings.data.hold_out or settings.data.limit == 1):
+    _check_turns(settings, private)
+    evaluates = strategy.fraction_evaluate and private is None
+    if evaluates and (not settings.data.hold_out or settings.data.limit == 1):
         which = "data.limit = 1" if settings.data.limit == 1 else "data.hold_out = 0"
         raise ParameterError(
             f"{which} leaves devices nothing to evaluate on: "
@@ -44,8 +47,8 @@ def check(settings: Settings) -> None:
         )
     size = _check_model(settings)
     if settings.secure.protocol != "plain":
-        _check_cohort(settings, Purpose.TRAIN, size)
-        if strategy.fraction_evaluate:
+        _check_cohort(settings, Purpose.TRAIN, size, private)
+        if evaluates:
             _check_cohort(settings, Purpose.EVALUATE, 0)
 
 
@@ -62,20 +65,33 @@ def _check_unused(secure: Secure, *, lattice: bool) -> None:
             raise ParameterError(f"secure.{key} means nothing without secure.clear: leave it out")
 
 
-def _check_cohort(settings: Settings, purpose: Purpose, length: int) -> None:
+def _check_turns(settings: Settings, private: Privacy | None) -> None:
+    """Who is in a round is no matter of luck where cohorts take turns."""
+    if turns_of(private) is not None and settings.strategy.fraction_train < 1:
+        raise ParameterError(
+            "with privacy.bands cohorts take turns, and no devices are drawn at random: leave "
+            "strategy.fraction_train at 1, privacy.cohorts says how many are in a round"
+        )
+
+
+def _check_cohort(
+    settings: Settings, purpose: Purpose, length: int, private: Privacy | None = None
+) -> None:
     """A cohort that no device would join, or that nothing protects, is no use to start.
 
-    It is tried with the `length` coordinates that its sum will have: the bits of an encrypted sum
-    depend on it.
+    It is tried with the `length` coordinates that its sum will have: the bits of an encrypted sum,
+    and of one with noise, depend on it.
     """
     key = f"strategy.fraction_{purpose.name.lower()}"
     share = getattr(settings.strategy, key.partition(".")[2])
     policy = settings.policy.policy(plain=False)
     cohort = max(2, int(settings.data.devices * share))  # as Flower's strategies round
+    if (turns := turns_of(private)) is not None:
+        key, cohort = "privacy.cohorts", turns.least
     if cohort < policy.min_cohort:
         raise ParameterError(
             f"{cohort} devices in a round, each asks for {policy.min_cohort} (policy.min_cohort): "
-            f"use more devices, raise {key}, or lower it"
+            f"use more devices, {'lower' if turns else 'raise'} {key}, or lower it"
         )
     roster = simulated_roster(settings.data.devices)
     keys = {
@@ -86,7 +102,10 @@ def _check_cohort(settings: Settings, purpose: Purpose, length: int) -> None:
     protocol, binding = settings.sum(), Binding(*2 * [bytes(DIGEST_BYTES)])
     try:
         epoch = bytes(DIGEST_BYTES) if protocol.he else b""
-        session = protocol.session(1, 1, purpose, asked, roster, keys, length, binding, epoch)
+        noising = None if private is None else private.noised
+        session = protocol.session(
+            1, 1, purpose, asked, roster, keys, length, binding, epoch, noising=noising
+        )
         policy.check(session, roster)
     except TooFewClients as few:
         raise ParameterError(
