@@ -5,16 +5,19 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from tacit.app.config import Secure, Settings
+from tacit.app.config import PrivacySettings, Secure, Settings
 from tacit.app.material import material, trainer_for
+from tacit.client.budget import charges
+from tacit.client.policy import Policy
 from tacit.crypto.errors import ParameterError, PolicyRefusal, TacitError, TooFewClients
 from tacit.crypto.identity import SIGNATURE_BYTES, RunKey
-from tacit.crypto.secagg.session import DIGEST_BYTES, Purpose
+from tacit.crypto.secagg.session import DIGEST_BYTES, Purpose, Session
 from tacit.crypto.simulated import simulated_roster
 from tacit.crypto.vector import Layout
+from tacit.privacy.accountants import Spent, compose
 from tacit.privacy.clear import cost
 from tacit.server.pairwise import Binding
-from tacit.server.private import Privacy, turns_of
+from tacit.server.private import turns_of
 from tacit.simulations.data.dataset import take
 from tacit.simulations.engine.faults import check_devices
 
@@ -33,12 +36,12 @@ def check(settings: Settings) -> None:
     if find_spec("safetensors") is None:  # what the model is written with, once all is done
         raise ParameterError("a run needs safetensors: pip install '.[sim]' in Tacit's checkout")
     check_devices(settings.fault_plan, settings.data.devices)
-    strategy, private = settings.strategy, settings.private
+    strategy = settings.strategy
     _check_unused(settings.secure, lattice=settings.policy.lattice)
     if settings.secure.protocol == "plain" and settings.secure.hybrid:
         raise ParameterError("secure.hybrid is for secure sums: it protects nothing that is plain")
-    _check_turns(settings, private)
-    evaluates = strategy.fraction_evaluate and private is None
+    _check_private(settings)
+    evaluates = strategy.fraction_evaluate and settings.private is None
     if evaluates and (not settings.data.hold_out or settings.data.limit == 1):
         which = "data.limit = 1" if settings.data.limit == 1 else "data.hold_out = 0"
         raise ParameterError(
@@ -47,7 +50,7 @@ def check(settings: Settings) -> None:
         )
     size = _check_model(settings)
     if settings.secure.protocol != "plain":
-        _check_cohort(settings, Purpose.TRAIN, size, private)
+        _check_cohort(settings, Purpose.TRAIN, size)
         if evaluates:
             _check_cohort(settings, Purpose.EVALUATE, 0)
 
@@ -65,33 +68,82 @@ def _check_unused(secure: Secure, *, lattice: bool) -> None:
             raise ParameterError(f"secure.{key} means nothing without secure.clear: leave it out")
 
 
-def _check_turns(settings: Settings, private: Privacy | None) -> None:
-    """Who is in a round is no matter of luck where cohorts take turns."""
-    if turns_of(private) is not None and settings.strategy.fraction_train < 1:
+def _check_private(settings: Settings) -> None:
+    """Noise goes into secure sums, into all of them, and nothing is set that has no part in it."""
+    privacy, none = settings.privacy, PrivacySettings()
+    if privacy.mode == "none":
+        for key in sorted(PrivacySettings.model_fields):
+            if getattr(privacy, key) != getattr(none, key):
+                raise ParameterError(
+                    f"privacy.{key} means nothing without privacy.mode: --set "
+                    "privacy.mode=distributed, or leave it out"
+                )
+        return
+    if settings.secure.protocol == "plain":
         raise ParameterError(
-            "with privacy.bands cohorts take turns, and no devices are drawn at random: leave "
-            "strategy.fraction_train at 1, privacy.cohorts says how many are in a round"
+            f"privacy.mode = {privacy.mode} goes with secure sums, and secure.protocol is plain"
+        )
+    if settings.secure.clear:
+        raise ParameterError(
+            "secure.clear sends arrays past the noise of privacy.mode: leave out one of them"
+        )
+    unit = "record" if privacy.unit == "client" else "client"
+    unused = {"record": ("quantile", "rate", "sketch"), "client": ("batch",)}[privacy.unit]
+    for key in (*unused, *(() if privacy.quantile else ("rate",))):
+        if getattr(privacy, key) != getattr(none, key):
+            where = "privacy.quantile" if key == "rate" else f"privacy.unit = {unit}"
+            raise ParameterError(f"privacy.{key} is for {where}: leave it out")
+    turns = turns_of(settings.private)  # fails here rather than in a round
+    if turns is not None and settings.strategy.fraction_train < 1:
+        raise ParameterError(
+            "with privacy.bands cohorts take turns, and nobody is drawn at random: leave out "
+            "strategy.fraction_train, privacy.cohorts says how many are in a round"
         )
 
 
-def _check_cohort(
-    settings: Settings, purpose: Purpose, length: int, private: Privacy | None = None
-) -> None:
+def _check_budget(settings: Settings, session: Session, policy: Policy) -> None:
+    """What a device's owner allows lasts for all rounds, as the device counts; what the run may
+    cost lasts for one at least."""
+    charged, rounds = charges(session, policy), settings.run.rounds
+    if (turns := turns_of(settings.private)) is not None:
+        rounds = turns.most(rounds)
+    if (privacy := settings.private) is not None:
+        first = compose(charged, privacy.budget.against).epsilon(privacy.budget.delta)
+        if first > privacy.budget.epsilon:
+            raise ParameterError(
+                f"a single round costs epsilon {first:.4g}, and privacy.epsilon = "
+                f"{privacy.budget.epsilon:g}: raise it or privacy.noise"
+            )
+    if not charged or policy.epsilon is None:
+        return
+    budget = policy.budget()
+    once = compose(charged, budget.against)
+    needed = Spent(once.plain * rounds).epsilon(policy.delta)
+    if needed > policy.epsilon:
+        raise ParameterError(
+            f"{rounds} rounds cost a device epsilon {needed:.4g} at delta {policy.delta:g} (one: "
+            f"{once.epsilon(policy.delta):.4g}), and policy.epsilon = {policy.epsilon:g}: raise it "
+            "or privacy.noise, or take fewer rounds"
+        )
+
+
+def _check_cohort(settings: Settings, purpose: Purpose, length: int) -> None:
     """A cohort that no device would join, or that nothing protects, is no use to start.
 
-    It is tried with the `length` coordinates that its sum will have: the bits of an encrypted sum,
-    and of one with noise, depend on it.
+    It is tried with the `length` coordinates that its sum will have: the bits of an encrypted sum
+    depend on it.
     """
     key = f"strategy.fraction_{purpose.name.lower()}"
     share = getattr(settings.strategy, key.partition(".")[2])
     policy = settings.policy.policy(plain=False)
     cohort = max(2, int(settings.data.devices * share))  # as Flower's strategies round
-    if (turns := turns_of(private)) is not None:
-        key, cohort = "privacy.cohorts", turns.least
+    raise_ = f"raise {key}"
+    if purpose is Purpose.TRAIN and (turns := turns_of(settings.private)) is not None:
+        key, cohort, raise_ = "privacy.cohorts", turns.least, "lower privacy.cohorts"
     if cohort < policy.min_cohort:
         raise ParameterError(
             f"{cohort} devices in a round, each asks for {policy.min_cohort} (policy.min_cohort): "
-            f"use more devices, {'lower' if turns else 'raise'} {key}, or lower it"
+            f"use more devices, {raise_}, or lower it"
         )
     roster = simulated_roster(settings.data.devices)
     keys = {
@@ -102,11 +154,13 @@ def _check_cohort(
     protocol, binding = settings.sum(), Binding(*2 * [bytes(DIGEST_BYTES)])
     try:
         epoch = bytes(DIGEST_BYTES) if protocol.he else b""
-        noising = None if private is None else private.noised
+        privacy = settings.private
         session = protocol.session(
-            1, 1, purpose, asked, roster, keys, length, binding, epoch, noising=noising
-        )
+            1, 1, purpose, asked, roster, keys, length, binding, epoch,
+            noising=None if privacy is None else privacy.noised,
+        )  # fmt: skip
         policy.check(session, roster)
+        _check_budget(settings, session, policy)
     except TooFewClients as few:
         raise ParameterError(
             f"{few} (secure.min_survivors): use more devices, or lower it"
@@ -127,7 +181,11 @@ def _remedy(refusal: str) -> str:
     for name in ("lattice", "consortium"):
         if f"(policy.{name})" in refusal:
             return f"to allow it: --set policy.{name}=true (docs/encrypted.md says what for)"
-    return "see the settings under secure and policy"
+    if "(policy.epsilon)" in refusal:
+        return "to add noise: --set privacy.mode=distributed"
+    if "(policy.trust_server)" in refusal:
+        return "take privacy.mode=distributed, or trust it: --set policy.trust_server=true"
+    return "see the settings under secure, privacy and policy"
 
 
 def _check_model(settings: Settings) -> int:

@@ -250,7 +250,7 @@ class PrivacySettings(_Section):
         if self.mode == "none":
             return None
         adaptive = Adaptive(self.quantile, self.rate) if self.quantile else None
-        times = rounds if turns is None else -(-rounds // turns.cohorts)  # a device is asked
+        times = rounds if turns is None else turns.most(rounds)
         noise = self.noise or noise_for(
             self.epsilon, self.delta, times, adaptive=adaptive is not None
         )

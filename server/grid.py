@@ -160,19 +160,19 @@ class SecureGrid(WrappedGrid):
         private: PrivateSums,
     ) -> Session:
         """The session of those devices whose budget has room for it. Raises BudgetExceeded if they
-        are too few."""
-        left = dict(nodes)
+        are fewer than it was to be opened over."""
+        left, least = dict(nodes), session.min_survivors
         while len(able := private.affordable(session)) < len(session.devices):
+            if len(able) < least:
+                raise BudgetExceeded(
+                    f"the privacy budget of {len(session.devices) - len(able)} of "
+                    f"{len(session.devices)} devices has no room for another sum"
+                )
             spent = set(session.devices) - set(able)
             for device in sorted(spent):
                 self._on_event(LeftOut(broadcast.round, "report", device, "its budget is spent"))
             left = {device: node for device, node in left.items() if device not in spent}
-            try:
-                session = self._session(broadcast, session.purpose, roster, left)
-            except TooFewClients:
-                raise BudgetExceeded(
-                    f"round {broadcast.round}: the privacy budget of too many devices is spent"
-                ) from None
+            session = self._session(broadcast, session.purpose, roster, left)
         return session
 
     def _simulated(self) -> Roster:

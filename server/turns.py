@@ -48,6 +48,10 @@ class Turns:
         """Devices of the smallest."""
         return self.devices // self.cohorts
 
+    def most(self, rounds: int) -> int:
+        """Rounds that a device may be in, of so many."""
+        return -(-rounds // self.cohorts)
+
     def of(self, members: Sequence[int], number: int) -> frozenset[int]:
         """Those of `members`, in their order, whose turn it is in round 1, 2, ... Who comes after
         the first `devices` has none in this run."""
