@@ -137,13 +137,13 @@ def _check_cohort(settings: Settings, purpose: Purpose, length: int) -> None:
     share = getattr(settings.strategy, key.partition(".")[2])
     policy = settings.policy.policy(plain=False)
     cohort = max(2, int(settings.data.devices * share))  # as Flower's strategies round
-    raise_ = f"raise {key}"
+    instead = f"raise {key}"
     if purpose is Purpose.TRAIN and (turns := turns_of(settings.private)) is not None:
-        key, cohort, raise_ = "privacy.cohorts", turns.least, "lower privacy.cohorts"
+        key, cohort, instead = "privacy.cohorts", turns.least, "lower privacy.cohorts"
     if cohort < policy.min_cohort:
         raise ParameterError(
             f"{cohort} devices in a round, each asks for {policy.min_cohort} (policy.min_cohort): "
-            f"use more devices, {raise_}, or lower it"
+            f"use more devices, {instead}, or lower it"
         )
     roster = simulated_roster(settings.data.devices)
     keys = {
