@@ -36,15 +36,16 @@ No credit is taken for drawing at random: b rounds show who was in one.
 **Modulo 2**bits** all of this stays true, also where a device that breaks the protocol makes a
 total leave the ring: y depends on totals mod 2**bits only. To bring totals back to -2**(bits-1) ..
 2**(bits-1) and mix them in a larger ring would not do: at the edge, to which such a device can push
-a total, one step more of another is 2**bits steps less. The price is room: y takes log2 |a| more
-bits than x, 6.6 for 64 bands.
+a total, one step more of another is 2**bits steps less. The price is room: noise takes log2 |a|
+more bits than without bands, and totals that are alike, as their rotations are, those of a_0 + a_1
++ ..: with 64 bands 6.6 and 9.2.
 
 **It helps** where devices cannot take part in every round; if all do, there is one band, and that
 is independent noise, and still the most accurate (`prefix_error`; `benchmarks/banded.py`). Devices
 drawn at random gain about as much, but only against those who are not told who was drawn. It is
 lost where errors do not add up: totals of different rounds need the same rotation, the same grid
-and the same denominator, so one session for all rotations, no adaptive clip, and a fixed number to
-divide by.
+and the same denominator, so a run has one seed for its rotation, no adaptive clip, and a fixed
+number to divide by (`tacit.privacy.mechanisms`).
 """
 
 import math
