@@ -38,7 +38,7 @@ from tacit.server.inbox import Seen, Tap
 from tacit.server.legs import Requests, leg
 from tacit.server.moved import moved
 from tacit.server.pairwise import Binding, SecureSum
-from tacit.server.private import PrivateSums, update_of
+from tacit.server.private import PrivateSums, seen_of
 from tacit.server.tenseal import GroupKeys
 from tacit.server.wrapped import WrappedGrid
 
@@ -477,15 +477,15 @@ class SecureGrid(WrappedGrid):
         """The mean update, with the noise that the server owes it."""
         if self._private is None:
             return opened.mean.decoded
-        noisy = self._private.noisy(session, opened.mean, opened.survivors)
-        return update_of(session, Layout.of(model), noisy)
+        layout = Layout.of(model)
+        return self._private.update(session, layout, opened.mean, opened.survivors)
 
     def _show(self, session: Session, model: Arrays, opened: Opened) -> None:
         """What this server has seen, before it adds any noise itself."""
         if self._tap is None:
             return
         mean, layout = opened.mean, Layout.of(model)
-        update = mean.update if self._private is None else update_of(session, layout, mean)
+        update = mean.update if self._private is None else seen_of(session, layout, mean)
         clients, kind = len(opened.survivors), self.protocol.kind(session)
         self._tap(Seen(session.round, model, layout.split(update), clients, mean.weight, kind))
 
