@@ -17,6 +17,7 @@ from tacit.crypto.vector import Layout
 from tacit.privacy.accountants import Adversary, compose, cost
 from tacit.privacy.clear import release_of
 from tacit.server.pairwise import Binding
+from tacit.server.private import turns_of
 from tacit.simulations.data.dataset import take
 from tacit.simulations.engine.faults import check_devices
 
@@ -92,13 +93,20 @@ def _check_private(settings: Settings) -> None:
         if getattr(privacy, key) != getattr(none, key):
             where = "privacy.quantile" if key == "rate" else f"privacy.unit = {unit}"
             raise ParameterError(f"privacy.{key} is for {where}: leave it out")
-    _ = settings.private  # fails here rather than in a round
+    turns = turns_of(settings.private)  # fails here rather than in a round
+    if turns is not None and settings.strategy.fraction_train < 1:
+        raise ParameterError(
+            "with privacy.bands cohorts take turns, and nobody is drawn at random: leave out "
+            "strategy.fraction_train, privacy.cohorts says how many are in a round"
+        )
 
 
 def _check_budget(settings: Settings, session: Session, policy: Policy) -> None:
     """What a device's owner allows lasts for all rounds, as the device counts; what the run may
     cost lasts for one at least."""
     charged, rounds = charges(session, policy), settings.run.rounds
+    if (turns := turns_of(settings.private)) is not None:
+        rounds = turns.most(rounds)
     if (privacy := settings.private) is not None:
         first = compose(charged, privacy.budget.against).epsilon(privacy.budget.delta)
         if first > privacy.budget.epsilon:
@@ -129,10 +137,13 @@ def _check_cohort(settings: Settings, purpose: Purpose, length: int) -> None:
     share = getattr(settings.strategy, key.partition(".")[2])
     policy = settings.policy.policy(plain=False)
     cohort = max(2, int(settings.data.devices * share))  # as Flower's strategies round
+    instead = f"raise {key}"
+    if purpose is Purpose.TRAIN and (turns := turns_of(settings.private)) is not None:
+        key, cohort, instead = "privacy.cohorts", turns.least, "lower privacy.cohorts"
     if cohort < policy.min_cohort:
         raise ParameterError(
             f"{cohort} devices in a round, each asks for {policy.min_cohort} (policy.min_cohort): "
-            f"use more devices, raise {key}, or lower it"
+            f"use more devices, {instead}, or lower it"
         )
     roster = simulated_roster(settings.data.devices)
     keys = {

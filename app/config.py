@@ -18,12 +18,14 @@ from pydantic.fields import FieldInfo
 from tacit.client.policy import Policy
 from tacit.client.trainer import LocalPlan
 from tacit.crypto.errors import ParameterError
+from tacit.crypto.secagg.noised import MOST_BANDS
 from tacit.privacy.ledger import Budget
 from tacit.server.auto import Auto
 from tacit.server.encrypted import Encrypted
 from tacit.server.pairwise import Pairwise, SecureSum
 from tacit.server.private import Adaptive, Central, Distributed, Local, Privacy, noise_for
 from tacit.server.tenseal import TenSeal
+from tacit.server.turns import Turns
 from tacit.simulations.data.partition import Partition, parse
 from tacit.simulations.engine.faults import Fault, parse_fault
 
@@ -232,24 +234,52 @@ class PrivacySettings(_Section):
         16, ge=1, le=1 << 20, description="examples of a device in a round, on average (record)"
     )
 
-    def of(self, rounds: int) -> Privacy | None:
-        """How sums are made private in a run of so many rounds; None: they are not."""
+    bands: int = Field(
+        0, ge=0, le=MOST_BANDS, description="rounds over which noise is taken back in part "
+        "(central); 0: it is independent",
+    )  # fmt: skip
+    cohorts: int = Field(
+        0, ge=0, le=50_000, description="cohorts that take turns, where there are bands; 0: "
+        "as many as bands",
+    )  # fmt: skip
+
+    def of(self, rounds: int, devices: int) -> Privacy | None:
+        """How sums are made private in a run of so many rounds, with so many devices; None: they
+        are not."""
+        turns = self._turns(rounds, devices)
         if self.mode == "none":
             return None
-        kinds: dict[str, type[Privacy]] = {k.name: k for k in (Local, Distributed, Central)}
         adaptive = Adaptive(self.quantile, self.rate) if self.quantile else None
+        times = rounds if turns is None else turns.most(rounds)
         noise = self.noise or noise_for(
-            self.epsilon, self.delta, rounds, adaptive=adaptive is not None
+            self.epsilon, self.delta, times, adaptive=adaptive is not None
         )
-        return kinds[self.mode](
-            self.clip,
-            noise,
-            Budget(self.epsilon, self.delta),
-            self.tolerance,
-            self.sketch,
-            self.batch if self.unit == "record" else 0,
-            adaptive,
-        )
+        given: dict[str, Any] = {
+            "clip": self.clip,
+            "noise": noise,
+            "budget": Budget(self.epsilon, self.delta),
+            "tolerance": self.tolerance,
+            "sketch": self.sketch,
+            "records": self.batch if self.unit == "record" else 0,
+            "adaptive": adaptive,
+        }
+        if self.mode == "central":
+            return Central(**given, turns=turns)
+        return Distributed(**given) if self.mode == "distributed" else Local(**given)
+
+    def _turns(self, rounds: int, devices: int) -> Turns | None:
+        if not self.bands and not self.cohorts:
+            return None
+        if self.mode != "central":
+            raise ParameterError(
+                f"privacy.bands and privacy.cohorts mean nothing with privacy.mode = {self.mode}: "
+                "only a server that adds the noise can take it back"
+            )
+        if self.bands > rounds:
+            raise ParameterError(
+                f"privacy.bands = {self.bands} in run.rounds = {rounds}: more bands than rounds"
+            )
+        return Turns(self.bands, self.cohorts or self.bands, devices)
 
 
 class PolicySettings(_Section):
@@ -340,7 +370,7 @@ class Settings(_Section):
     @property
     def private(self) -> Privacy | None:
         """How the run's sums are made private."""
-        return self.privacy.of(self.run.rounds)
+        return self.privacy.of(self.run.rounds, self.data.devices)
 
     @property
     def fault_plan(self) -> tuple[Fault, ...]:

@@ -57,6 +57,12 @@ differ in whether the example is there. In the ring an update takes the room of 
 is within the clip, and as much less than zero if not, under noise of its own: the sum tells how the
 clip should move (Andrew et al. 2019, arXiv:1905.03871). It is a second release.
 
+**Bands.** The sums of a run may be mixed under noise of the server that later rounds take back in
+part (`tacit.privacy.banded`). All of them have one grid, one rotation and one number to divide by:
+R is that of `divisor` devices, and the ring has room for what is released, a_0 x_t + a_1 x_{t-1} +
+.., which has w and V of above with |a|**2 times as much of rounding and noise. Under one rotation
+updates that are alike in all rounds add up, so n R becomes (a_0 + a_1 + ..) n R.
+
 **Updates** with values that are not finite, or too large for a float32 in units of the clip, count
 as zero: to refuse would tell what a device's data did to it. Arrays of whole numbers in a model,
 such as counters of batches, do not move: they would take up the whole norm. An array without
@@ -79,6 +85,7 @@ from tacit.crypto.prg import KEY_BYTES, MAX_BYTES, KeyStream, keystream
 from tacit.crypto.secagg.noised import LEAST_BITS, MOST_BITS, Noised
 from tacit.crypto.vector import Difference, Floats, Ring
 from tacit.privacy import samplers
+from tacit.privacy.banded import MOST_ROUNDS, Banded, coefficients
 from tacit.privacy.rotation import Reals, Rotation, width_of
 from tacit.privacy.samplers import Sampler, Skellam
 
@@ -134,8 +141,9 @@ class Mechanism(Noised):
     @property
     def radius(self) -> int:
         """R: the clip in steps of the grid."""
+        clients = self.divisor or self.clients
         return _radius(
-            self.coordinates, self.clients, self.records, self.surplus, self.noise, self.bits
+            self.coordinates, clients, self.records, self.surplus, self.noise, self.bits, self.bands
         )
 
     @property
@@ -157,7 +165,16 @@ class Mechanism(Noised):
     def variance(self) -> Fraction:
         """V, of the noise on each coordinate of a sum that is released, in steps squared: what is
         there at least and is not known to anybody."""
+        if self.bands:
+            return self.banded(self.bands).variance
         return Fraction(self.noise) ** 2 * self.bound
+
+    def banded(self, separation: int) -> Banded:
+        """How noise is correlated in sums with bands, to which no device comes twice in so many
+        rounds in a row."""
+        return Banded(
+            MOST_ROUNDS, self.bands, separation, self.coordinates, self.bits, self.bound, self.noise
+        )
 
     @property
     def shares(self) -> int:
@@ -213,9 +230,10 @@ class Mechanism(Noised):
     def encode(self, update: Floats | Difference, session: bytes, rand: bytes) -> Ring:
         """One contribution as ring elements (size,), not reduced above `bits`.
 
-        `session` is what all parties know of this sum and of no other, `rand` 32 secret bytes for
-        this vector only: the stream of that key holds the keys of noise and dither. Whoever knows
-        `rand` knows the update. Raises ParameterError for an update of another length.
+        `session` is what all parties know of this sum and of no other, and turns the update unless
+        `rotation` does; `rand` 32 secret bytes for this vector only: the stream of that key holds
+        the keys of noise and dither. Whoever knows `rand` knows the update. Raises ParameterError
+        for an update of another length.
         """
         _check(update, self.length)
         noise, quantile, dither = _keys(rand)
@@ -263,10 +281,12 @@ class Mechanism(Noised):
         """What may be used or kept of a central sum: with the server's noise, which is added to the
         ring elements of `opened` in place. `rand` is as for `encode`.
 
-        Raises ParameterError if the devices have added it.
+        Raises ParameterError if the devices have added it, and where it depends on other rounds.
         """
         if not self.central:
             raise ParameterError("the devices have added the noise of this sum")
+        if self.bands:
+            raise ParameterError("the noise of this sum is a stream's: see tacit.privacy.banded")
         assert isinstance(opened.decoded, Decoded)  # as `decode` makes it
         noise, quantile, _ = _keys(rand)
         self._add(self.variance, noise, opened.decoded.sums)
@@ -290,7 +310,7 @@ class Mechanism(Noised):
         return (float(opened.metrics[0]) / (opened.weight * self.level) + 1) / 2
 
     def _rotation(self, session: bytes) -> Rotation:
-        return Rotation(self.length, self.coordinates, session)
+        return Rotation(self.length, self.coordinates, self.rotation or session)
 
     @property
     def _dither_bits(self) -> int:
@@ -319,6 +339,8 @@ def choose(
     central: bool = False,
     records: int = 0,
     quantile: float = 0.0,
+    bands: int = 0,
+    divisor: int = 0,
     most: int = MOST_BITS,
 ) -> Mechanism:
     """The mechanism of the fewest bits, `most` of them, whose `overhead` is within `tolerance`.
@@ -345,9 +367,12 @@ def choose(
         central,
         records,
         quantile,
+        bands,
+        divisor,
     )
     for bits in range(LEAST_BITS, min(most, MOST_BITS) + 1):
-        radius = _radius(coordinates, clients, records, mechanism.surplus, noise, bits)
+        grid = (coordinates, divisor or clients, records, mechanism.surplus, noise)
+        radius = _radius(*grid, bits, bands)
         fits = not quantile or _level(clients, mechanism.surplus, quantile, bits) >= LEAST_LEVEL
         allowed = (1 + Fraction(tolerance)) * radius**2
         if fits and _bound(radius, coordinates, records) <= allowed:
@@ -372,7 +397,13 @@ def _bound(radius: int, coordinates: int, records: int) -> int:
 
 @lru_cache(maxsize=64)
 def _radius(
-    coordinates: int, clients: int, records: int, surplus: Fraction, noise: float, bits: int
+    coordinates: int,
+    clients: int,
+    records: int,
+    surplus: Fraction,
+    noise: float,
+    bits: int,
+    bands: int = 0,
 ) -> int:
     """The largest with which a coordinate leaves the ring as seldom as it has to; 0 if none does.
 
@@ -383,10 +414,13 @@ def _radius(
     room = (1 << (bits - 1)) - 1 - unlikely / 3
     shares = Fraction(noise) ** 2 * surplus
     width, parts = width_of(coordinates), max(1, records)
+    mixed = coefficients(bands) if bands else (1,)
+    once, squares = sum(mixed), sum(a * a for a in mixed)
 
     def variance(radius: int) -> Fraction:
-        sums = Fraction((clients * parts * radius) ** 2, width) + Fraction(clients, 4)
-        return sums + shares * _bound(radius, coordinates, records)
+        signal = Fraction((once * clients * parts * radius) ** 2, width)
+        rest = Fraction(clients, 4) + shares * _bound(radius, coordinates, records)
+        return signal + squares * rest
 
     if room <= 0:
         return 0

@@ -1,4 +1,5 @@
-"""What a server does about private sums: how much noise, who pays for it, where the clip is."""
+"""What a server does about private sums: how much noise, who pays for it, where the clip is, and
+whose turn it is where rounds have noise in common."""
 
 import math
 import os
@@ -10,14 +11,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from tacit.crypto.codec import Mean
+from tacit.crypto.codec import Decoded, Mean
 from tacit.crypto.errors import ParameterError
 from tacit.crypto.identity import KEY_BYTES
-from tacit.crypto.secagg.noised import Noised
+from tacit.crypto.secagg.noised import ROTATION_BYTES, Noised
 from tacit.crypto.secagg.session import Session
 from tacit.crypto.vector import Floats, Layout
 from tacit.crypto.wire import Reader, Writer
 from tacit.privacy.accountants import Adversary
+from tacit.privacy.banded import Stream
 from tacit.privacy.charges import neighbours_of, releases_of
 from tacit.privacy.gaussian import limit
 from tacit.privacy.ledger import Budget, Ledger, Storage
@@ -25,8 +27,10 @@ from tacit.privacy.mechanisms import TOLERANCE, Mechanism, choose
 from tacit.privacy.releases import Release, Unit
 from tacit.privacy.statement import Statement
 from tacit.server.pairwise import Asked
+from tacit.server.turns import Turns
 
 _CLIP_SLOT = "clip"
+_ROTATION_SLOT, _STREAM_SLOT = "rotation", "stream"
 QUANTILE_NOISE = 5.0  # what norms say costs 4 % of what updates cost
 NO_LIMIT = Budget(math.inf, 1e-5)
 _MARGIN = 1.0 + 2.0**-10  # of noise, over that of a Gaussian: for the grid, and samplers' distance
@@ -81,7 +85,13 @@ class Privacy(ABC):
     name: ClassVar[str]
 
     def __post_init__(self) -> None:
-        self.noised(Asked(16, 16, 16, 0, 32))  # fails here rather than in a round
+        some = self._some
+        self.noised(Asked(16, some, some, 0, 32))  # fails here rather than in a round
+
+    @property
+    def _some(self) -> int:
+        """Devices of a sum that there may be."""
+        return 16
 
     @abstractmethod
     def _corrupt(self, asked: Asked) -> int:
@@ -134,14 +144,46 @@ class Local(Privacy):
 @dataclass(frozen=True, slots=True)
 class Central(Privacy):
     """The server adds the noise to sums that it has seen: for those who trust it, against all
-    others."""
+    others.
+
+    With `turns` devices are not in every round, and what the noise of one makes wrong, later ones
+    make good in part. The grid may not move then: without sketch, records or adaptive clip.
+    """
+
+    turns: Turns | None = None
 
     name: ClassVar[str] = "central"
 
     def __post_init__(self) -> None:
         if self.budget.against is Adversary.SERVER:
             object.__setattr__(self, "budget", replace(self.budget, against=Adversary.OUTSIDER))
+        if self.turns is not None and (self.sketch or self.records or self.adaptive):
+            raise ParameterError(
+                "rounds with noise in common need one grid for all: leave out sketch, records and "
+                "adaptive"
+            )
         Privacy.__post_init__(self)
+
+    @property
+    def _some(self) -> int:
+        return 16 if self.turns is None else self.turns.size
+
+    def noised(self, asked: Asked) -> Noised:
+        if self.turns is None:
+            return Privacy.noised(self, asked)
+        return choose(
+            asked.length,
+            asked.clients,
+            asked.clients - asked.least,
+            0,
+            self.clip,
+            self.noise,
+            tolerance=self.tolerance,
+            central=True,
+            bands=self.turns.bands,
+            divisor=self.turns.size,
+            most=asked.most_bits,
+        ).agreed
 
     def _corrupt(self, asked: Asked) -> int:
         return 0
@@ -177,13 +219,18 @@ class Memory:
 
 
 class PrivateSums:
-    """The private sums of one run: its ledger, and its clip, both in `storage`."""
+    """The private sums of one run: its ledger, its clip, and the noise that later rounds take back,
+    all in `storage`. The last holds sums as they were without noise: as long as there are turns,
+    nobody but this server may read it."""
 
     def __init__(self, privacy: Privacy, storage: Storage) -> None:
         self.privacy = privacy
         self._storage = storage
         unit = privacy.unit
         self.ledger = Ledger(storage, unit, neighbours_of(unit), privacy.budget)
+        self._turns = turns_of(privacy)
+        kept = None if self._turns is None else storage.read(_STREAM_SLOT)
+        self._stream = Stream.decode(kept) if kept else None
 
     @property
     def clip(self) -> float:
@@ -198,7 +245,17 @@ class PrivateSums:
 
     def noising(self, asked: Asked) -> Noised:
         """What the session of the next sum says."""
-        return replace(self.privacy, clip=self.clip).noised(asked)
+        agreed = replace(self.privacy, clip=self.clip).noised(asked)
+        return replace(agreed, rotation=self._rotation()) if agreed.bands else agreed
+
+    def due(self, members: Sequence[int]) -> frozenset[int]:
+        """Those of `members`, which are all devices in the order of their numbers, who may be in
+        the next sum."""
+        if (turns := self._turns) is None:
+            return frozenset(members)
+        if (stream := self._stream) is None:
+            return turns.of(members, 1)
+        return turns.of(members, stream.round) - stream.resting
 
     def affordable(self, session: Session) -> tuple[int, ...]:
         """Those of the cohort whom a sum over them may still cost as much as it would."""
@@ -206,13 +263,21 @@ class PrivateSums:
 
     def charge(self, session: Session, survivors: Sequence[int]) -> None:
         """Count a sum over `survivors`, durably, before it is opened. Raises BudgetExceeded, and
-        then it may not be."""
+        then it may not be, and ParameterError if what is kept of earlier rounds does not fit."""
+        mechanism = mechanism_of(session)
+        if mechanism.bands:
+            self._before(mechanism)
         self.ledger.spend(_charges(session, len(survivors)), survivors)
 
-    def update(self, session: Session, layout: Layout, opened: Mean) -> Floats:
-        """The mean update that may be used and kept: a central sum's with the server's noise. The
-        clip moves with what it says of norms. Once for each sum."""
+    def update(
+        self, session: Session, layout: Layout, opened: Mean, survivors: Sequence[int]
+    ) -> Floats:
+        """The mean update that may be used and kept of a sum over `survivors`: a central one's with
+        the server's noise. The clip moves with what it says of norms. Once for each sum."""
         mechanism = mechanism_of(session)
+        if mechanism.bands:
+            estimated = self._estimated(mechanism, opened, frozenset(survivors))
+            return seen_of(session, layout, estimated)
         if mechanism.central:
             opened = mechanism.add_noise(opened, os.urandom(KEY_BYTES))
         if (adaptive := self.privacy.adaptive) is not None:
@@ -220,9 +285,51 @@ class PrivateSums:
             self._storage.write(_CLIP_SLOT, Writer().f64(moved).data())
         return seen_of(session, layout, opened)
 
+    def _estimated(self, mechanism: Mechanism, opened: Mean, members: frozenset[int]) -> Mean:
+        """The next state is kept before the estimate is used: of two from one state nobody has
+        counted one."""
+        assert isinstance(opened.decoded, Decoded)  # as `decode` makes it
+        total = opened.decoded.sums.astype(np.uint32, copy=False)  # as it is
+        stream, rand = self._before(mechanism), os.urandom(KEY_BYTES)
+        estimate, self._stream = stream.advance(total, members, rand)
+        self._storage.write(_STREAM_SLOT, self._stream.encode())
+        estimate /= mechanism.divisor
+        return replace(opened, decoded=estimate)
+
+    def end(self) -> None:
+        """After the last round: sums without noise are of no more use."""
+        if self._turns is not None:
+            self._stream = None
+            for slot in (_STREAM_SLOT, _ROTATION_SLOT):
+                self._storage.write(slot, b"")
+
+    def _before(self, mechanism: Mechanism) -> Stream:
+        """The state before the next round. Raises ParameterError if it is another run's."""
+        assert self._turns is not None
+        planned = mechanism.banded(self._turns.cohorts)
+        before = self._stream or Stream(planned)
+        if before.banded != planned:
+            raise ParameterError(
+                "the storage holds rounds of another run: go on with its model and settings, or "
+                "begin with an empty one"
+            )
+        return before
+
+    def _rotation(self) -> bytes:
+        """Drawn in the first round, kept in others, and no secret."""
+        if not (kept := self._storage.read(_ROTATION_SLOT)):
+            kept = os.urandom(ROTATION_BYTES)
+            self._storage.write(_ROTATION_SLOT, kept)
+        return kept
+
     def statement(self) -> Statement:
         """What may be said of all that the run has let out."""
         return self.ledger.statement()
+
+
+def turns_of(privacy: Privacy | None) -> Turns | None:
+    """Who is in which round, where that is not for a strategy to say."""
+    return privacy.turns if isinstance(privacy, Central) else None
 
 
 def mechanism_of(session: Session) -> Mechanism:
