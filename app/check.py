@@ -5,8 +5,8 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from tacit.app.config import PrivacySettings, Secure, Settings
-from tacit.app.material import material, trainer_for
+from tacit.app.config import PrivacySettings, Secure, Settings, Train
+from tacit.app.material import descending, material, trainer_for
 from tacit.client.budget import charges
 from tacit.client.policy import Policy
 from tacit.crypto.errors import ParameterError, PolicyRefusal, TacitError, TooFewClients
@@ -17,7 +17,8 @@ from tacit.crypto.vector import Layout
 from tacit.privacy.accountants import Adversary, compose, cost
 from tacit.privacy.clear import release_of
 from tacit.server.pairwise import Binding
-from tacit.server.private import turns_of
+from tacit.server.private import OnDevice
+from tacit.server.private_sums import turns_of
 from tacit.simulations.data.dataset import take
 from tacit.simulations.engine.faults import check_devices
 
@@ -87,18 +88,41 @@ def _check_private(settings: Settings) -> None:
         raise ParameterError(
             "secure.clear sends arrays past the noise of privacy.mode: leave out one of them"
         )
-    unit = "record" if privacy.unit == "client" else "client"
-    unused = {"record": ("quantile", "rate", "sketch"), "client": ("batch",)}[privacy.unit]
-    for key in (*unused, *(() if privacy.quantile else ("rate",))):
-        if getattr(privacy, key) != getattr(none, key):
-            where = "privacy.quantile" if key == "rate" else f"privacy.unit = {unit}"
+    is_on_device = isinstance(settings.private, OnDevice)
+    needs = {
+        "rate": ("privacy.quantile", privacy.quantile > 0),
+        "batch": ("privacy.unit = record", privacy.unit == "record"),
+        "draw": ("privacy.unit = record", privacy.unit == "record"),
+        "steps": ("privacy.mode = local with privacy.unit = record", is_on_device),
+        "quantile": ("privacy.unit = client", privacy.unit == "client"),
+        "sketch": ("privacy.unit = client", privacy.unit == "client"),
+        "tolerance": ("noise in sums, not in steps of DP-SGD", not is_on_device),
+    }
+    for key, (where, is_there) in needs.items():
+        if not is_there and getattr(privacy, key) != getattr(none, key):
             raise ParameterError(f"privacy.{key} is for {where}: leave it out")
+    if privacy.unit == "record":
+        _check_record(settings)
     turns = turns_of(settings.private)  # fails here rather than in a round
     if turns is not None and settings.strategy.fraction_train < 1:
         raise ParameterError(
             "with privacy.bands cohorts take turns, and nobody is drawn at random: leave out "
             "strategy.fraction_train, privacy.cohorts says how many are in a round"
         )
+
+
+def _check_record(settings: Settings) -> None:
+    """A step of SGD has no epochs, and batches of its own."""
+    train, none = settings.train, Train()
+    ignored = ["epochs", "batch_size"]
+    if settings.privacy.mode != "local":
+        ignored += ["momentum", "weight_decay"]
+    for key in ignored:
+        if getattr(train, key) != getattr(none, key):
+            raise ParameterError(
+                f"train.{key} means nothing with privacy.unit = record: see privacy.batch, "
+                "privacy.draw and privacy.steps"
+            )
 
 
 def _check_budget(settings: Settings, session: Session, policy: Policy) -> None:
@@ -197,6 +221,9 @@ def _check_model(settings: Settings) -> int:
         model = trainer.initial(seed)
         broken = [key for key, array in model.items() if not np.isfinite(array).all()]
         trainer.evaluate(model, take(test, np.arange(1)))
+        if settings.privacy.mode != "none" and settings.privacy.unit == "record":
+            with descending(trainer).descent(model, take(test, np.arange(1)), seed):
+                pass  # a model that mixes examples is refused here, not by every device
     except TacitError:
         raise
     except Exception as error:  # a user's own model may raise anything at all

@@ -8,6 +8,7 @@ known one; a value out of range says the range and what the setting is for.
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.fields import FieldInfo
 
 from tacit.client.policy import Policy
+from tacit.client.private_trainer import reach
 from tacit.client.trainer import LocalPlan
 from tacit.crypto.errors import ParameterError
 from tacit.crypto.secagg.noised import MOST_BANDS
@@ -23,7 +25,15 @@ from tacit.privacy.ledger import Budget
 from tacit.server.auto import Auto
 from tacit.server.encrypted import Encrypted
 from tacit.server.pairwise import Pairwise, SecureSum
-from tacit.server.private import Adaptive, Central, Distributed, Local, Privacy, noise_for
+from tacit.server.private import (
+    Adaptive,
+    Central,
+    Distributed,
+    Local,
+    OnDevice,
+    Privacy,
+    noise_for,
+)
 from tacit.server.tenseal import TenSeal
 from tacit.server.turns import Turns
 from tacit.simulations.data.partition import Partition, parse
@@ -208,8 +218,9 @@ class PrivacySettings(_Section):
 
     mode: Literal["none", "local", "distributed", "central"] = Field(
         "none",
-        description="distributed: devices share the noise; local: each adds all of it; central: "
-        "the server does. With any, devices neither evaluate nor send metrics",
+        description="distributed: devices share the noise; local: each adds all of it (to each "
+        "step of DP-SGD, for unit = record); central: the server does. With any, devices neither "
+        "evaluate nor send metrics",
     )
     unit: Literal["client", "record"] = Field(
         "client", description="whom it protects: a device, or each example on it"
@@ -231,9 +242,18 @@ class PrivacySettings(_Section):
         0.0, ge=0, description="error that shorter vectors may add, in terms of the noise; 0: none"
     )
     batch: int = Field(
-        16, ge=1, le=1 << 20, description="examples of a device in a round, on average (record)"
+        16,
+        ge=1,
+        le=1 << 18,
+        description="what a sum over a device's examples is divided by: as many as are expected, "
+        "and no count of its own (record)",
     )
-
+    draw: float = Field(
+        1.0, gt=0, le=1, description="chance of each example to be in a batch (record)"
+    )
+    steps: int = Field(
+        1, ge=1, le=256, description="steps of DP-SGD on a device in a round (local, record)"
+    )
     bands: int = Field(
         0, ge=0, le=MOST_BANDS, description="rounds over which noise is taken back in part "
         "(central); 0: it is independent",
@@ -243,14 +263,14 @@ class PrivacySettings(_Section):
         "as many as bands",
     )  # fmt: skip
 
-    def of(self, rounds: int, devices: int) -> Privacy | None:
-        """How sums are made private in a run of so many rounds, with so many devices; None: they
-        are not."""
+    def of(self, rounds: int, devices: int, learning_rate: float) -> Privacy | None:
+        """How sums are made private in a run of so many rounds, with so many devices and steps of
+        this size; None: they are not."""
         turns = self._turns(rounds, devices)
         if self.mode == "none":
             return None
         adaptive = Adaptive(self.quantile, self.rate) if self.quantile else None
-        times = rounds if turns is None else turns.most(rounds)
+        times = (rounds if turns is None else turns.most(rounds)) * self.steps
         noise = self.noise or noise_for(
             self.epsilon, self.delta, times, adaptive=adaptive is not None
         )
@@ -260,12 +280,21 @@ class PrivacySettings(_Section):
             "budget": Budget(self.epsilon, self.delta),
             "tolerance": self.tolerance,
             "sketch": self.sketch,
-            "records": self.batch if self.unit == "record" else 0,
+            # A batch may be larger than expected: what is beyond this many is scaled down.
+            "records": 4 * self.batch if self.unit == "record" else 0,
             "adaptive": adaptive,
         }
+        if self.unit == "record" and self.mode == "local":
+            return OnDevice(**given, steps=self.steps, rate=self.draw)
+        if self.unit == "record":
+            given["clip"] = reach(self.clip, self.factor(learning_rate))
         if self.mode == "central":
             return Central(**given, turns=turns)
         return Distributed(**given) if self.mode == "distributed" else Local(**given)
+
+    def factor(self, learning_rate: float) -> float:
+        """What a sum of gradients is multiplied with, for a step of SGD."""
+        return learning_rate / self.batch
 
     def _turns(self, rounds: int, devices: int) -> Turns | None:
         if not self.bands and not self.cohorts:
@@ -365,12 +394,14 @@ class Settings(_Section):
 
     def sum(self) -> SecureSum:
         """What the run's sums are made with, as far as its devices' policy allows."""
-        return self.secure.sum(lattice=self.policy.lattice)
+        made = self.secure.sum(lattice=self.policy.lattice)
+        # Where devices train by DP-SGD all weigh 1, and the grid should be as fine as that allows.
+        return replace(made, max_weight=1.0) if isinstance(self.private, OnDevice) else made
 
     @property
     def private(self) -> Privacy | None:
         """How the run's sums are made private."""
-        return self.privacy.of(self.run.rounds, self.data.devices)
+        return self.privacy.of(self.run.rounds, self.data.devices, self.train.learning_rate)
 
     @property
     def fault_plan(self) -> tuple[Fault, ...]:

@@ -38,7 +38,7 @@ from tacit.server.inbox import Seen, Tap
 from tacit.server.legs import Requests, leg
 from tacit.server.moved import moved
 from tacit.server.pairwise import Binding, SecureSum
-from tacit.server.private import PrivateSums, seen_of
+from tacit.server.private_sums import PrivateSums, seen_of
 from tacit.server.tenseal import GroupKeys
 from tacit.server.wrapped import WrappedGrid
 

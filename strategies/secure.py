@@ -23,7 +23,8 @@ from tacit.server.grid import SecureGrid
 from tacit.server.inbox import Tap
 from tacit.server.loop import EvaluateFn, Plan, run_rounds
 from tacit.server.pairwise import Pairwise, SecureSum
-from tacit.server.private import Memory, Privacy, PrivateSums, turns_of
+from tacit.server.private import Privacy
+from tacit.server.private_sums import Memory, PrivateSums, turns_of
 
 MEAN_ONLY = (FedAvg, FedProx, FedAvgM, FedAdam, FedAdagrad, FedYogi)
 """Strategies of Flower whose aggregation sees the replies only through their weighted mean."""

@@ -71,6 +71,7 @@ def _plan(
     made = kind(noise=noise_for(budget.epsilon, budget.delta, rounds), budget=budget)
     asked = Pairwise(corrupt=gamma, drop=drop).asked(length, devices, devices)
     agreed = made.noised(asked)
+    assert agreed is not None  # of MODES all go into sums
     mechanism = Mechanism.of(agreed)
     # Every device adds its share, corrupt ones and those that might have dropped too.
     variance = float(mechanism.share) * (1 if agreed.central else devices)

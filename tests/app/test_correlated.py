@@ -25,7 +25,8 @@ from tacit.privacy.samplers import Sampler, Skellam
 from tacit.server.events import Event, LeftOut, RoundFinished, SumFailed, SumOpened
 from tacit.server.inbox import Seen
 from tacit.server.pairwise import Asked
-from tacit.server.private import Central, Memory, PrivateSums, noise_for
+from tacit.server.private import Central, noise_for
+from tacit.server.private_sums import Memory, PrivateSums
 from tacit.server.turns import Turns
 from tacit.strategies.secure import Secure
 from tests.app.small import small

@@ -11,7 +11,8 @@ from tacit.crypto.errors import ParameterError
 from tacit.privacy.banded import Stream
 from tacit.privacy.mechanisms import Mechanism
 from tacit.server.pairwise import Asked
-from tacit.server.private import Adaptive, Central, Memory, PrivateSums
+from tacit.server.private import Adaptive, Central
+from tacit.server.private_sums import Memory, PrivateSums
 from tacit.server.turns import Turns
 
 CENTRAL = Central(turns=Turns(bands=2, cohorts=3, devices=9))
