@@ -83,9 +83,19 @@ class Policy:
         return Budget(math.inf if self.epsilon is None else self.epsilon, self.delta, against)
 
     def stricter(self, other: "Policy") -> "Policy":
-        """What both agree to: the stricter of the two in every field."""
+        """What both agree to: the stricter of the two in every field.
+
+        Raises PolicyRefusal where one asks for noise that protects a device, and the other for such
+        that protects its examples: each has an account of its own, and to go over to the other one
+        would leave what was spent behind.
+        """
         norms = [norm for norm in (self.max_norm, other.max_norm) if norm is not None]
         budgets = [each.epsilon for each in (self, other) if each.epsilon is not None]
+        units = {each.unit for each in self._asking(other)}
+        if len(budgets) == 2 and len(units) == 2:
+            raise PolicyRefusal(
+                "the app asks for another unit of noise than this device's owner (policy.unit)"
+            )
         return Policy(
             max(self.min_cohort, other.min_cohort),
             max(self.min_survivors, other.min_survivors),
@@ -100,7 +110,7 @@ class Policy:
             min(self.clear_epsilon, other.clear_epsilon),
             min(budgets, default=None),
             min(each.delta for each in self._asking(other)),
-            "client" if any(each.unit == "client" for each in self._asking(other)) else "record",
+            min(units),  # without a budget it is of no account
             all(each.trust_server for each in self._asking(other)),
         )
 

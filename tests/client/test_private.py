@@ -321,9 +321,10 @@ def test_the_owners_policy_holds_beside_the_apps(tmp_path: Path) -> None:
 
 
 def test_the_stricter_of_two_budgets_holds() -> None:
-    asking, other = policy(8.0, unit="record", trust_server=True), Policy(epsilon=2.0, delta=1e-6)
+    asking = policy(8.0, unit="record", trust_server=True)
+    other = Policy(epsilon=2.0, delta=1e-6, unit="record")
     both = asking.stricter(other)
-    assert (both.epsilon, both.delta, both.unit, both.trust_server) == (2.0, 1e-6, "client", False)
+    assert (both.epsilon, both.delta, both.unit, both.trust_server) == (2.0, 1e-6, "record", False)
     assert both == other.stricter(asking)
     silent = Policy(delta=1e-9, unit="client")
     kept = asking.stricter(silent)
@@ -335,6 +336,25 @@ def test_the_stricter_of_two_budgets_holds() -> None:
         Policy(unit="patient")
     with pytest.raises(ParameterError, match="delta"):
         Policy(epsilon=1.0, delta=0.0)
+
+
+def test_an_app_cannot_have_its_owner_pay_from_another_account(tmp_path: Path) -> None:
+    """Examples are protected until the budget is spent. Then a run whose app asks for noise that
+    protects devices, of which nothing was ever spent: the owner by itself refuses that too."""
+    examples = noised(**EXAMPLES)
+    owner = policy(cost(**EXAMPLES) * ROOM, unit="record")
+    desk = PrivateDesk(policy=None, device_of=filed(tmp_path, owner), train=stating(clip=1.0))
+    desk.report(1, desk.session(codec=examples))
+    refused(lambda: desk.report(1, desk.session(2, codec=examples)), BudgetExceeded, "no more")
+    refused(lambda: desk.report(1, desk.session(2, codec=noised(noise=8.0))), PolicyRefusal, "asks")
+    other = PrivateDesk(
+        policy=policy(700.0), device_of=filed(tmp_path, owner), train=stating(clip=1.0)
+    )
+    for codec in (noised(noise=8.0), examples):
+        session = other.session(2, codec=codec)
+        refused(lambda s=session: other.report(1, s), PolicyRefusal, "another unit")
+    with pytest.raises(PolicyRefusal, match="another unit"):
+        policy(1.0).stricter(owner)
 
 
 # Where it ends
