@@ -82,6 +82,7 @@ def own(**changed: Any) -> Release:
         "round": 1,
         "cohort": 1,
         "survivors": 1,
+        "is_count_hidden": True,
     }
     return Release(**({"mechanism": SKELLAM} | fields | changed))
 
