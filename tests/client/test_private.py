@@ -483,14 +483,48 @@ def test_a_crash_before_leaves_nothing_that_was_sent(monkeypatch: pytest.MonkeyP
 
 
 def fails(message: Message, context: Context) -> RecordDict:
-    raise ValueError("no data")
+    raise ValueError("patient 4711 is ill")
 
 
-MISFITS = [fails, trained({"w": np.zeros(31)}), trained({"more": np.ones(1)})]
+@pytest.mark.parametrize("changed", [{}, EXAMPLES])
+def test_training_that_fails_is_answered_like_any_other(
+    changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With zeros, noise, and at its cost: see tests/hostile/test_private.py for who would ask. The
+    owner finds it in the log."""
+    seen, sent = encodes(monkeypatch), list[bytes]()
+    for train in (fails, stating(trained(), clip=1.0)):
+        agreed = policy(100.0, unit="record" if changed else "client")
+        desk = counted(monkeypatch, train=train, policy=agreed)
+        sent.append(desk.report(1, desk.session(codec=noised(**changed))))
+        unit = Unit.RECORD if changed else Unit.CLIENT
+        assert desk.spent(unit=unit) == pytest.approx(cost(**changed), rel=1e-12)
+    assert len(seen) == 2
+    assert sent[0] == sent[1]
+    assert "ValueError in the device's train function" in caplog.text
+
+
+def test_without_noise_to_hide_it_a_failure_is_told() -> None:
+    desk = PrivateDesk(None, train=fails)
+    refused(lambda: desk.report(1, desk.session(codec=None)), TacitError, "ValueError in the")
+    assert desk.spent() == 0.0
+
+
+def declines(message: Message, context: Context) -> RecordDict:
+    raise PolicyRefusal("not today")
+
+
+def test_what_a_function_refuses_on_purpose_is_told_and_costs_nothing() -> None:
+    desk = PrivateDesk(train=declines)
+    refused(lambda: desk.report(1, desk.session()), PolicyRefusal, "not today")
+    assert desk.spent() == 0.0
+
+
+MISFITS = [trained({"w": np.zeros(31)}), trained({"more": np.ones(1)})]
 
 
 @pytest.mark.parametrize("train", MISFITS)
-def test_training_that_comes_to_nothing_costs_nothing(train: Any) -> None:
+def test_arrays_that_do_not_fit_cost_nothing(train: Any) -> None:
     desk = PrivateDesk(train=train)
     with pytest.raises(TacitError):
         desk.report(1, desk.session())

@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 from tacit.client import budget, rounds
+from tacit.client.app import SecureClientApp
+from tacit.client.numpy_trainer import NumpyTrainer
 from tacit.client.pipeline import PRIVACY, Stated
 from tacit.client.policy import Policy
+from tacit.client.trainer import Examples, LocalPlan
 from tacit.crypto.codec import Decoded, Mean
 from tacit.crypto.errors import ProtocolError
 from tacit.crypto.prg import add_masks
@@ -461,3 +464,53 @@ def test_examples_that_nobody_clips_are_not_taken(monkeypatch: pytest.MonkeyPatc
     with monkeypatch.context() as patch:
         trial(attack, True, patch)
     trial(attack, False, monkeypatch)
+
+
+# Training that is made to fail
+
+
+PIXELS, SOUGHT = 7, 4
+
+
+def ill(has_it: bool) -> Callable[[Message, Context], RecordDict]:
+    """The trainer that comes with Tacit, on one device's examples: in one of them a pixel is lit,
+    or in none."""
+    x = np.random.default_rng(1).uniform(0, 1, (20, PIXELS)).astype(np.float32)
+    x[:, SOUGHT] = 0
+    x[11, SOUGHT] = has_it
+    examples = Examples(x, np.arange(20) % 2)
+    trainer = NumpyTrainer(PIXELS, 2)
+
+    def train(message: Message, context: Context) -> RecordDict:
+        model = linear.arrays_of(next(iter(message.content.array_records.values())))
+        trained, loss = trainer.fit(model, examples, LocalPlan())
+        metrics = MetricRecord({linear.WEIGHT: 20, "loss": loss})
+        return RecordDict({"arrays": linear.record(trained), "metrics": metrics})
+
+    return train
+
+
+def hears_of_it() -> bool:
+    """A model that overflows where that pixel is lit. Whether the server is answered otherwise by
+    the one than by the other, at no cost: it may ask about every pixel, round after round."""
+    weight, bias = np.zeros((2, PIXELS), np.float32), np.full(2, 3e38, np.float32)
+    weight[0, SOUGHT] = 3e38
+    heard = []
+    for has_it in (False, True):
+        crowd = Private(train=ill(has_it))
+        crowd.model = linear.record({"fc.weight": weight, "fc.bias": bias})
+        session = crowd.private(noised(length=weight.size + bias.size))
+        heard.append(crowd.hear(VICTIM, "train", crowd.request(session)))
+    return heard[0] != heard[1]
+
+
+def told_as_it_is(app: Any, message: Message, context: Context, session: Session) -> Any:
+    return app._run_app(message, context).content
+
+
+@pytest.mark.parametrize("defended", [True, False], ids=["defended", "undefended"])
+def test_a_server_has_training_fail_where_it_finds_what_it_looks_for(
+    defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removal = replaced(SecureClientApp, "_answered", told_as_it_is)
+    trial(Attack(hears_of_it, removal), defended, monkeypatch)
