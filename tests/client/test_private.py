@@ -13,7 +13,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 
 import tacit.client.app
-from tacit.client import budget
+from tacit.client import budget, rounds
 from tacit.client.pipeline import PRIVACY, Stated
 from tacit.client.policy import Policy
 from tacit.crypto.errors import (
@@ -460,7 +460,7 @@ def test_a_crash_after_it_was_counted_leaves_it_counted(
         raise PowerCut
 
     with monkeypatch.context() as patch:
-        place = tacit.client.app.rounds if where == "begin" else tacit.client.app
+        place: Any = rounds if where == "begin" else tacit.client.app
         patch.setattr(place, where, cut)
         with pytest.raises(PowerCut):
             desk.report(1, session)

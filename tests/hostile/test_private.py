@@ -96,7 +96,7 @@ class Private(Crowd):
         assert found is not None
         return found
 
-    def opened(self, session: Session, survivors: tuple[int, ...] = ALL) -> np.ndarray:
+    def opens_to(self, session: Session, survivors: tuple[int, ...] = ALL) -> np.ndarray:
         """What the sum says, in clips."""
         return in_clips(session, self.total(session, survivors))
 
@@ -131,7 +131,7 @@ def left_out() -> bool:
 def sums(codec: Noised, **more: Any) -> Callable[[], bool]:
     def run() -> bool:
         crowd = Private(**more)
-        return says_who(crowd.opened(crowd.private(codec)))
+        return says_who(crowd.opens_to(crowd.private(codec)))
 
     return run
 
@@ -288,7 +288,7 @@ def on_average(
 
     def run() -> bool:
         crowd = Private(epsilon)
-        found = [crowd.opened(again(crowd, number)) for number in range(1, TIMES + 1)]
+        found = [crowd.opens_to(again(crowd, number)) for number in range(1, TIMES + 1)]
         assert not says_who(found[0])
         return says_who(np.mean(found, axis=0))
 
@@ -401,7 +401,7 @@ def loud(message: Message, context: Context) -> RecordDict:
 def heard_over_all() -> bool:
     """Its owner lets an update be one long at most, and counts no epsilon."""
     crowd = Private(None, train=loud, asks={"max_norm": 1.0})
-    found = crowd.opened(crowd.private(noised(clip=1000.0, noise=0.001)))
+    found = crowd.opens_to(crowd.private(noised(clip=1000.0, noise=0.001)))
     return bool(found[VICTIM - 1] > 50)
 
 
