@@ -14,8 +14,8 @@ from tacit.crypto.identity import SIGNATURE_BYTES, RunKey
 from tacit.crypto.secagg.session import DIGEST_BYTES, Purpose, Session
 from tacit.crypto.simulated import simulated_roster
 from tacit.crypto.vector import Layout
-from tacit.privacy.accountants import Spent, compose
-from tacit.privacy.clear import cost
+from tacit.privacy.accountants import Adversary, compose, cost
+from tacit.privacy.clear import release_of
 from tacit.server.pairwise import Binding
 from tacit.simulations.data.dataset import take
 from tacit.simulations.engine.faults import check_devices
@@ -110,7 +110,7 @@ def _check_budget(settings: Settings, session: Session, policy: Policy) -> None:
         return
     budget = policy.budget()
     once = compose(charged, budget.against)
-    needed = Spent(once.plain * rounds).epsilon(policy.delta)
+    needed = once.times(rounds).epsilon(policy.delta)
     if needed > policy.epsilon:
         raise ParameterError(
             f"{rounds} rounds cost a device epsilon {needed:.4g} at delta {policy.delta:g} (one: "
@@ -205,12 +205,13 @@ def _check_clear(settings: Settings, layout: Layout) -> None:
     clear, rounds = settings.sum().clear_of(layout), settings.run.rounds
     if clear is None:
         return
-    once, budget = cost(clear), settings.policy.clear_epsilon
-    lasts = bisect_right(range(1, rounds + 1), budget, key=lambda n: once.times(n).epsilon)
+    once = cost(release_of(clear, run=1, round=1, cohort=1), Adversary.SERVER)
+    budget, delta = settings.policy.clear_epsilon, settings.policy.delta
+    lasts = bisect_right(range(1, rounds + 1), budget, key=lambda n: once.times(n).epsilon(delta))
     if lasts < rounds:
         raise ParameterError(
             f"secure.clear: {rounds} rounds with {clear.size} coordinates in the clear cost a "
-            f"device epsilon {once.times(rounds).epsilon:.6g} (one: {once.epsilon:.6g}), and "
-            f"policy.clear_epsilon = {budget:g} lasts for {lasts}: raise it or secure.clear_noise, "
-            "or take fewer rounds"
+            f"device epsilon {once.times(rounds).epsilon(delta):.6g} at delta {delta:g} (one: "
+            f"{once.epsilon(delta):.6g}), and policy.clear_epsilon = {budget:g} lasts for {lasts}: "
+            "raise it or secure.clear_noise, or take fewer rounds"
         )

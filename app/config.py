@@ -273,6 +273,7 @@ class PolicySettings(_Section):
     clear_epsilon: float = Field(
         0.0,
         ge=0,
+        le=700,
         description="most epsilon, in a device's life, for arrays in the clear; 0 is none",
     )
     epsilon: float = Field(
@@ -281,7 +282,7 @@ class PolicySettings(_Section):
         le=700,
         description="most epsilon, in a device's life, for all sums; 0 asks for no noise",
     )
-    delta: float = Field(1e-5, gt=0, lt=1, description="at which delta")
+    delta: float = Field(1e-5, gt=0, lt=1, description="at which delta, for both")
     unit: Literal["client", "record"] = Field(
         "client", description="whom noise has to protect: see privacy.unit"
     )

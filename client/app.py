@@ -16,7 +16,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
-from tacit.client import budget, ledger, rounds
+from tacit.client import budget, rounds
 from tacit.client.device import Device, DeviceOf, enrolled_device
 from tacit.client.pipeline import (
     Contribution,
@@ -261,16 +261,14 @@ class SecureClientApp(ClientApp):
         )
         # Now that nothing is left to do but to send it:
         budget.spend(device.vault, policy, device.number, charged)
-        if part is not None:
-            ledger.spend(device.vault, part, policy)
+        budget.spend_clear(device.vault, policy, session)
         if device.number in session.committee:
             rounds.begin(device.vault, reported)
         return _answer(message, {stages.MESSAGE: report.encode(session)})
 
     def _check_budgets(self, session: Session, device: Device, policy: Policy) -> None:
-        """Before anything is trained: raises as `budget.check` and `Policy.check_clear`."""
-        if session.clear is not None:
-            policy.check_clear(session.clear, ledger.spent(device.vault))
+        """Before anything is trained: raises as `budget.check_clear` and `budget.check`."""
+        budget.check_clear(device.vault, policy, session)
         charged = budget.charges(session, policy)
         budget.check(device.vault, policy, device.number, charged)
 

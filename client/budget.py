@@ -1,4 +1,7 @@
-"""What a device may still spend on sums with noise, and the ledger that it keeps of them.
+"""What a device may still spend on what it lets out, and the ledgers that it keeps of it.
+
+Sums with noise are one account, parts of updates in the clear another: see `Policy.epsilon` and
+`Policy.clear_epsilon`.
 
 A device trusts nobody's word for what a sum costs. It reads that off the session, counts its
 owner's share of corrupt devices where the session counts fewer, and never hears how many survived:
@@ -12,16 +15,24 @@ from collections.abc import Sequence
 from tacit.client.policy import Policy
 from tacit.client.vault import Vault
 from tacit.crypto.errors import BudgetExceeded, ParameterError, PolicyRefusal
+from tacit.crypto.secagg.clear import Clear
 from tacit.crypto.secagg.noised import Noised
 from tacit.crypto.secagg.session import Session
+from tacit.privacy.accountants import Adversary, cost
 from tacit.privacy.charges import neighbours_of, releases_of
-from tacit.privacy.ledger import Ledger
-from tacit.privacy.releases import Release, Source, Unit
+from tacit.privacy.clear import release_of
+from tacit.privacy.ledger import Budget, Ledger
+from tacit.privacy.releases import Neighbours, Release, Source, Unit
 
 log = logging.getLogger("tacit.client")
 
 # What is left is the owner's business: told to servers, it would be a name across runs.
 SPENT = "this device's owner allows no more (policy.epsilon)"
+
+
+# Whose row it is in a ledger of clear parts, whatever its number: or a device that was enrolled
+# under another one would have its budget anew.
+OURS = 1
 
 
 def ledger_of(vault: Vault, policy: Policy, unit: Unit) -> Ledger:
@@ -73,6 +84,58 @@ def own_noise(policy: Policy, encoded: Sequence[bytes]) -> tuple[Release, ...]:
     if any(release.source is not Source.OWN for release in found):
         raise ParameterError("a train function's own noise is all on this device: Source.OWN")
     return found
+
+
+def clear_ledger_of(vault: Vault, policy: Policy) -> Ledger:
+    """Of what this device has sent in the clear, in whichever run and for whichever server; OURS is
+    its row. Raises ParameterError if the owner allows nothing."""
+    budget = Budget(policy.clear_epsilon, policy.delta)
+    return Ledger(vault, Unit.CLIENT, Neighbours.REPLACE_ONE, budget)
+
+
+def check_clear(vault: Vault, policy: Policy, session: Session) -> None:
+    """Raises PolicyRefusal if a session wants a part in the clear and the owner allows none, and
+    BudgetExceeded if it would cost more than is left. Nothing is spent by it."""
+    if (part := session.clear) is None:
+        return
+    asked = _shown(session, part)
+    if not policy.clear_epsilon:
+        raise PolicyRefusal(
+            f"{_told(part, asked, policy)}: this device's owner allows none (policy.clear_epsilon)"
+        )
+    if not clear_ledger_of(vault, policy).affordable([asked], [OURS]):
+        raise _refused_clear(part, asked, policy)
+
+
+def spend_clear(vault: Vault, policy: Policy, session: Session) -> None:
+    """Count a session's part in the clear, durably, before it leaves the device. Raises
+    BudgetExceeded as `check_clear`, and then nothing is counted."""
+    if (part := session.clear) is None:
+        return
+    asked = _shown(session, part)
+    try:
+        clear_ledger_of(vault, policy).spend([asked], [OURS])
+    except BudgetExceeded as over:
+        log.warning("%s", over)
+        raise _refused_clear(part, asked, policy) from None
+
+
+def _shown(session: Session, part: Clear) -> Release:
+    return release_of(part, session.run, session.round, len(session.cohort))
+
+
+def _told(part: Clear, asked: Release, policy: Policy) -> str:
+    """What a part is and costs: what a server knows, but for the owner's delta."""
+    epsilon = cost(asked, Adversary.SERVER).epsilon(policy.delta)
+    return (
+        f"{part.size} coordinates in the clear, clipped to {part.norm:g} with noise of "
+        f"{part.sigma:g} times that, cost epsilon {epsilon:.6g} at delta {policy.delta:g}"
+    )
+
+
+def _refused_clear(part: Clear, asked: Release, policy: Policy) -> BudgetExceeded:
+    """Without what was spent, or is left: see SPENT."""
+    return BudgetExceeded(f"{_told(part, asked, policy)}: more than is left (policy.clear_epsilon)")
 
 
 def _ledger(vault: Vault, policy: Policy, asked: Sequence[Release]) -> Ledger:

@@ -52,8 +52,8 @@ and 2**-7 of one more at most, so
     B = R + R * records / 2**17 + (1 + 2**-7) * (sqrt(d) + 1) + 2
 
 where the second term is for what float32 makes of a sum of so many, brought back or not: this one
-bound rests on floats. Neighbours differ in whether the example is there. In the ring it takes the
-room of `records` of them.
+bound rests on floats. Neighbours differ in whether the example is there. In the ring an update
+takes the room of `records` of them.
 
 **How many were short.** With `quantile` each device adds `level` to one more coordinate if its norm
 is within the clip, and as much less than zero if not, under noise of its own: the sum tells how the
