@@ -260,7 +260,7 @@ class SecureClientApp(ClientApp):
             shown,
         )
         # Now that nothing is left to do but to send it:
-        budget.spend(device.vault, policy, device.number, charged)
+        budget.spend(device.vault, policy, charged)
         budget.spend_clear(device.vault, policy, session)
         if device.number in session.committee:
             rounds.begin(device.vault, reported)
@@ -270,7 +270,7 @@ class SecureClientApp(ClientApp):
         """Before anything is trained: raises as `budget.check_clear` and `budget.check`."""
         budget.check_clear(device.vault, policy, session)
         charged = budget.charges(session, policy)
-        budget.check(device.vault, policy, device.number, charged)
+        budget.check(device.vault, policy, charged)
 
     def _witness(self, device: Device, context: Context, session: Session) -> None:
         """Take our seat on the committee of a sum that we do not contribute to."""

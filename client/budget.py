@@ -29,14 +29,13 @@ log = logging.getLogger("tacit.client")
 # What is left is the owner's business: told to servers, it would be a name across runs.
 SPENT = "this device's owner allows no more (policy.epsilon)"
 
-
-# Whose row it is in a ledger of clear parts, whatever its number: or a device that was enrolled
-# under another one would have its budget anew.
+# Whose row it is in its own ledgers, whatever its number: or a device that was enrolled under
+# another one would have its budget anew.
 OURS = 1
 
 
 def ledger_of(vault: Vault, policy: Policy, unit: Unit) -> Ledger:
-    """This device's own."""
+    """This device's own; OURS is its row."""
     return Ledger(vault, unit, neighbours_of(unit), policy.budget())
 
 
@@ -50,19 +49,19 @@ def charges(session: Session, policy: Policy) -> tuple[Release, ...]:
     return releases_of(agreed, session.run, session.round, session.min_survivors, corrupt)
 
 
-def check(vault: Vault, policy: Policy, device: int, asked: Sequence[Release]) -> None:
+def check(vault: Vault, policy: Policy, asked: Sequence[Release]) -> None:
     """Raises BudgetExceeded if these are more than is left. Nothing is spent by it."""
-    if asked and not _ledger(vault, policy, asked).affordable(asked, [device]):
+    if asked and not _ledger(vault, policy, asked).affordable(asked, [OURS]):
         raise _refused(asked)
 
 
-def spend(vault: Vault, policy: Policy, device: int, asked: Sequence[Release]) -> None:
+def spend(vault: Vault, policy: Policy, asked: Sequence[Release]) -> None:
     """Count them, durably, before they leave the device. Raises as `check`, and then nothing is
     counted."""
     if not asked:
         return
     try:
-        _ledger(vault, policy, asked).spend(asked, [device])
+        _ledger(vault, policy, asked).spend(asked, [OURS])
     except BudgetExceeded as over:
         log.warning("%s", over)
         raise _refused(asked) from None

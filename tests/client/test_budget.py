@@ -77,8 +77,8 @@ def test_sums_without_noise_are_not_in_this_account(desk: PrivateDesk) -> None:
     assert asked(desk.session(codec=None)) == ()
     assert asked(desk.session(1, Purpose.EVALUATE)) == ()
     shelf = Shelf()
-    budget.check(shelf, policy(1e-6), 1, ())  # type: ignore[arg-type]
-    budget.spend(shelf, policy(1e-6), 1, ())  # type: ignore[arg-type]
+    budget.check(shelf, policy(1e-6), ())  # type: ignore[arg-type]
+    budget.spend(shelf, policy(1e-6), ())  # type: ignore[arg-type]
     assert not shelf
 
 
@@ -89,13 +89,13 @@ def spend(storage: object, epsilon: float | None, releases: tuple[Release, ...])
     """Whether it was let in; `check` has to say the same."""
     agreed, before = policy(epsilon), dict(storage) if isinstance(storage, Shelf) else None
     try:
-        budget.check(storage, agreed, 1, releases)  # type: ignore[arg-type]
+        budget.check(storage, agreed, releases)  # type: ignore[arg-type]
         fits = True
     except BudgetExceeded:
         fits = False
     assert before is None or storage == before, "to look costs nothing"
     try:
-        budget.spend(storage, agreed, 1, releases)  # type: ignore[arg-type]
+        budget.spend(storage, agreed, releases)  # type: ignore[arg-type]
     except BudgetExceeded as over:
         said = str(over)
     else:
@@ -132,7 +132,7 @@ def test_who_asks_for_no_noise_counts_all_the_same(desk: PrivateDesk) -> None:
     for _ in range(3):
         assert spend(shelf, None, once)
     account = budget.ledger_of(shelf, policy(cost(4) * ROOM), Unit.CLIENT)  # type: ignore[arg-type]
-    assert account.epsilon(1, DELTA) == pytest.approx(cost(3), rel=1e-12)
+    assert account.epsilon(budget.OURS, DELTA) == pytest.approx(cost(3), rel=1e-12)
     assert spend(shelf, cost(4) * ROOM, once)
     assert not spend(shelf, cost(4) * ROOM, once)
 
@@ -142,10 +142,10 @@ def test_noise_of_the_server_counts_for_those_who_trust_it(desk: PrivateDesk) ->
     shelf = Shelf()
     assert not spend(shelf, 700.0, central)
     trusting = policy(8.0, trust_server=True)
-    budget.spend(shelf, trusting, 1, central)  # type: ignore[arg-type]
+    budget.spend(shelf, trusting, central)  # type: ignore[arg-type]
     account = budget.ledger_of(shelf, trusting, Unit.CLIENT)  # type: ignore[arg-type]
-    assert account.epsilon(1, DELTA) == math.inf
-    assert account.epsilon(1, DELTA, Adversary.OUTSIDER) < 8
+    assert account.epsilon(budget.OURS, DELTA) == math.inf
+    assert account.epsilon(budget.OURS, DELTA, Adversary.OUTSIDER) < 8
     # And whoever trusts it no more has nothing left.
     assert not spend(shelf, 700.0, asked(desk.session()))
 
@@ -171,7 +171,7 @@ def test_of_many_at_once_as_many_are_let_in_as_there_is_room_for(
         vault = FileVault.open(tmp_path / "v")
         barrier.wait()
         try:
-            budget.spend(vault, policy(cost(2) * ROOM), 1, once)
+            budget.spend(vault, policy(cost(2) * ROOM), once)
         except BudgetExceeded:
             let_in.append(False)
         else:
@@ -188,7 +188,7 @@ def test_of_many_at_once_as_many_are_let_in_as_there_is_room_for(
 def _in_a_process(folder: str, encoded: bytes, epsilon: float) -> bool:
     releases = (Release.decode(encoded),)
     try:
-        budget.spend(FileVault.open(Path(folder)), policy(epsilon), 1, releases)
+        budget.spend(FileVault.open(Path(folder)), policy(epsilon), releases)
     except BudgetExceeded:
         return False
     return True
@@ -221,7 +221,7 @@ def test_counting_is_done_alone(desk: PrivateDesk) -> None:
             inside.append("write")
             super().write(slot, value)
 
-    budget.spend(Watched(), policy(100.0), 1, asked(desk.session()))  # type: ignore[arg-type]
+    budget.spend(Watched(), policy(100.0), asked(desk.session()))  # type: ignore[arg-type]
     assert inside == ["in", "read", "write", "out"]
 
 

@@ -389,6 +389,21 @@ def test_all_runs_count() -> None:
     desk.report(2, again)
 
 
+def test_another_number_is_not_another_budget(tmp_path: Path) -> None:
+    """Enrolled once more, with what the vault of device 1 holds of an account."""
+    exactly = cost(2) * ROOM
+    first = PrivateDesk(exactly, device_of=filed(tmp_path / "first"))
+    spends(first, range(1, 3))
+    again = PrivateDesk(exactly, device_of=filed(tmp_path / "again"))
+    (slot,) = {file.stem for file in (tmp_path / "first" / "1").glob("ledger_*.sealed")}
+    account = first.vault().read(slot)
+    assert account is not None
+    again.vault(2).write(slot, account)
+    session = again.session(3)
+    refused(lambda: again.report(2, session), BudgetExceeded, "no more")
+    again.report(3, session)
+
+
 def test_it_survives_a_restart(tmp_path: Path) -> None:
     exactly = cost(2) * ROOM
     spends(PrivateDesk(exactly, device_of=filed(tmp_path)), range(1, 3))
@@ -563,7 +578,7 @@ def test_of_two_at_once_one_sees_what_the_other_spent(monkeypatch: pytest.Monkey
 
     def meanwhile(message: Message, context: Context) -> Message:
         agreed = policy(cost() * ROOM)
-        budget.spend(desk.vault(), agreed, 1, budget.charges(session, agreed))
+        budget.spend(desk.vault(), agreed, budget.charges(session, agreed))
         return train(message, context)
 
     monkeypatch.setattr(desk.app, "_run_app", meanwhile)

@@ -62,7 +62,7 @@ class PrivateDesk(Desk):
 
     def spent(self, device: int = 1, unit: Unit = Unit.CLIENT) -> float:
         """Epsilon, against the server."""
-        return budget.ledger_of(self.vault(device), policy(None), unit).epsilon(device, DELTA)
+        return budget.ledger_of(self.vault(device), policy(None), unit).epsilon(budget.OURS, DELTA)
 
 
 def cost(sums: int = 1, survivors: int = 5, counted: int = 2, **changed: Any) -> float:
