@@ -712,7 +712,7 @@ def shortened(vector: np.ndarray, norm: float) -> np.ndarray:
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.data(), for_examples(), st.binary(min_size=32, max_size=32))
 def test_one_example_more_moves_a_sum_by_no_more_than_the_bound(
     data: st.DataObject, mechanism: Mechanism, rand: bytes
