@@ -22,7 +22,7 @@ from tacit.privacy.accountants import Adversary, cost
 from tacit.privacy.charges import neighbours_of, releases_of
 from tacit.privacy.clear import release_of
 from tacit.privacy.ledger import Budget, Ledger
-from tacit.privacy.releases import Neighbours, Release, Unit
+from tacit.privacy.releases import Neighbours, Release, Source, Unit
 
 log = logging.getLogger("tacit.client")
 
@@ -34,7 +34,7 @@ OURS = 1
 
 
 def ledger_of(vault: Vault, policy: Policy, unit: Unit) -> Ledger:
-    """This device's own."""
+    """This device's own; OURS is its row."""
     return Ledger(vault, unit, neighbours_of(unit), policy.budget())
 
 
@@ -70,7 +70,7 @@ def own_noise(policy: Policy, encoded: Sequence[bytes]) -> tuple[Release, ...]:
     """What a train function says that it let out, with noise of its own on each of its steps.
 
     Raises PolicyRefusal if it says nothing and the owner asks for noise, and ParameterError for
-    records that are not of examples on this device.
+    records that are not of examples on this device, or of noise that others are to add.
     """
     if not encoded and policy.epsilon is not None:
         raise PolicyRefusal(
@@ -79,6 +79,8 @@ def own_noise(policy: Policy, encoded: Sequence[bytes]) -> tuple[Release, ...]:
     found = tuple(Release.decode(data) for data in encoded)
     if any(release.unit is not Unit.RECORD for release in found):
         raise ParameterError("a train function's own noise protects examples, nothing else")
+    if any(release.source is not Source.OWN for release in found):
+        raise ParameterError("a train function's own noise is all on this device: Source.OWN")
     return found
 
 

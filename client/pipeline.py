@@ -78,12 +78,14 @@ class Stated:
             return cls()
         fields = dict(record) if isinstance(record, ConfigRecord) else {"": None}
         clip, releases = fields.pop("clip", 0.0), fields.pop("releases", [])
+        is_update = fields.pop("is_update", False)
         is_list = isinstance(releases, list) and all(isinstance(r, bytes) for r in releases)
-        if fields or not isinstance(clip, float) or not 0 <= clip < math.inf or not is_list:
+        is_number = isinstance(clip, float) and 0 <= clip < math.inf
+        if fields or not (is_number and is_list and isinstance(is_update, bool)):
             raise ParameterError(
-                f"{PRIVACY}: expected clip, a float, and releases, a list of bytes"
+                f"{PRIVACY}: expected clip, a float, releases, a list of bytes, and is_update"
             )
-        return cls(clip, tuple(releases))  # type: ignore[arg-type]  # bytes, as was just checked
+        return cls(clip, tuple(releases), is_update)  # type: ignore[arg-type]  # checked above
 
     def check(self, agreed: Noised) -> None:
         """Raises PolicyRefusal unless the update is what a private sum takes it for."""

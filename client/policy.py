@@ -84,9 +84,19 @@ class Policy:
         return Budget(math.inf if self.epsilon is None else self.epsilon, self.delta, against)
 
     def stricter(self, other: "Policy") -> "Policy":
-        """What both agree to: the stricter of the two in every field."""
+        """What both agree to: the stricter of the two in every field.
+
+        Raises PolicyRefusal where one asks for noise that protects a device, and the other for such
+        that protects its examples: each has an account of its own, and to go over to the other one
+        would leave what was spent behind.
+        """
         norms = [norm for norm in (self.max_norm, other.max_norm) if norm is not None]
         budgets = [each.epsilon for each in (self, other) if each.epsilon is not None]
+        units = {each.unit for each in self._asking(other)}
+        if len(budgets) == 2 and len(units) == 2:
+            raise PolicyRefusal(
+                "the app asks for another unit of noise than this device's owner (policy.unit)"
+            )
         return Policy(
             max(self.min_cohort, other.min_cohort),
             max(self.min_survivors, other.min_survivors),
@@ -101,7 +111,7 @@ class Policy:
             min(self.clear_epsilon, other.clear_epsilon),
             min(budgets, default=None),
             min(each.delta for each in self._counting(other)),
-            "client" if any(each.unit == "client" for each in self._asking(other)) else "record",
+            min(units),  # without a budget it is of no account
             all(each.trust_server for each in self._asking(other)),
         )
 
@@ -203,9 +213,10 @@ class Policy:
                     "a sum without noise, and this device asks for some (policy.epsilon)"
                 )
             return  # whether the function adds noise of its own shows when it has: see `own_noise`
-        if self.max_norm is not None and agreed.clip > self.max_norm and not agreed.records:
+        longest = agreed.clip * max(1, agreed.records)
+        if self.max_norm is not None and longest > self.max_norm:
             raise PolicyRefusal(
-                f"updates clipped to {agreed.clip:g}, this device asks for {self.max_norm:g} "
+                f"updates clipped to {longest:g}, this device asks for {self.max_norm:g} "
                 "(policy.max_norm)"
             )
         if self.epsilon is None:

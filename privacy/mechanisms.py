@@ -43,15 +43,17 @@ the sums are up to B apart. With another in the place of zero it would be 2 B. H
 there are is public.
 
 **One example.** With `records` the unit is one example on a device, and an update the sum of what
-each adds to it, at most R long: whoever makes the update sees to that. No scale may then depend on
-the update. Rounded with one dither, two sums that differ in one example are that example apart and,
-in each coordinate, one step and 2**-7 of one more at most, so
+each adds to it, at most R long: whoever makes the update sees to that. An update longer than
+`records` times R is brought back to that: to go to the nearest within a ball brings no two sums
+further apart, while float32 may, of sums millions of times as long as an example. Rounded with one
+dither, two sums that differ in one example are that example apart and, in each coordinate, one step
+and 2**-7 of one more at most, so
 
     B = R + R * records / 2**17 + (1 + 2**-7) * (sqrt(d) + 1) + 2
 
-where the second term is for what float32 makes of a sum of so many: this one bound rests on floats,
-and holds while no update is longer than some 2**16 times what `records` examples add. Neighbours
-differ in whether the example is there. In the ring an update takes the room of `records` of them.
+where the second term is for what float32 makes of a sum of so many, brought back or not: this one
+bound rests on floats. Neighbours differ in whether the example is there. In the ring an update
+takes the room of `records` of them.
 
 **How many were short.** With `quantile` each device adds `level` to one more coordinate if its norm
 is within the clip, and as much less than zero if not, under noise of its own: the sum tells how the
@@ -246,7 +248,7 @@ class Mechanism(Noised):
         out[: self.coordinates] += self._rounded(turned, norm, dither).view(np.uint32)
         if self.quantile:
             is_short = np.int32(self.level if norm <= 1 else -self.level)
-            out[self.coordinates] += is_short.view(np.uint32)
+            out[self.coordinates : -1] += is_short.view(np.uint32)  # a slice wraps without a word
         out[-1] = 1
         return out
 
@@ -268,9 +270,9 @@ class Mechanism(Noised):
 
     def _rounded(self, turned: Reals, norm: float, rand: bytes) -> Steps:
         steps, dither = np.empty(turned.size, np.int32), KeyStream(rand, MAX_BYTES)
-        if self.records:  # no scale may depend on the examples; clamping brings nothing further off
-            np.clip(turned, -MOST_STEPS / self.radius, MOST_STEPS / self.radius, out=turned)
-            _round(turned, self.radius, self._dither_bits, dither, steps)
+        if self.records:  # the nearest within a ball brings no two sums further apart
+            scale = self.radius * (self.records / max(self.records, norm))
+            _round(turned, scale, self._dither_bits, dither, steps)
             return steps
         scale = self.radius / max(1.0, norm)
         while (square := _round(turned, scale, self._dither_bits, dither, steps)) > self.bound:
