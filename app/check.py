@@ -17,7 +17,6 @@ from tacit.crypto.vector import Layout
 from tacit.privacy.accountants import Adversary, compose, cost
 from tacit.privacy.clear import release_of
 from tacit.server.pairwise import Binding
-from tacit.server.private import OnDevice
 from tacit.server.private_sums import turns_of
 from tacit.simulations.data.dataset import take
 from tacit.simulations.engine.faults import check_devices
@@ -88,7 +87,7 @@ def _check_private(settings: Settings) -> None:
         raise ParameterError(
             "secure.clear sends arrays past the noise of privacy.mode: leave out one of them"
         )
-    is_on_device = isinstance(settings.private, OnDevice)
+    is_on_device = privacy.unit == "record" and privacy.mode == "local"
     needs = {
         "rate": ("privacy.quantile", privacy.quantile > 0),
         "batch": ("privacy.unit = record", privacy.unit == "record"),
@@ -132,6 +131,7 @@ def _check_budget(settings: Settings, session: Session, policy: Policy) -> None:
     if (turns := turns_of(settings.private)) is not None:
         rounds = turns.most(rounds)
     if (privacy := settings.private) is not None:
+        charged = charged or privacy.releases(session, session.min_survivors)
         first = compose(charged, privacy.budget.against).epsilon(privacy.budget.delta)
         if first > privacy.budget.epsilon:
             raise ParameterError(

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from tacit.client.policy import Policy
 from tacit.client.vault import Vault
 from tacit.crypto.errors import BudgetExceeded, ParameterError, PolicyRefusal
+from tacit.crypto.secagg import stages
 from tacit.crypto.secagg.clear import Clear
 from tacit.crypto.secagg.noised import Noised
 from tacit.crypto.secagg.session import Session
@@ -26,8 +27,6 @@ from tacit.privacy.releases import Neighbours, Release, Source, Unit
 
 log = logging.getLogger("tacit.client")
 
-# What is left is the owner's business: told to servers, it would be a name across runs.
-SPENT = "this device's owner allows no more (policy.epsilon)"
 # Whose row it is in a ledger, whatever its number: or a device that was enrolled under another one
 # would have its budget anew.
 OURS = 1
@@ -132,7 +131,7 @@ def _told(part: Clear, asked: Release, policy: Policy) -> str:
 
 
 def _refused_clear(part: Clear, asked: Release, policy: Policy) -> BudgetExceeded:
-    """Without what was spent, or is left: see SPENT."""
+    """Without what was spent, or is left: see `stages.BUDGET_IS_SPENT`."""
     return BudgetExceeded(f"{_told(part, asked, policy)}: more than is left (policy.clear_epsilon)")
 
 
@@ -142,4 +141,4 @@ def _ledger(vault: Vault, policy: Policy, asked: Sequence[Release]) -> Ledger:
 
 def _refused(asked: Sequence[Release]) -> BudgetExceeded:
     log.warning("refused: %d releases would cost more than is left", len(asked))
-    return BudgetExceeded(SPENT)
+    return BudgetExceeded(stages.BUDGET_IS_SPENT)

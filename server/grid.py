@@ -84,6 +84,7 @@ class SecureGrid(WrappedGrid):
         self._most_online = 0
         self._asked: set[int] = set()  # nodes that were asked to enrol with this roster
         self._banned: set[int] = set()  # devices whose shares did not hold
+        self._spent: set[int] = set()  # nodes that said in this sum that their budget is
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -92,11 +93,13 @@ class SecureGrid(WrappedGrid):
         if not asked or asked[0].metadata.message_type.startswith("query"):
             return self.inner.send_and_receive(asked, timeout=timeout)
         broadcast = Broadcast.of(asked)
+        self._spent.clear()
         purpose = Purpose[broadcast.kind.split(".")[0].upper()]
         began = time.monotonic()
         try:
             session, opened = self._sum(broadcast, purpose, timeout or DEFAULT_TIMEOUT)
         except TooFewClients as few:
+            self._check_budgets(broadcast, few)
             self._asked.clear()
             self._on_event(SumFailed(broadcast.round, purpose.name.lower(), str(few)))
             return []
@@ -150,6 +153,13 @@ class SecureGrid(WrappedGrid):
             reason = "its share of the sum's key did not fit the others'"
             self._on_event(LeftOut(broadcast.round, "reveal", device, reason))
         return session, opened
+
+    def _check_budgets(self, broadcast: Broadcast, few: TooFewClients) -> None:
+        """Raises BudgetExceeded if a sum had too few since too many owners allow no more: there is
+        no use in asking again."""
+        spent, asked = len(self._spent), len(broadcast.nodes)
+        if self._private is not None and 2 * spent > asked:
+            raise BudgetExceeded(f"{spent} of {asked} devices have spent their budgets: {few}")
 
     def _affordable(
         self,
@@ -440,6 +450,8 @@ class SecureGrid(WrappedGrid):
                 # It lost its run key (a restart, another run): let it enrol again.
                 self._keys.pop(answer.node, None)
                 self._asked.discard(answer.node)
+            if answer.refused and stages.BUDGET_IS_SPENT in answer.reason:
+                self._spent.add(answer.node)
             over = KEY_IS_OVER.get(stage)
             if answer.refused and self._group and over is not None and over in answer.reason:
                 self._group.give_up()

@@ -32,6 +32,9 @@ SESSION = "session"
 WEIGHT_KEY = "weight-key"  # which of a reply's metrics is its weight
 MESSAGE = "message"
 
+# A refusal after which there is nothing to ask for any more. What is left is the owner's business:
+# told to servers, it would be a name across runs.
+BUDGET_IS_SPENT = "this device's owner allows no more (policy.epsilon)"
 # Refusals that the server can mend.
 NOT_ENROLLED = "this device is not enrolled in the run"
 NO_GROUP_KEY = "this device does not hold the key of the epoch"

@@ -10,12 +10,15 @@ from typer.testing import CliRunner
 from tacit.app import reporting
 from tacit.app.check import check
 from tacit.app.cli.main import cli
-from tacit.app.config import Settings
+from tacit.app.config import PrivacySettings, Settings
 from tacit.app.folder import RunFolder
 from tacit.app.simulation import Finished, simulate
-from tacit.crypto.errors import ParameterError
+from tacit.client.pipeline import Stated
+from tacit.crypto.errors import ParameterError, PolicyRefusal
 from tacit.privacy.gaussian import epsilon_of
+from tacit.privacy.releases import Unit
 from tacit.server.events import BudgetSpent, Event, SumOpened
+from tacit.server.pairwise import Asked
 from tests.app.small import args, small
 
 ALLOWED = ("policy.lattice=true", "policy.consortium=true")
@@ -142,6 +145,102 @@ def test_mistakes_are_told_before_a_run_starts(name: str) -> None:
     changed, says = MISTAKES[name]
     with pytest.raises(ParameterError, match=re.escape(says)):
         check(PRIVATE.changed(changed))
+
+
+RECORD = small(
+    "data.name=breast-cancer",
+    "privacy.mode=distributed",
+    "privacy.unit=record",
+    "privacy.batch=100",
+    "train.learning_rate=0.5",
+)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize("mode", ["distributed", "central", "local"])
+def test_examples_are_protected_whoever_adds_the_noise(
+    mode: str, backend: str, tmp_path: Path
+) -> None:
+    settings = RECORD.changed(
+        [f"privacy.mode={mode}", f"model.backend={backend}", "privacy.epsilon=50"]
+    )
+    check(settings)
+    finished, _, folder = run(settings, tmp_path)
+    assert finished.oracle is not None
+    assert finished.oracle.exact == 3
+    statement = reporting.statement_of(folder)
+    assert statement is not None
+    assert statement.unit is Unit.RECORD
+    assert statement.worst <= 50
+    assert "one example on a device, or nothing in its place" in statement.text()
+    assert folder.rounds()[-1]["server"]["accuracy"] > 0.8  # with so much epsilon it learns
+
+
+def test_steps_of_dp_sgd_are_charged_by_device_and_server_alike(tmp_path: Path) -> None:
+    settings = RECORD.changed(
+        [
+            "privacy.mode=local",
+            "privacy.steps=4",
+            "privacy.draw=0.25",
+            "privacy.batch=25",
+            "policy.epsilon=8",
+            "policy.unit=record",
+        ]
+    )
+    check(settings)
+    _, events, folder = run(settings, tmp_path)
+    assert sum(isinstance(e, SumOpened) for e in events) == 3
+    statement = reporting.statement_of(folder)
+    assert statement is not None
+    assert statement.releases == 3 * 4
+    assert 7.9 < statement.worst <= 8
+    # Whoever does not see the devices' draws is told less; the server is not credited with that.
+    assert statement.outsider is not None
+    assert statement.outsider.worst < statement.server.worst / 1.5
+    with pytest.raises(ParameterError, match=r"3 rounds cost a device epsilon 7\.99"):
+        check(settings.changed(["policy.epsilon=7.5"]))
+
+
+def test_a_device_that_is_not_told_to_clip_examples_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PrivacySettings, "factor", lambda self, rate: 2 * rate / self.batch)
+    larger = RECORD.private
+    monkeypatch.undo()
+    assert larger is not None
+    sessions = larger.noised(Asked(62, 4, 4, 1, 32))
+    assert sessions is not None
+    Stated(clip=sessions.clip).check(sessions)
+    own = RECORD.private
+    assert own is not None
+    agreed = own.noised(Asked(62, 4, 4, 1, 32))
+    assert agreed is not None
+    with pytest.raises(PolicyRefusal, match="to more than this"):
+        Stated(clip=sessions.clip).check(agreed)
+    with pytest.raises(PolicyRefusal, match="does not clip what each example adds"):
+        Stated().check(agreed)
+
+
+def test_a_run_ends_where_its_devices_owners_allow_no_more(tmp_path: Path) -> None:
+    """Which a server is not told before it asks."""
+    finished, events, _ = run(PRIVATE.changed(["policy.epsilon=3"]), tmp_path)
+    (spent,) = [e for e in events if isinstance(e, BudgetSpent)]
+    assert "4 of 4 devices have spent their budgets" in spent.reason
+    assert len(finished.result.evaluate_metrics_serverapp) == spent.round
+
+
+RECORD_MISTAKES = {
+    "train.epochs=3": "train.epochs means nothing with privacy.unit = record",
+    "train.momentum=0.5": "train.momentum means nothing",
+    "privacy.steps=2": "privacy.steps is for privacy.mode = local with",
+    "privacy.sketch=0.1": "privacy.sketch is for privacy.unit = client",
+}
+
+
+@pytest.mark.parametrize("changed", list(RECORD_MISTAKES))
+def test_what_examples_do_not_need_is_told_before_a_run_starts(changed: str) -> None:
+    with pytest.raises(ParameterError, match=re.escape(RECORD_MISTAKES[changed])):
+        check(RECORD.changed([changed]))
 
 
 def test_owners_who_ask_for_no_more_than_there_is_agree(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from tacit.crypto.errors import (
     ParameterError,
     PolicyRefusal,
 )
+from tacit.crypto.secagg import stages
 from tacit.crypto.secagg.session import Purpose, Session
 from tacit.privacy.accountants import Adversary
 from tacit.privacy.releases import Release, Source, Unit
@@ -102,7 +103,7 @@ def spend(storage: object, epsilon: float | None, releases: tuple[Release, ...])
         said = ""
     assert fits == (not said)
     if said:
-        assert said == budget.SPENT
+        assert said == stages.BUDGET_IS_SPENT
         assert not any(character.isdigit() for character in said)
         assert before is None or storage == before, "what is refused costs nothing"
     return fits

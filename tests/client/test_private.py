@@ -24,6 +24,7 @@ from tacit.crypto.errors import (
     TacitError,
 )
 from tacit.crypto.secagg import client as secagg
+from tacit.crypto.secagg import stages
 from tacit.crypto.secagg.messages import Report
 from tacit.crypto.secagg.noised import Noised
 from tacit.crypto.secagg.session import Purpose, Session
@@ -252,12 +253,12 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], type[TacitError], str]
         PolicyRefusal,
         r"clipped to 0\.6, this device asks for 0\.5 \(policy\.max_norm\)",
     ),
-    "hardly any noise": ({}, {"codec": noised(noise=0.01)}, BudgetExceeded, budget.SPENT),
+    "hardly any noise": ({}, {"codec": noised(noise=0.01)}, BudgetExceeded, stages.BUDGET_IS_SPENT),
     "noise on norms, hardly any": (
         {},
         {"codec": noised(quantile=0.01)},
         BudgetExceeded,
-        budget.SPENT,
+        stages.BUDGET_IS_SPENT,
     ),
     "a ring without room": (
         {},
@@ -269,7 +270,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], type[TacitError], str]
 
 
 def literal(text: str) -> str:
-    return text.replace("(", r"\(").replace(")", r"\)") if text is budget.SPENT else text
+    return text.replace("(", r"\(").replace(")", r"\)") if text is stages.BUDGET_IS_SPENT else text
 
 
 @pytest.mark.parametrize("case", REFUSALS.values(), ids=REFUSALS)
@@ -434,7 +435,7 @@ def test_the_server_hears_no_number_of_what_is_left(caplog: pytest.LogCaptureFix
             session = desk.session(2, codec=noised(noise=noise))
             said.add(desk.hear(1, "train", desk.request(session)))
     (words,) = said
-    assert budget.SPENT in words
+    assert stages.BUDGET_IS_SPENT in words
     assert not any(character.isdigit() for character in words)
     assert "refused: 1 releases" in caplog.text
 

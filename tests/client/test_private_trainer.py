@@ -10,8 +10,16 @@ import pytest
 import torch
 from torch import nn
 
+from tacit.client import private_trainer
 from tacit.client.numpy_trainer import NumpyTrainer
-from tacit.client.private_trainer import DescendingTrainer, PrivateFit, PrivatePlan, private_fit
+from tacit.client.private_trainer import (
+    DescendingTrainer,
+    PrivateFit,
+    PrivatePlan,
+    gradient_update,
+    private_fit,
+    reach,
+)
 from tacit.client.torch_trainer import TorchTrainer
 from tacit.client.trainer import Arrays, Examples, LocalPlan
 from tacit.crypto.errors import BudgetExceeded, ParameterError
@@ -351,3 +359,57 @@ def test_torch_is_left_as_it_was() -> None:
     before = torch.random.get_rng_state()
     fit(trainer, trainer.initial(0), examples())
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def step(trainer: DescendingTrainer, model: Arrays, data: Examples, factor: float = 0.01) -> Arrays:
+    return gradient_update(
+        trainer, model, data, rate=0.4, clip=0.5, factor=factor, seed=4, rand=RAND
+    )
+
+
+def test_an_update_is_one_step_without_noise(
+    trainer: TorchTrainer | NumpyTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `private_fit` does with the same batch, were there no noise; in float64 throughout."""
+    monkeypatch.setattr(example_sums, "Sampler", Silence)
+    model, data = trainer.initial(0), examples()
+    change = step(trainer, model, data, factor=0.01)
+    assert {name: array.shape for name, array in change.items()} == {
+        name: array.shape for name, array in model.items()
+    }
+    assert all(array.dtype == np.float64 for array in change.values())
+    monkeypatch.setattr(
+        private_trainer, "drawn", lambda count, rate, rand: drawn(count, rate, RAND)
+    )
+    one = fit(
+        trainer, model, data, LocalPlan(learning_rate=0.2), replace(PRIVATE, steps=1, noise=1e-3)
+    )
+    moved = flat(one.model) - flat(model)
+    np.testing.assert_allclose(flat(change), moved, atol=2e-3 * np.abs(moved).max())
+
+
+def test_one_example_more_moves_an_update_by_its_reach(
+    trainer: TorchTrainer | NumpyTrainer,
+) -> None:
+    """And hardly by less: gradients of these are longer than the clip."""
+    model, data = trainer.initial(0), examples(60)
+    fewer = Examples(data.x[:-1], data.y[:-1])
+    moved = []
+    for key in range(20):
+        rand = bytes([key]) * 32
+        with_, without = (
+            gradient_update(
+                trainer, model, some, rate=0.5, clip=0.01, factor=3.0, seed=0, rand=rand
+            )
+            for some in (data, fewer)
+        )
+        moved.append(float(np.linalg.norm(flat(with_) - flat(without))))
+    assert max(moved) <= reach(0.01, 3.0)
+    assert max(moved) > 0.99 * 0.01 * 3.0
+    assert min(moved) == 0.0  # it was not drawn
+
+
+def test_an_update_of_no_examples_is_zero(trainer: TorchTrainer | NumpyTrainer) -> None:
+    model = trainer.initial(0)
+    nobody = Examples(np.zeros((0, FEATURES), np.float32), np.zeros(0, np.int64))
+    assert not flat(step(trainer, model, nobody)).any()
