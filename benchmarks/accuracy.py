@@ -142,6 +142,11 @@ def spread(found: Found) -> Mean:
     return Mean.of(np.array(found.accuracies))
 
 
+def power(delta: float) -> str:
+    """A power of ten, as one writes it."""
+    return f"{delta:.0e}".replace("e-0", "e-")
+
+
 def gap(found: Mapping[str, Found], way: Way) -> Mean:
     """How much better than central, split by split."""
     one, central = (np.array(found[each.name].accuracies) for each in (way, CENTRAL))
@@ -180,8 +185,8 @@ def note(task: Task, found: Results) -> str:
     rounds = sorted({each.choice.rounds for here in found.values() for each in here.values()})
     return (
         f"Accuracy in % over {task.seeds} splits; no privacy: {spread(found[''][NONE])}. "
-        f"delta {task.setting.delta:g}; bits for a parameter: {bits[0]} to {bits[-1]}; rounds: "
-        f"{', '.join(map(str, rounds))}."
+        f"delta {power(task.setting.delta)}; bits for a parameter: {bits[0]} to {bits[-1]}; "
+        f"rounds: {', '.join(map(str, rounds))}."
     )
 
 
@@ -237,7 +242,10 @@ def panel(title: str, task: Task, found: Results) -> Panel:
                 way.name,
                 [(x, mean.value) for x, mean in means],
                 STYLES[way],
-                [(x, mean.value - mean.half, mean.value + mean.half) for x, mean in means],
+                [
+                    (x, max(mean.value - mean.half, 0.0), min(mean.value + mean.half, 100.0))
+                    for x, mean in means
+                ],
             )
         )
     top = spread(found[""][NONE]).value
@@ -245,13 +253,13 @@ def panel(title: str, task: Task, found: Results) -> Panel:
     lines.append(Line("no privacy", ends, "floor"))
     low = min(bottom for line in lines for _, bottom, _ in line.band)
     axis = Axis(
-        f"epsilon at delta = {task.setting.delta:g}; accuracy in %, 95 % intervals",
+        f"epsilon, delta {power(task.setting.delta)}; accuracy in %, with 95 % intervals",
         [(log2(e), f"{e:g}") for e in task.epsilons],
     )
     words = "; ".join(
         f"{line.name} {', '.join(f'{y:.0f}' for _, y in line.points)}" for line in lines
     )
-    return Panel(title, lines, axis, Axis("accuracy", ticks(max(low, 0.0), 100)), words)
+    return Panel(title, lines, axis, Axis("accuracy", ticks(low, 100)), words)
 
 
 def read(answer: Mapping[str, Any]) -> Results:
