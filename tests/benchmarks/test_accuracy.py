@@ -41,6 +41,8 @@ from benchmarks.shared.private_rounds import (
 )
 from tacit.client.numpy_trainer import NumpyTrainer
 from tacit.client.trainer import Examples, LocalPlan
+from tacit.crypto.vector import Floats, Ring
+from tacit.privacy.mechanisms import Mechanism
 
 DEVICES = Setting("devices", "made-up", 40, 5, 1e-5, 5, (2, 4), (0.5,), (1.0,), 5)
 SILOS = Setting("silos", "made-up", 10, 20, 1e-4, 0, (2, 4), (1.0,), (4.0,), 5)
@@ -148,6 +150,20 @@ def test_runs_learn_and_noise_costs(setting: Setting) -> None:
     assert train(setting, CHOICE, mechanism, seed=0) < 0.9
 
 
+def test_figures_are_of_real_encodings(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = []
+    real = Mechanism.encode
+
+    def counted(self: Mechanism, update: Floats, session: bytes, rand: bytes) -> Ring:
+        encoded.append(rand)
+        return real(self, update, session, rand)
+
+    monkeypatch.setattr(Mechanism, "encode", counted)
+    found = measure(DEVICES, 4.0, seeds=2, splits=1, ways=(DISTRIBUTED,))
+    rounds = found[DISTRIBUTED.name].choice.rounds
+    assert len(set(encoded)) == len(encoded) == 2 * rounds * DEVICES.devices
+
+
 def found_of(task: Task, lost: float) -> Results:
     """Made up: distributed worse than central by so much, on each split."""
     results: dict[str, dict[str, Found]] = {"": {"none": Found(CHOICE, (0.95, 0.97))}}
@@ -155,6 +171,7 @@ def found_of(task: Task, lost: float) -> Results:
         each = Found(CHOICE, (0.9, 0.92), (4.0, 3.0), 16.0)
         here = {way.name: each for way in WAYS}
         here[DISTRIBUTED.name] = replace(each, accuracies=(0.9 - lost, 0.92 - lost))
+        here[LOCAL.name] = replace(each, accuracies=(0.5, 0.52))
         results[f"{epsilon:g}"] = here
     return results
 
@@ -177,7 +194,7 @@ def test_tables_and_curves() -> None:
     lines = table(task, found).splitlines()
     assert len({line.count("|") for line in lines}) == 1
     assert lines[2].startswith("| 1 | 91.0 +- 12.7 | 90.0 +- 12.7 | 91.0 +- 12.7 |")
-    assert lines[2].endswith("| -1.0 +- 0.0 | 0.0 +- 0.0 | 4.00, 3.00 |")
+    assert lines[2].endswith("| -1.0 +- 0.0 | -40.0 +- 0.0 | 4.00, 3.00 |")
     drawn = panel(title, task, found)
     assert all(0 <= low <= high <= 100 for line in drawn.lines for _, low, high in line.band)
     root = ET.fromstring(draw("made up", [drawn, drawn]))
