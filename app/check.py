@@ -5,13 +5,16 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from tacit.app.config import Secure, Settings
+from tacit.app.config import PrivacySettings, Secure, Settings
 from tacit.app.material import material, trainer_for
+from tacit.client.budget import charges
+from tacit.client.policy import Policy
 from tacit.crypto.errors import ParameterError, PolicyRefusal, TacitError, TooFewClients
 from tacit.crypto.identity import SIGNATURE_BYTES, RunKey
-from tacit.crypto.secagg.session import DIGEST_BYTES, Purpose
+from tacit.crypto.secagg.session import DIGEST_BYTES, Purpose, Session
 from tacit.crypto.simulated import simulated_roster
 from tacit.crypto.vector import Layout
+from tacit.privacy.accountants import Spent, compose
 from tacit.privacy.clear import cost
 from tacit.server.pairwise import Binding
 from tacit.simulations.data.dataset import take
@@ -36,7 +39,9 @@ def check(settings: Settings) -> None:
     _check_unused(settings.secure, lattice=settings.policy.lattice)
     if settings.secure.protocol == "plain" and settings.secure.hybrid:
         raise ParameterError("secure.hybrid is for secure sums: it protects nothing that is plain")
-    if strategy.fraction_evaluate and (not settings.data.hold_out or settings.data.limit == 1):
+    _check_private(settings)
+    evaluates = strategy.fraction_evaluate and settings.private is None
+    if evaluates and (not settings.data.hold_out or settings.data.limit == 1):
         which = "data.limit = 1" if settings.data.limit == 1 else "data.hold_out = 0"
         raise ParameterError(
             f"{which} leaves devices nothing to evaluate on: "
@@ -45,7 +50,7 @@ def check(settings: Settings) -> None:
     size = _check_model(settings)
     if settings.secure.protocol != "plain":
         _check_cohort(settings, Purpose.TRAIN, size)
-        if strategy.fraction_evaluate:
+        if evaluates:
             _check_cohort(settings, Purpose.EVALUATE, 0)
 
 
@@ -60,6 +65,58 @@ def _check_unused(secure: Secure, *, lattice: bool) -> None:
     for key in ("clear_norm", "clear_noise"):
         if not secure.clear and getattr(secure, key) != getattr(Secure(), key):
             raise ParameterError(f"secure.{key} means nothing without secure.clear: leave it out")
+
+
+def _check_private(settings: Settings) -> None:
+    """Noise goes into secure sums, into all of them, and nothing is set that has no part in it."""
+    privacy, none = settings.privacy, PrivacySettings()
+    if privacy.mode == "none":
+        for key in sorted(PrivacySettings.model_fields):
+            if getattr(privacy, key) != getattr(none, key):
+                raise ParameterError(
+                    f"privacy.{key} means nothing without privacy.mode: --set "
+                    "privacy.mode=distributed, or leave it out"
+                )
+        return
+    if settings.secure.protocol == "plain":
+        raise ParameterError(
+            f"privacy.mode = {privacy.mode} goes with secure sums, and secure.protocol is plain"
+        )
+    if settings.secure.clear:
+        raise ParameterError(
+            "secure.clear sends arrays past the noise of privacy.mode: leave out one of them"
+        )
+    unit = "record" if privacy.unit == "client" else "client"
+    unused = {"record": ("quantile", "rate", "sketch"), "client": ("batch",)}[privacy.unit]
+    for key in (*unused, *(() if privacy.quantile else ("rate",))):
+        if getattr(privacy, key) != getattr(none, key):
+            where = "privacy.quantile" if key == "rate" else f"privacy.unit = {unit}"
+            raise ParameterError(f"privacy.{key} is for {where}: leave it out")
+    _ = settings.private  # fails here rather than in a round
+
+
+def _check_budget(settings: Settings, session: Session, policy: Policy) -> None:
+    """What a device's owner allows lasts for all rounds, as the device counts; what the run may
+    cost lasts for one at least."""
+    charged, rounds = charges(session, policy), settings.run.rounds
+    if (privacy := settings.private) is not None:
+        first = compose(charged, privacy.budget.against).epsilon(privacy.budget.delta)
+        if first > privacy.budget.epsilon:
+            raise ParameterError(
+                f"a single round costs epsilon {first:.4g}, and privacy.epsilon = "
+                f"{privacy.budget.epsilon:g}: raise it or privacy.noise"
+            )
+    if not charged or policy.epsilon is None:
+        return
+    budget = policy.budget()
+    once = compose(charged, budget.against)
+    needed = Spent(once.plain * rounds).epsilon(policy.delta)
+    if needed > policy.epsilon:
+        raise ParameterError(
+            f"{rounds} rounds cost a device epsilon {needed:.4g} at delta {policy.delta:g} (one: "
+            f"{once.epsilon(policy.delta):.4g}), and policy.epsilon = {policy.epsilon:g}: raise it "
+            "or privacy.noise, or take fewer rounds"
+        )
 
 
 def _check_cohort(settings: Settings, purpose: Purpose, length: int) -> None:
@@ -86,8 +143,13 @@ def _check_cohort(settings: Settings, purpose: Purpose, length: int) -> None:
     protocol, binding = settings.sum(), Binding(*2 * [bytes(DIGEST_BYTES)])
     try:
         epoch = bytes(DIGEST_BYTES) if protocol.he else b""
-        session = protocol.session(1, 1, purpose, asked, roster, keys, length, binding, epoch)
+        privacy = settings.private
+        session = protocol.session(
+            1, 1, purpose, asked, roster, keys, length, binding, epoch,
+            noising=None if privacy is None else privacy.noised,
+        )  # fmt: skip
         policy.check(session, roster)
+        _check_budget(settings, session, policy)
     except TooFewClients as few:
         raise ParameterError(
             f"{few} (secure.min_survivors): use more devices, or lower it"
@@ -108,7 +170,11 @@ def _remedy(refusal: str) -> str:
     for name in ("lattice", "consortium"):
         if f"(policy.{name})" in refusal:
             return f"to allow it: --set policy.{name}=true (docs/encrypted.md says what for)"
-    return "see the settings under secure and policy"
+    if "(policy.epsilon)" in refusal:
+        return "to add noise: --set privacy.mode=distributed"
+    if "(policy.trust_server)" in refusal:
+        return "take privacy.mode=distributed, or trust it: --set policy.trust_server=true"
+    return "see the settings under secure, privacy and policy"
 
 
 def _check_model(settings: Settings) -> int:

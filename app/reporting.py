@@ -12,6 +12,8 @@ import numpy as np
 
 from tacit.app.folder import STATUS, RunFolder
 from tacit.crypto.errors import ParameterError
+from tacit.privacy.statement import Statement
+from tacit.server.private import PrivateSums
 from tacit.simulations.evaluate import Outcome, load_outcomes
 from tacit.simulations.report.data import (
     Curve,
@@ -49,15 +51,34 @@ def write(path: Path) -> Path:
     folder = RunFolder.open(path)
     events = folder.events()
     name = "in the clear" if _is_plain(folder) else "secure sum"
+    statement = statement_of(folder)
+    spent = () if statement is None else (("Privacy", statement.summary),)
     data = ReportData(
         f"{folder.settings.data.devices} devices learn {folder.settings.data.name}",
-        _summary(folder),
+        _summary(folder, spent),
         accuracy=(_accuracy(name, events),),
         rounds=_rows(folder, events),
-        limits=limits_of(folder.settings.secure.protocol),
+        statement=None if statement is None else statement.text(),
+        limits=limits_of(folder.settings.secure.protocol, private=statement is not None),
         config=_config(folder),
     )
     return _save(path, data)
+
+
+def statement_of(folder: RunFolder) -> Statement | None:
+    """What may be said of the privacy of a run; None if it was not a private one."""
+    privacy = folder.settings.private
+    if privacy is None or _is_plain(folder):
+        return None
+    return PrivateSums(privacy, folder.storage).statement()
+
+
+def trained_rounds(folder: RunFolder) -> int:
+    """Rounds in which the model moved."""
+    if _is_plain(folder):
+        return sum(bool(each["train"]) for each in folder.rounds())
+    opened = [e for e in folder.events() if e["event"] == "SumOpened" and e["purpose"] == "train"]
+    return len({e["round"] for e in opened})
 
 
 def write_comparison(path: Path) -> Path:

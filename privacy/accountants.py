@@ -11,10 +11,14 @@ sampled Gaussian mechanism of the same m does (Mironov, Talwar and Zhang 2019, a
 mixture of two laws is made of the mixture of two normal ones by the step that makes each of its
 own. Epsilon is by Canonne, Kamath and Steinke 2020, arXiv:2004.00010, proposition 12.
 
-**Who may count on drawing.** Not the server, which draws. And nobody where a device that is not
-drawn adds no noise either: in a long vector the noise tells how many devices were there, and so,
-to whoever knows of the others, whether this one was. That leaves devices under the noise of the
-server, and examples on devices that stay. For `Neighbours.REPLACE_ONE` nothing is proven here.
+**Who may count on drawing.** Not the server, which draws. And nobody where it comes out how many
+were drawn: that is as if so many had been drawn for certain, another in the place of each who was
+not. Then who is drawn is hidden by no more than others like him, and of a single release epsilon
+can be twice what the formula for drawing apart says. A mean by the number of devices tells it, as
+its noise is smaller the more there are. So does, in a long vector, noise of which each device adds
+a share. That leaves, if sums are divided by what was expected (`Release.is_count_hidden`), devices
+under the noise of the server, and examples on devices that stay. For `Neighbours.REPLACE_ONE`
+nothing is proven here.
 """
 
 import math
@@ -53,7 +57,8 @@ class Adversary(Enum):
     """Who looks on.
 
     SERVER    sees each sum, knows who is in it, and is told by corrupt devices what they sent
-    OUTSIDER  sees each sum, and knows neither who was drawn nor what the server knows
+    OUTSIDER  sees each sum, and knows neither who was drawn nor what the server knows, and how many
+              were drawn only where `Release.is_count_hidden` is false
     """
 
     SERVER = "server"
@@ -194,6 +199,7 @@ def is_amplified(release: Release, adversary: Adversary) -> bool:
     """
     return (
         release.rate < 1
+        and release.is_count_hidden
         and adversary is Adversary.OUTSIDER
         and release.neighbours is not Neighbours.REPLACE_ONE
         and (release.unit is Unit.RECORD or release.source is Source.SERVER)

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from tacit.crypto.errors import ParameterError
 from tacit.crypto.identity import MAX_DEVICES
 from tacit.crypto.vector import Floats
-from tacit.crypto.wire import VERSION, Reader, Writer
+from tacit.crypto.wire import Reader, Writer
 from tacit.privacy.accountants import GDP, ORDERS, Adversary, Spent, compose, is_amplified
-from tacit.privacy.releases import Gaussian, Neighbours, Release, Source, Unit
+from tacit.privacy.releases import FORMAT, Gaussian, Neighbours, Release, Source, Unit
 
 Devices = NDArray[np.uint64]  # sorted, without repeats
 Rows = NDArray[np.intp] | slice
@@ -71,10 +71,16 @@ class Entry:
     def payers(self) -> Devices:
         return np.union1d(self.devices, self.pool) if self.pool.size else self.devices
 
+    def has_less(self, than: "Entry") -> bool:
+        """Whether there is less noise in any of the releases, which are the same as those."""
+        pairs = zip(self.releases, than.releases, strict=True)
+        return any(ours.shares < theirs.shares for ours, theirs in pairs)
+
     @property
-    def shares(self) -> int:
-        """The least noise that counts in any of the releases."""
-        return min(release.shares for release in self.releases)
+    def corrupt(self) -> float:
+        """The smallest part of corrupt devices in shared noise; 1.0 where none is shared."""
+        shared = (r for r in self.releases if r.source is Source.SHARED)
+        return min((r.corrupt / r.survivors for r in shared), default=1.0)
 
     @property
     def differs(self) -> bool:
@@ -97,7 +103,10 @@ class Entry:
         if not count:
             raise reader.bad("a reservation of nothing")
         releases = tuple(Release.decode(reader.blob()) for _ in range(count))
-        return cls(serial, releases, _read_devices(reader), _read_devices(reader))
+        devices, pool = _read_devices(reader), _read_devices(reader)
+        if EVERYONE in (*devices[:1], *pool[:1]):
+            raise reader.bad("a reservation of everyone")
+        return cls(serial, releases, devices, pool)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,12 +141,11 @@ class Books:
         entry = Entry(self.serial + 1, tuple(releases), _sorted(devices), _pool(releases, pool))
         for release in releases:
             self._check(release, entry)
-        shared = (r.corrupt / r.survivors for r in releases if r.source is Source.SHARED)
         return replace(
             self._knowing(entry.payers),
             open=(*self.open, entry),
             serial=entry.serial,
-            corrupt=min([self.corrupt, *shared]),
+            corrupt=min(self.corrupt, entry.corrupt),
             is_real=self.is_real or any(isinstance(r.mechanism, Gaussian) for r in releases),
             is_drawn=self.is_drawn or any(r.rate < 1 for r in releases),
         )
@@ -168,6 +176,7 @@ class Books:
         outsider = self.server if self.outsider is None and became.differs else self.outsider
         return replace(
             books,
+            corrupt=min(self.corrupt, became.corrupt),  # who is credited is taken to be honest
             server=books._charged(self.server, became, Adversary.SERVER),
             outsider=outsider and books._charged(outsider, became, Adversary.OUTSIDER),
         )
@@ -223,7 +232,7 @@ class Books:
         )
 
     def encode(self) -> bytes:
-        writer = Writer().u8(VERSION).u8(self.unit).u8(self.neighbours).u64(self.serial)
+        writer = Writer().u8(FORMAT).u8(self.unit).u8(self.neighbours).u64(self.serial)
         writer.f64(self.corrupt).u8(self.is_real).u8(self.is_drawn)
         writer.blob(self.devices.astype("<u8", copy=False).tobytes()).u8(self.outsider is not None)
         for spent in (self.server, self.outsider):
@@ -240,8 +249,8 @@ class Books:
     def decode(cls, data: bytes) -> "Books":
         """Inverse of `encode`. Raises MalformedMessage."""
         reader = Reader(data, sender=0, stage="ledger")
-        if (version := reader.u8()) != VERSION:
-            raise reader.bad(f"version {version}")
+        if (version := reader.u8()) != FORMAT:
+            raise reader.bad(f"format {version}")
         try:
             unit, neighbours = Unit(reader.u8()), Neighbours(reader.u8())
         except ValueError as bad:
@@ -259,10 +268,17 @@ class Books:
             raise reader.bad("reservations out of order")
         if any(_rows(devices, some) is None for e in entries for some in (e.devices, e.pool)):
             raise reader.bad("a reservation of a device without a row")
-        return cls(
+        books = cls(
             unit, neighbours, devices, server, outsider, entries, serial, corrupt,
             bool(real), bool(drawn),
         )  # fmt: skip
+        try:
+            for entry in entries:
+                for release in entry.releases:
+                    books._check(release, entry)
+        except ParameterError as bad:
+            raise reader.bad(str(bad)) from None
+        return books
 
 
 def _drawn(release: Release) -> bool:

@@ -39,7 +39,7 @@ def releases_of(
     def release(made: Discrete, use: Use) -> Release:
         return Release(
             made, unit, neighbours_of(unit), source, use, run, round, agreed.clients, survivors,
-            corrupt,
+            corrupt, is_count_hidden=unit is Unit.RECORD,  # an update is a sum over all examples
         )  # fmt: skip
 
     update = Discrete(Skellam(mechanism.share), mechanism.bound, mechanism.coordinates)

@@ -77,7 +77,7 @@ def _centre(variance: float) -> float:
     if variance < 500:
         return math.exp(-variance) * float(np.i0(variance))
     term = total = 1.0
-    for n in range(1, 10):  # Hankel's expansion: each term is 1/1000 of the one before, or less
+    for n in range(1, 10):  # Hankel's expansion: each term is 1/100 of the one before, or less
         term *= (2 * n - 1) ** 2 / (8 * n * variance)
         total += term
     return total / (ROOT * math.sqrt(variance))

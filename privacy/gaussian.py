@@ -14,6 +14,8 @@ import math
 from collections.abc import Callable
 from functools import lru_cache
 
+from tacit.crypto.errors import ParameterError
+
 LARGEST_EPSILON = 700.0  # its exponential is a float64
 
 ROOT = math.sqrt(2 * math.pi)
@@ -29,7 +31,13 @@ def delta_of(m: float, epsilon: float) -> float:
 
 
 def epsilon_of(m: float, delta: float) -> float:
-    """The smallest epsilon >= 0 of m-GDP at delta > 0, from above."""
+    """The smallest epsilon >= 0 of m-GDP at 0 < delta < 1, from above.
+
+    Raises ParameterError for another delta: at 0 there is none, though floats would find one where
+    they run out.
+    """
+    if not 0 < delta < 1:
+        raise ParameterError(f"delta={delta}, expected 0 < delta < 1")
 
     def enough(epsilon: float) -> bool:
         return delta_of(m, epsilon) <= delta

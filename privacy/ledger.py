@@ -60,6 +60,8 @@ class Budget:
             )
         if not 0 < self.delta < 1:
             raise ParameterError(f"delta={self.delta}, expected 0 < delta < 1")
+        if not isinstance(self.against, Adversary):  # any other would be taken for an outsider
+            raise ParameterError(f"against={self.against!r}, expected an Adversary")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ class Ledger:
             became = entry.became(survivors, devices)
             books = books.settling(entry, became)
             self.storage.write(self.slot, books.encode())
-        if became is not None and became.shares < entry.shares:
+        if became is not None and became.has_less(entry):
             self._check(books, became)
 
     def affordable(

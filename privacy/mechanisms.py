@@ -49,7 +49,8 @@ in each coordinate, one step and 2**-7 of one more at most, so
 
     B = R + R * records / 2**17 + (1 + 2**-7) * (sqrt(d) + 1) + 2
 
-where the second term is for what float32 makes of a sum of so many. Neighbours differ in whether
+where the second term is for what float32 makes of a sum of so many: this one bound rests on floats,
+and holds while no update is longer than some 2**16 times what `records` examples add. Neighbours differ in whether
 the example is there. In the ring it takes the room of `records` of them.
 
 **How many were short.** With `quantile` each device adds `level` to one more coordinate if its norm
@@ -421,8 +422,11 @@ def _check(vector: NDArray[Any] | Difference, size: int) -> None:
 def _flat(update: Floats | Difference) -> Floats:
     """The update as one vector, in which arrays of whole numbers do not move."""
     if not isinstance(update, Difference):
-        return update
-    vector = update.whole()
+        return update.astype(np.float64, copy=False)  # or dividing by the clip may overflow
+    if update.ranges is not None:
+        raise ParameterError("a part of an update, where all of it belongs")
+    with np.errstate(over="ignore", invalid="ignore"):  # what they would tell is in the data
+        vector = update.whole()
     parts = update.layout.split(vector)
     for entry in update.layout.entries:
         if np.dtype(entry.dtype).kind != "f":

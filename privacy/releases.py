@@ -8,11 +8,13 @@ import math
 from dataclasses import dataclass
 from enum import IntEnum
 from fractions import Fraction
+from types import UnionType
 
 from tacit.crypto.errors import ParameterError
-from tacit.crypto.wire import VERSION, Reader, Writer
+from tacit.crypto.wire import Reader, Writer
 from tacit.privacy.samplers import DiscreteGaussian, Law, Skellam
 
+FORMAT = 2  # of what is kept for as long as a device lives: messages have versions of their own
 LONGEST = 1 << 32  # coordinates
 LARGEST_SQUARE = 1 << 62
 SMALLEST, LARGEST = 2.0**-64, 2.0**64  # of a real number in a mechanism
@@ -68,6 +70,7 @@ class Gaussian:
     sigma: float
 
     def __post_init__(self) -> None:
+        _check_kinds(self, float | int, "sensitivity", "sigma")
         for name in ("sensitivity", "sigma"):
             if not SMALLEST <= getattr(self, name) <= LARGEST:  # also false for NaN
                 raise ParameterError(f"{name}={getattr(self, name)}, expected 2**-64 .. 2**64")
@@ -87,6 +90,7 @@ class Discrete:
     def __post_init__(self) -> None:
         if type(self.law) not in _LAWS:
             raise ParameterError(f"{self.law!r}: no accountant knows this law")
+        _check_kinds(self, int, "square", "length")
         if max(self.law.variance.as_integer_ratio()).bit_length() > 8 * _FRACTION_BYTES:
             raise ParameterError(f"a variance of more than {_FRACTION_BYTES} bytes")
         if not 1 <= self.square <= LARGEST_SQUARE:
@@ -104,6 +108,7 @@ class Concentrated:
     distance: float
 
     def __post_init__(self) -> None:
+        _check_kinds(self, float | int, "rho", "distance")
         if not SMALLEST <= self.rho <= LARGEST:
             raise ParameterError(f"rho={self.rho}, expected 2**-64 .. 2**64")
         if not 0 <= self.distance < 1 or math.copysign(1, self.distance) < 0:
@@ -122,10 +127,13 @@ class Release:
     cohort     devices that were asked
     survivors  of these, the ones in the sum
     corrupt    of these, as many as are assumed to tell the server their part and their noise
+    is_count_hidden  whether only those who drew know how many units were drawn, or are there at
+               all: it is in no number, in no divisor of a sum, and not in how much noise is left
 
     Impossible values cannot be built, nor releases without a meaning (ParameterError). Where a
     device is added or removed its share of noise comes or goes with it, and a million coordinates
-    show that: this relation is for noise of the server, or for examples on devices that stay.
+    show that: this relation is for noise of the server, or for examples on devices that stay. And
+    whoever is told how many there are sees one come or go.
     """
 
     mechanism: Mechanism
@@ -139,8 +147,16 @@ class Release:
     survivors: int
     corrupt: int = 0
     rate: float = 1.0
+    is_count_hidden: bool = False
 
     def __post_init__(self) -> None:
+        for name, kind in (
+            ("unit", Unit), ("neighbours", Neighbours), ("source", Source), ("use", Use),
+        ):  # fmt: skip
+            _check_kinds(self, kind, name)
+        _check_kinds(self, int, "run", "round", "cohort", "survivors", "corrupt")
+        _check_kinds(self, float | int, "rate")
+        _check_kinds(self, bool, "is_count_hidden")
         if not (0 <= self.run < 1 << 64 and 0 <= self.round < 1 << 32):
             raise ParameterError(f"run {self.run}, round {self.round}: no such round")
         if not 0 <= self.corrupt < self.survivors <= self.cohort < 1 << 32:
@@ -154,6 +170,8 @@ class Release:
             self.source is not Source.SERVER
         ):
             raise ParameterError("a device that is removed takes its noise along: use ZERO_OUT")
+        if self.neighbours is Neighbours.ADD_OR_REMOVE and not self.is_count_hidden:
+            raise ParameterError("a count tells who was added or removed: hide it, or use ZERO_OUT")
         if isinstance(self.mechanism, Concentrated) and self.source is Source.SHARED:
             raise ParameterError("rho is of a whole release, not of a share")
 
@@ -174,9 +192,10 @@ class Release:
                 return 0.0
 
     def encode(self) -> bytes:
-        writer = Writer().u8(VERSION).u8(self.unit).u8(self.neighbours).u8(self.source)
+        writer = Writer().u8(FORMAT).u8(self.unit).u8(self.neighbours).u8(self.source)
         writer.u8(self.use).u64(self.run).u32(self.round)
         writer.u32(self.cohort).u32(self.survivors).u32(self.corrupt).f64(self.rate)
+        writer.u8(self.is_count_hidden)
         match self.mechanism:
             case Gaussian(sensitivity, sigma):
                 writer.u8(0).f64(sensitivity).f64(sigma)
@@ -192,21 +211,31 @@ class Release:
     def decode(cls, data: bytes) -> "Release":
         """Inverse of `encode`. Raises MalformedMessage, also for what cannot be built."""
         reader = Reader(data, sender=0, stage="ledger")
-        if (version := reader.u8()) != VERSION:
-            raise reader.bad(f"version {version}")
+        if (version := reader.u8()) != FORMAT:
+            raise reader.bad(f"format {version}")
         try:
             unit, neighbours = Unit(reader.u8()), Neighbours(reader.u8())
             source, use = Source(reader.u8()), Use(reader.u8())
             run, round_ = reader.u64(), reader.u32()
             cohort, survivors, corrupt = reader.u32(), reader.u32(), reader.u32()
-            rate, mechanism = reader.f64(), _mechanism(reader)
+            rate, hidden, mechanism = reader.f64(), reader.u8(), _mechanism(reader)
             reader.end()
+            if hidden > 1:
+                raise reader.bad(f"{hidden}, expected 0 or 1")
             return cls(
                 mechanism, unit, neighbours, source, use, run, round_, cohort, survivors, corrupt,
-                rate,
+                rate, bool(hidden),
             )  # fmt: skip
         except ValueError as bad:  # ParameterError is one
             raise reader.bad(str(bad)) from None
+
+
+def _check_kinds(record: object, kind: type | UnionType, *names: str) -> None:
+    """Accountants ask by identity which member of an enumeration it is, and 2 would be none of
+    them; numbers of numpy overflow or are rounded on the way to a cost, and nothing tells."""
+    for name in names:
+        if not isinstance(value := getattr(record, name), kind):
+            raise ParameterError(f"{name}={value!r} is of type {type(value).__name__}")
 
 
 def _mechanism(reader: Reader) -> Mechanism:

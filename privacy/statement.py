@@ -1,6 +1,10 @@
-"""What a report says of the privacy that was spent: no figure without what it is of."""
+"""What a report says of the privacy that was spent: no figure without what it is of.
+
+Figures are bounds, and are rounded as bounds are: what was spent up, what is tolerated down.
+"""
 
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from math import isinf
 
 from tacit.privacy.accountants import ORDERS, Adversary
@@ -55,19 +59,39 @@ class Statement:
     is_real: bool
     is_drawn: bool
 
+    @property
+    def against(self) -> Figure:
+        """Against those whom the budget is for."""
+        is_outsider = self.budget_against is Adversary.OUTSIDER and self.outsider is not None
+        return self.outsider if is_outsider and self.outsider else self.server
+
+    @property
+    def worst(self) -> float:
+        """Epsilon of the device that spent most, against those whom the budget is for."""
+        return self.against.worst
+
+    @property
+    def summary(self) -> str:
+        """In a few words."""
+        return (
+            f"epsilon {_number(self.worst)} at delta {self.delta} for "
+            f"{'each device' if self.unit is Unit.CLIENT else 'each example'}, against "
+            f"{'the server' if self.against is self.server else 'all but the server'}"
+        )
+
     def text(self) -> str:
         """Lines for a report."""
         return "\n".join(
             (
-                f"Differential privacy at delta {self.delta:g}",
+                f"Differential privacy at delta {self.delta}",
                 f"Unit: {UNITS[self.unit]}, {RELATIONS[self.neighbours]}",
                 *self._against_server(),
                 *self._against_outsider(),
                 f"Releases: {self.releases}; sums not settled, which count in full: "
                 f"{self.unsettled}",
                 self._limit(),
-                f"Sampler: noise is at most {self.distance:.1g} from its law, over all releases; "
-                "delta includes it",
+                f"Sampler: noise is at most {_rounded(self.distance, 1, ROUND_CEILING)} from its "
+                "law, over all releases; delta includes it",
                 f"Not covered: {'; '.join(self._not_covered())}",
             )
         )
@@ -82,7 +106,8 @@ class Statement:
     def _against_server(self) -> list[str]:
         who = "a server that keeps to the protocol"
         if self.corrupt < 1:
-            who += f", in league with at most {self.corrupt:.3g} of the devices in a sum"
+            part = _rounded(self.corrupt, 3, ROUND_FLOOR)
+            who += f", in league with at most {part} of the devices in a sum"
         if self.outsider is None:
             who += ", and anybody who sees less"
         return [f"Adversary: {who}", *self._told(self.server)]
@@ -91,6 +116,8 @@ class Statement:
         if self.outsider is None:
             return []
         who = "somebody outside, who sees all that is released and not who was drawn"
+        if self.is_drawn:
+            who += ", nor how many where drawing counts"
         lines = [f"Adversary: {who}", *self._told(self.outsider)]
         if self.loss is not None:
             figure = _number(self.loss)
@@ -114,4 +141,9 @@ class Statement:
 
 
 def _number(epsilon: float) -> str:
-    return "none" if isinf(epsilon) else f"{epsilon:.4g}"
+    return "no bound" if isinf(epsilon) else _rounded(epsilon, 4, ROUND_CEILING)
+
+
+def _rounded(number: float, digits: int, way: str) -> str:
+    """To so many digits, in the direction that claims no more than the number does."""
+    return f"{float(Context(prec=digits, rounding=way).create_decimal(repr(number))):.{digits}g}"

@@ -39,7 +39,7 @@ from tacit.server.inbox import Seen, Tap
 from tacit.server.legs import Requests, leg
 from tacit.server.moved import moved
 from tacit.server.pairwise import Binding, SecureSum
-from tacit.server.private import PrivateSums, update_of
+from tacit.server.private import PrivateSums, seen_of
 from tacit.server.tenseal import GroupKeys
 from tacit.server.wrapped import WrappedGrid
 
@@ -161,19 +161,19 @@ class SecureGrid(WrappedGrid):
         private: PrivateSums,
     ) -> Session:
         """The session of those devices whose budget has room for it. Raises BudgetExceeded if they
-        are too few."""
-        left = dict(nodes)
+        are fewer than it was to be opened over."""
+        left, least = dict(nodes), session.min_survivors
         while len(able := private.affordable(session)) < len(session.devices):
+            if len(able) < least:
+                raise BudgetExceeded(
+                    f"the privacy budget of {len(session.devices) - len(able)} of "
+                    f"{len(session.devices)} devices has no room for another sum"
+                )
             spent = set(session.devices) - set(able)
             for device in sorted(spent):
                 self._on_event(LeftOut(broadcast.round, "report", device, "its budget is spent"))
             left = {device: node for device, node in left.items() if device not in spent}
-            try:
-                session = self._session(broadcast, session.purpose, roster, left)
-            except TooFewClients:
-                raise BudgetExceeded(
-                    f"round {broadcast.round}: the privacy budget of too many devices is spent"
-                ) from None
+            session = self._session(broadcast, session.purpose, roster, left)
         return session
 
     def _simulated(self) -> Roster:
@@ -473,14 +473,14 @@ class SecureGrid(WrappedGrid):
         """The mean update, with the noise that the server owes it."""
         if self._private is None:
             return mean.decoded
-        return update_of(session, Layout.of(model), self._private.noisy(session, mean))
+        return self._private.update(session, Layout.of(model), mean)
 
     def _show(self, session: Session, model: Arrays, opened: Opened) -> None:
         """What this server has seen, before it adds any noise itself."""
         if self._tap is None:
             return
         mean, layout = opened.mean, Layout.of(model)
-        update = mean.update if self._private is None else update_of(session, layout, mean)
+        update = mean.update if self._private is None else seen_of(session, layout, mean)
         clients, kind = len(opened.survivors), self.protocol.kind(session)
         self._tap(Seen(session.round, model, layout.split(update), clients, mean.weight, kind))
 

@@ -209,15 +209,16 @@ class PrivateSums:
         then it may not be."""
         self.ledger.spend(_charges(session, len(survivors)), survivors)
 
-    def noisy(self, session: Session, opened: Mean) -> Mean:
-        """What may be used and kept of a sum. The clip moves with what it says of norms."""
+    def update(self, session: Session, layout: Layout, opened: Mean) -> Floats:
+        """The mean update that may be used and kept: a central sum's with the server's noise. The
+        clip moves with what it says of norms. Once for each sum."""
         mechanism = mechanism_of(session)
         if mechanism.central:
             opened = mechanism.add_noise(opened, os.urandom(KEY_BYTES))
         if (adaptive := self.privacy.adaptive) is not None:
             moved = adaptive.moved(mechanism.clip, mechanism.unclipped(opened))
             self._storage.write(_CLIP_SLOT, Writer().f64(moved).data())
-        return opened
+        return seen_of(session, layout, opened)
 
     def statement(self) -> Statement:
         """What may be said of all that the run has let out."""
@@ -230,9 +231,10 @@ def mechanism_of(session: Session) -> Mechanism:
     return Mechanism.of(session.codec)
 
 
-def update_of(session: Session, layout: Layout, opened: Mean) -> Floats:
-    """The mean update that a private sum says. Arrays of whole numbers do not move: devices send
-    zeros for them, and here they would only gather noise."""
+def seen_of(session: Session, layout: Layout, opened: Mean) -> Floats:
+    """The mean update that a private sum shows this server: a central one without any noise, which
+    is for nobody else to see. Arrays of whole numbers do not move: devices send zeros for them, and
+    here they would only gather noise."""
     update = mechanism_of(session).update(opened, session.id)
     parts = layout.split(update)
     for entry in layout.entries:

@@ -9,8 +9,8 @@ from rich.table import Table
 
 from tacit.app import leakage, reporting
 from tacit.app.check import check
-from tacit.app.cli.commands import interruptible, run, title_of
-from tacit.app.cli.screen import Screen
+from tacit.app.cli.commands import run, title_of
+from tacit.app.cli.screen import Screen, interruptible
 from tacit.app.demo import DEMO, QUICK_DEMO
 from tacit.app.folder import RunFolder
 from tacit.crypto.errors import ParameterError

@@ -1,7 +1,5 @@
 """What the commands around runs do, once their arguments are read."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +8,7 @@ from rich.table import Table
 
 from tacit.app import reporting
 from tacit.app.check import check
-from tacit.app.cli.screen import Screen, complain
+from tacit.app.cli.screen import Screen, complain, interruptible
 from tacit.app.config import Settings, load
 from tacit.app.folder import DEVICE_LOG, RunFolder
 from tacit.app.simulation import Finished
@@ -21,7 +19,7 @@ from tacit.simulations.data.partition import partition as divide
 from tacit.simulations.data.sources import EMBEDDED, FORMS, IN_FOLDER
 from tacit.simulations.data.sources import load as load_data
 
-FAILED, INTERRUPTED = 1, 130
+FAILED = 1
 SHOWN_DEVICES, SHOWN_CLASSES = 50, 12
 IN_WORDS = {
     "plain": "in the clear",
@@ -60,11 +58,14 @@ def _simulate(screen: Screen, folder: RunFolder, checkpoint: Checkpoint | None) 
     last = rounds[-1]["server"] if rounds else {}
     if "accuracy" in last:
         screen.say(f"accuracy {last['accuracy']:.3f} on the test set")
+    if (statement := reporting.statement_of(folder)) is not None:
+        screen.say(statement.summary)
     if (path / DEVICE_LOG).exists():
         screen.say(f"why devices failed: {path / DEVICE_LOG}")
     screen.say(f"report: {page}")
-    trained = sum(bool(each["train"]) for each in rounds)
-    screen.result(folder=str(path), report=str(page), trained_rounds=trained, **last)
+    trained = reporting.trained_rounds(folder)
+    spent = {} if statement is None else {"epsilon": statement.worst, "delta": statement.delta}
+    screen.result(folder=str(path), report=str(page), trained_rounds=trained, **spent, **last)
     if not trained:
         complain("no round trained the model: in each, too few devices sent an update that counts")
         raise typer.Exit(FAILED)
@@ -89,16 +90,6 @@ def run(
 def title_of(settings: Settings) -> str:
     """A run in few words."""
     return f"{settings.data.name}, {IN_WORDS[settings.secure.protocol]}"
-
-
-@contextmanager
-def interruptible(remedy: str) -> Iterator[None]:
-    """Ctrl-C ends with a word on what to do, not with a traceback."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        complain(f"interrupted: {remedy}")
-        raise typer.Exit(INTERRUPTED) from None
 
 
 def report(screen: Screen, run: Path) -> None:

@@ -1,4 +1,4 @@
-"""`tacit`: simulate a federation, attack it, read the report, ask what protection costs.
+"""`tacit`: simulate a federation, attack it, read the report, ask what protection costs and proves.
 
 Exit codes: 0 done; 1 the run failed; 2 a mistake in what was asked, nothing was done; 130 Ctrl-C.
 """
@@ -34,6 +34,14 @@ explain = typer.Typer(
     rich_markup_mode="rich",
 )
 cli.add_typer(explain)
+
+audit = typer.Typer(
+    name="audit",
+    help="Attack what is private, and hold what is proven against what is accounted.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+cli.add_typer(audit)
 
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="A TOML file of settings.", metavar="FILE")
@@ -188,13 +196,68 @@ def explain_secagg(
     )
 
 
+@audit.command("dp")
+def audit_dp(
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            "--devices", "-n", help="In a sum.", min=2, max=10_000, show_default="6, or 400"
+        ),
+    ] = None,
+    noise: Annotated[float, typer.Option(help="Noise multiplier.")] = 1.0,
+    clip: Annotated[float, typer.Option(help="Largest norm of an update.")] = 1.0,
+    dropouts: Annotated[int, typer.Option(help="So many drop out of each sum.", min=0)] = 1,
+    corrupt: Annotated[int, typer.Option(help="So many tell the server all.", min=0)] = 1,
+    length: Annotated[
+        int | None,
+        typer.Option("--length", "-d", help="Parameters.", min=1, show_default="8, or as many"),
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Sums in a run.", min=1)] = 1,
+    runs: Annotated[int, typer.Option(help="With the canary, and as many without.", min=4)] = 2000,
+    delta: Annotated[float, typer.Option(help="At which epsilon is stated.")] = 1e-5,
+    alpha: Annotated[float, typer.Option(help="Chance of a wrong bound.")] = 0.05,
+    one_run: Annotated[
+        bool, typer.Option("--one-run", help="One run with many canaries instead.")
+    ] = False,
+    controls: Annotated[
+        bool, typer.Option("--controls", help="Audit mechanisms that are broken on purpose.")
+    ] = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Send canaries through private sums, and prove from what comes out how much it tells at least.
+
+    That has to be below the epsilon that the ledger counts: if not, the exit code is 1.
+
+    [bold]Examples[/]
+
+      tacit audit dp --noise 2 --rounds 5
+
+      tacit audit dp --one-run --devices 1000
+
+      tacit audit dp --controls
+    """
+    screen, auditing = _screen(quiet, json), _load("auditing")
+    if controls:
+        if one_run:
+            raise ParameterError("--controls and --one-run exclude each other")
+        auditing.flag_controls(screen, delta, alpha)
+    else:
+        auditing.dp(
+            screen, devices, noise, clip, dropouts, corrupt, length, rounds, runs, delta, alpha,
+            single=one_run,
+        )  # fmt: skip
+
+
 @cli.command()
 def version(json: Json = False) -> None:
     """Print the versions that a report of a problem should name."""
     _load("about").version(_screen(False, json), __version__)
 
 
-def _load(module: Literal["about", "attacking", "commands", "explaining"]) -> ModuleType:
+def _load(
+    module: Literal["about", "attacking", "auditing", "commands", "explaining"],
+) -> ModuleType:
     """The work itself, loaded when there is some: help and typing errors need not wait for it."""
     return import_module(f"tacit.app.cli.{module}")
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -23,12 +24,15 @@ from rich.text import Text
 
 from tacit.app import lines
 from tacit.server.events import (
+    BudgetSpent,
     Event,
     LeftOut,
     RoundFinished,
     RunStarted,
     SumFailed,
 )
+
+INTERRUPTED = 130  # exit code
 
 
 class Voice(StrEnum):
@@ -94,6 +98,8 @@ class Screen:
                     self.say(f"  round {number}: device {device} left out at {stage}: {reason}")
                 case SumFailed(number, purpose, reason):
                     self.say(f"  round {number}: no sum to {purpose}: {reason}; the model stays")
+                case BudgetSpent(number, reason):
+                    self.say(f"  the run ends before round {number}, with its model: {reason}")
 
         return listen
 
@@ -114,6 +120,16 @@ def complain(text: str) -> None:
     """An error, on standard error, in every voice."""
     line = Text.assemble(("error", "bold red"), f": {text}")
     Console(stderr=True, highlight=False).print(line, soft_wrap=True)
+
+
+@contextmanager
+def interruptible(remedy: str) -> Iterator[None]:
+    """Ctrl-C ends with a word on what to do, not with a traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        complain(f"interrupted: {remedy}")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _is_error(record: logging.LogRecord) -> bool:

@@ -53,7 +53,9 @@ def measure(devices: int, rounds: int) -> dict[str, float]:
         update, Unit.CLIENT, Neighbours.ZERO_OUT, Source.SHARED, Use.TRAIN, 1, 1, devices,
         devices // 2, devices // 10,
     )  # fmt: skip
-    central = replace(shared, mechanism=Gaussian(1.0, 1.0), source=Source.SERVER, rate=0.01)
+    central = replace(
+        shared, mechanism=Gaussian(1.0, 1.0), source=Source.SERVER, rate=0.01, is_count_hidden=True
+    )
 
     def ledger(against: Adversary) -> Ledger:
         return Ledger(Memory(), Unit.CLIENT, Neighbours.ZERO_OUT, Budget(8.0, DELTA, against))

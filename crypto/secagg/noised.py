@@ -55,6 +55,11 @@ class Noised:
     quantile: float = 0.0
 
     def __post_init__(self) -> None:
+        whole = (self.length, self.clients, self.dropouts, self.corrupt, self.bits, self.sketch)
+        if any(type(number) is not int for number in (*whole, self.records)):
+            raise ParameterError("counts and bits are whole numbers, Python's own")
+        if type(self.central) is not bool:  # whatever else is true would leave out the noise
+            raise ParameterError(f"central={self.central!r}, expected True or False")
         if not 1 <= self.length <= 1 << 31:
             raise ParameterError(f"length={self.length}, expected 1..2**31")
         if not 1 <= self.clients <= 1 << 20:

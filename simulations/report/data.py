@@ -8,6 +8,7 @@ from tacit.crypto.errors import ParameterError
 from tacit.simulations.evaluate import Outcome
 from tacit.simulations.score import Interval
 
+MEMORY = "The trained model may remember examples. Only differential privacy bounds that."
 # What holds for every run of this kind, whatever its numbers.
 LIMITS = (
     "An attack that fails is not a proof. These scores are what the attacks shown here got; a "
@@ -17,7 +18,7 @@ LIMITS = (
     "The attacks take the server to follow the protocol and to keep what it sees. One that designs "
     "the model to separate inputs gets more out of a sum, and no secure sum stops that.",
     "Sums over changing groups of devices, taken together, can tell more than each alone.",
-    "The trained model may remember examples. Only differential privacy bounds that.",
+    MEMORY,
 )
 # And what holds for one way of hiding sums.
 OF_PROTOCOL = {
@@ -28,9 +29,10 @@ OF_PROTOCOL = {
 }
 
 
-def limits_of(protocol: str) -> tuple[str, ...]:
+def limits_of(protocol: str, *, private: bool = False) -> tuple[str, ...]:
     """What a run with sums of this kind does not promise: the worst of it first."""
-    return (*([OF_PROTOCOL[protocol]] if protocol in OF_PROTOCOL else []), *LIMITS)
+    every = (limit for limit in LIMITS if not private or limit != MEMORY)
+    return (*([OF_PROTOCOL[protocol]] if protocol in OF_PROTOCOL else []), *every)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,8 @@ class LeakCurve:
 class ReportData:
     """A run and what was attacked in it. Any part may be empty; the report leaves it out.
 
-    `accuracy` curves have rounds for x and a fraction for y. `config` may be nested.
+    `accuracy` curves have rounds for x and a fraction for y. `config` may be nested. `statement` is
+    what is said of differential privacy, in lines of "label: words".
     """
 
     title: str
@@ -121,5 +124,6 @@ class ReportData:
     rounds: tuple[RoundRow, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
     leakage: tuple[LeakCurve, ...] = ()
+    statement: str | None = None
     limits: tuple[str, ...] = LIMITS
     config: Mapping[str, Any] = field(default_factory=dict)

@@ -16,7 +16,14 @@ _OPEN_ROWS = 12  # a longer table of rounds starts folded
 def render(run: ReportData) -> str:
     """The page, as text to be written in UTF-8. The same data gives the same bytes."""
     style = files("tacit.simulations.report").joinpath("style.css").read_text(encoding="utf-8")
-    parts = (_header(run), _training(run), _privacy(run), _limits(run.limits), _config(run.config))
+    parts = (
+        _header(run),
+        _training(run),
+        _statement(run.statement),
+        _privacy(run),
+        _limits(run.limits),
+        _config(run.config),
+    )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -163,6 +170,24 @@ def _privacy(run: ReportData) -> str:
         "the floor if none of its measures stands out from that.</p>"
         f"{attacks}{curves}</section>"
     )
+
+
+def _statement(statement: str | None) -> str:
+    if statement is None:
+        return ""
+    heading, *lines = statement.splitlines()
+    rows: list[tuple[str, list[str]]] = []
+    for line in lines:
+        if line.startswith(" "):  # more on the line before
+            rows[-1][1].append(line.strip())
+        else:
+            label, _, words = line.partition(": ")
+            rows.append((label, [words]))
+    told = "".join(
+        f"<dt>{escape(label)}</dt><dd>{'<br>'.join(map(escape, words))}</dd>"
+        for label, words in rows
+    )
+    return f'<section><h2>{escape(heading)}</h2><dl class="statement">{told}</dl></section>'
 
 
 def _limits(limits: Sequence[str]) -> str:

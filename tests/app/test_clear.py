@@ -68,7 +68,7 @@ def test_the_budget_ends_a_run_that_was_not_checked() -> None:
     assert finished.oracle.exact == 2
     told = [e.reason for e in events if isinstance(e, LeftOut) and e.round == 3]
     assert len(told) == 4
-    assert all("that were spent" in reason for reason in told)
+    assert all("more than is left" in reason for reason in told)
 
 
 # Before a run

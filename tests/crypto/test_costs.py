@@ -30,7 +30,7 @@ def test_bytes_of_masked_reports(bits: int) -> None:
     session = crew.session(codec, committee=(1, 2, 5, 7, 8), threshold=3)
     _, report = crew.report(session, 4)
     check_bytes(session, report, masked(codec.size, bits, 8, 5))
-    sparse = replace(session, degree=4)
+    sparse = replace(session, degree=3)
     _, report = crew.report(sparse, 4)
     assert 0 < len(report.neighbours) < 8
     check_bytes(sparse, report, masked(codec.size, bits, len(report.neighbours), 5))

@@ -111,10 +111,11 @@ class Told:
 
     def __init__(self, vector: Vector) -> None:
         data = bytes.fromhex(vector["session"])
-        head = struct.unpack_from("<BQIBQIBBddd", data)
-        self.version, self.run, self.round, self.purpose, self.length = head[:5]
-        self.clients, self.metrics, self.bits, self.bound, self.metric_bound, self.most = head[5:]
-        at = struct.calcsize("<BQIBQIBBddd")
+        head = struct.unpack_from("<BQIBBQIBBddd", data)
+        self.version, self.run, self.round, self.purpose, private, self.length = head[:6]
+        self.clients, self.metrics, self.bits, self.bound, self.metric_bound, self.most = head[6:]
+        assert private == 0
+        at = struct.calcsize("<BQIBBQIBBddd")
         (count,) = struct.unpack_from("<I", data, at)
         self.devices, at = self.listed(data, at + 4, count)
         (count,) = struct.unpack_from("<I", data, at)

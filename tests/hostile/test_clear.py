@@ -69,12 +69,12 @@ OPEN = replaced(Policy, "check_clear", nothing)
 LOUD = replace(HONEST, sigma=ALMOST)
 READ: dict[str, Attack] = {
     "everything but one coordinate": Attack(reads(LOUD, 0.0), OPEN, "owner allows none"),
-    "hardly any noise": Attack(reads(LOUD, 8.0), OPEN, r"cost epsilon inf .*owner allows 8"),
+    "hardly any noise": Attack(reads(LOUD, 8.0), OPEN, r"cost epsilon inf .*more than is left"),
     "the same again and again": Attack(
         reads(HONEST, cost(HONEST).times(20).epsilon, ROUNDS),
         # Nobody counts: each round is let in by itself.
         replaced(ledger, "spent", lambda vault: Spent()),
-        r"with the .* that were spent",
+        r"more than is left",
     ),
 }
 

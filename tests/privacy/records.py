@@ -39,7 +39,7 @@ def release(mechanism: Mechanism = SKELLAM, **changes: object) -> Release:
 
 def gaussian(multiplier: float, rate: float = 1.0, **changes: object) -> Release:
     """Noise that the server adds, of so many times the sensitivity."""
-    central = {"source": Source.SERVER, "corrupt": 0, "rate": rate}
+    central = {"source": Source.SERVER, "corrupt": 0, "rate": rate, "is_count_hidden": True}
     return release(Gaussian(1.0, multiplier), **(central | changes))
 
 
@@ -79,6 +79,7 @@ def releases(draw: st.DrawFn, given: st.SearchStrategy[Mechanism] = mechanisms) 
         survivors,
         draw(st.integers(0, survivors - 1)),
         draw(st.floats(0, 1, exclude_min=True)),
+        neighbours is Neighbours.ADD_OR_REMOVE or draw(st.booleans()),
     )
 
 

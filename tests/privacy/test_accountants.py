@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from random import Random
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -220,7 +221,11 @@ def test_drawn_skellam_costs_no_more_than_is_counted(rate: float, shift: int) ->
     p = [float(Fraction(weight, sum(both))) for weight in both]
     p = [value for value in p if value > 1e-40]
     record = release(
-        Discrete(Skellam(variance), shift**2, 1), unit=Unit.RECORD, source=Source.OWN, rate=rate
+        Discrete(Skellam(variance), shift**2, 1),
+        unit=Unit.RECORD,
+        source=Source.OWN,
+        rate=rate,
+        is_count_hidden=True,
     )
     curve = sampled(record)
     for i, order in enumerate(ORDERS.tolist()):
@@ -252,15 +257,33 @@ def test_little_noise_is_counted_roughly(multiplier: float) -> None:
         ({"source": Source.OWN}, False),
         ({"unit": Unit.RECORD, "neighbours": Neighbours.REPLACE_ONE}, False),
         ({"unit": Unit.RECORD, "rate": 1.0}, False),
+        ({"unit": Unit.RECORD, "is_count_hidden": False}, False),
+        ({"source": Source.SERVER, "is_count_hidden": False}, False),
     ],
 )
 def test_drawing_counts_where_it_is_proven(changes: dict[str, object], counts: bool) -> None:
-    record = release(**({"rate": 0.01} | changes))
+    record = release(**({"rate": 0.01, "is_count_hidden": True} | changes))
     assert is_amplified(record, OUTSIDER) is counts
     assert not is_amplified(record, SERVER)
     everywhere = compose([replace(record, rate=1.0)], OUTSIDER).epsilon(DELTA)
     assert (counted(record, against=OUTSIDER) < 0.9 * everywhere) is counts
     assert counted(record) == counted(replace(record, rate=1.0))
+
+
+@pytest.mark.parametrize(("multiplier", "rate"), [(1.0, 0.01), (1.0, 0.1), (0.8, 0.05)])
+def test_why_drawing_does_not_count_where_it_comes_out_how_many_were(
+    multiplier: float, rate: float
+) -> None:
+    """All others send 1, and the device -1 or 0. If ten of a thousand were drawn, their sum is 10
+    without it, and 8 or 9 with it. At the epsilon for drawing apart, delta is ten times too large.
+    """
+    epsilon = counted(gaussian(multiplier, rate), against=OUTSIDER)
+    deltas = []
+    for seen in np.linspace(-6 * multiplier, 0, 200).tolist():  # at most this, less 10
+        without, one, none = (NormalDist(x, multiplier).cdf(seen) for x in (0, -2, -1))
+        there, not_there = ((1 - rate) * without + rate * other for other in (one, none))
+        deltas.append(there - math.exp(epsilon) * not_there)
+    assert max(deltas) > 10 * DELTA
 
 
 def test_why_drawing_does_not_count_where_shares_come_and_go() -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tacit.crypto.errors import ParameterError
 from tacit.privacy import gaussian
 from tacit.privacy.gaussian import LARGEST_EPSILON, beside, delta_of, epsilon_of, limit
 
@@ -71,6 +72,13 @@ def test_epsilon_is_the_smallest(m: float, delta: float) -> None:
         assert delta_of(m, found * (1 - 1e-9)) > delta * (1 - 1e-9)
     else:
         assert math.erf(m / math.sqrt(8)) <= delta * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("delta", [0.0, -1e-9, 1.0, math.nan])
+def test_there_is_no_epsilon_for_no_delta(delta: float) -> None:
+    """What floats make of the tail of a normal law is 0 from epsilon 38 m on, and below 0 never."""
+    with pytest.raises(ParameterError, match="expected 0 < delta < 1"):
+        epsilon_of(0.1, delta)
 
 
 @given(epsilons, deltas)

@@ -1,6 +1,8 @@
 """The ledger: nothing is let out that it has not counted, whatever breaks, and nothing beyond."""
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -270,6 +272,16 @@ def test_what_did_happen_is_recorded_even_beyond_the_budget() -> None:
         ledger(storage).reserve([release(Gaussian(1.0, 1e6))], [1])
 
 
+def test_a_release_that_lost_noise_beside_one_that_has_little_is_told_of() -> None:
+    """What devices make private by themselves has one share, and hides no other's loss."""
+    storage = Shelf()
+    own = release(Gaussian(1.0, 50.0), source=Source.OWN)
+    serial = ledger(storage).reserve([release(Gaussian(1.0, 1.0), survivors=10), own], [1])
+    with pytest.raises(BudgetExceeded):
+        ledger(storage).settle(serial, 4)
+    assert ledger(storage).epsilon(1, 1e-5) > 4.0
+
+
 def test_a_budget_that_was_lowered_since_does_not_stop_what_is_settled() -> None:
     storage = Shelf()
     serials = [ledger(storage).reserve([shared()], [1]) for _ in range(2)]
@@ -346,6 +358,11 @@ def test_impossible_budgets_are_refused(epsilon: float, delta: float) -> None:
         Budget(epsilon, delta)
 
 
+def test_a_budget_is_against_somebody() -> None:
+    with pytest.raises(ParameterError, match="against='server', expected an Adversary"):
+        Budget(1.0, 1e-5, "server")  # type: ignore[arg-type]
+
+
 def test_a_generous_budget_is_no_obstacle() -> None:
     """At epsilon 600 any sampler's distance is too much for any delta; what was spent is not."""
     storage = Shelf()
@@ -392,7 +409,7 @@ def test_all_who_could_have_been_drawn_pay_where_it_counts() -> None:
 
 def test_where_it_does_not_count_only_those_in_the_sum_pay() -> None:
     storage = Shelf()
-    record = shared(rate=0.25)
+    record = shared(rate=0.25, is_count_hidden=True)
     ledger(storage).settle(ledger(storage).reserve([record], [2], [1, 2, 3]))
     for adversary in Adversary:
         found = [ledger(storage).epsilon(device, 1e-5, adversary) for device in (1, 2, 3)]
@@ -402,7 +419,7 @@ def test_where_it_does_not_count_only_those_in_the_sum_pay() -> None:
 def test_drawn_examples_cost_their_devices_less_against_others() -> None:
     storage = Shelf()
     books = Ledger(storage, Unit.RECORD, Neighbours.ZERO_OUT, BUDGET)
-    record = replace(shared(rate=0.01), unit=Unit.RECORD)
+    record = replace(shared(rate=0.01, is_count_hidden=True), unit=Unit.RECORD)
     for _ in range(30):
         books.settle(books.reserve([record], [1, 2]), 12, [1])
     server, outsider = (books.epsilon(1, 1e-5, adversary) for adversary in Adversary)
@@ -461,7 +478,7 @@ def full() -> bytes:
         gaussian(1.0, 0.25),
         shared(),
         release(Concentrated(0.1, 1e-9), source=Source.OWN),
-        release(rate=0.5),
+        release(rate=0.5, is_count_hidden=True),
     ]
     for devices in ([1, 5, 1 << 63], [2, 5]):
         ledger(storage, outside).settle(
@@ -510,6 +527,43 @@ def test_damaged_books_are_refused_or_read_as_they_are(written: bytes, at: int, 
         assert spent.plain.min() >= 0
 
 
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"releases": (replace(shared(), unit=Unit.RECORD),)}, "has no place for RECORD"),
+        ({"devices": np.zeros(0, np.uint64)}, "0 devices in a cohort"),
+        ({"devices": np.zeros(1, np.uint64)}, "a reservation of everyone"),
+        ({"pool": np.zeros(1, np.uint64)}, "a reservation of everyone"),
+        ({"pool": np.array([5], np.uint64)}, "not among those it was drawn from"),
+        ({"devices": np.array([4], np.uint64)}, "without a row"),
+    ],
+)
+def test_reservations_that_could_not_be_made_are_not_read(
+    changes: dict[str, object], why: str
+) -> None:
+    storage = Shelf()
+    ledger(storage).settle(ledger(storage).reserve([shared()], [5]))
+    ledger(storage).reserve([shared()], [3])
+    books = Books.decode(storage[SLOT])
+    wrong = replace(books, open=(replace(books.open[0], **changes),))
+    with pytest.raises(MalformedMessage, match=why):
+        Books.decode(wrong.encode())
+
+
+def test_new_versions_of_messages_leave_ledgers_as_they_are() -> None:
+    """A ledger that cannot be read is one that somebody deletes."""
+    code = (
+        "import tacit.crypto.wire as wire; wire.VERSION += 1\n"
+        "from tests.privacy.test_ledger import full\n"
+        "print(full().hex())"
+    )
+    root = Path(__file__).parents[2]
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert bytes.fromhex(told.stdout) == full()
+
+
 @pytest.mark.parametrize(("was", "becomes"), [(0.1, -0.1), (0.1, math.nan), (0.1, math.inf)])
 def test_no_cost_is_below_zero_or_no_number(was: float, becomes: float) -> None:
     """The rho of the only zCDP release of a device."""
@@ -539,6 +593,15 @@ def test_a_statement_has_the_worst_and_the_median_device() -> None:
     assert not said.is_drawn
     assert not said.server.is_renyi
     assert "worst of 5 devices" in said.text()
+
+
+def test_who_is_credited_is_not_said_to_be_corrupt() -> None:
+    """Five of ten may be corrupt, and of a hundred five: that half of those are is not counted."""
+    storage, record = Shelf(), shared(cohort=100, survivors=10, corrupt=5)
+    serial = ledger(storage).reserve([record], [1])
+    assert ledger(storage).statement().corrupt == 0.5
+    ledger(storage).settle(serial, 100)
+    assert ledger(storage).statement().corrupt == 0.05
 
 
 def test_a_statement_has_both_figures_where_they_differ() -> None:

@@ -104,7 +104,7 @@ def test_noise_of_whole_numbers_hides_what_it_is_counted_for(
 
 
 def test_against_the_server_drawing_does_not_count(library: Any) -> None:
-    record = release(rate=0.01, unit=Unit.RECORD)
+    record = release(rate=0.01, is_count_hidden=True, unit=Unit.RECORD)
     whole = replace(record, rate=1.0)
     server = pld.epsilon([record] * 3, DELTA, Adversary.SERVER)
     assert server == pld.epsilon([whole] * 3, DELTA, OUTSIDER)

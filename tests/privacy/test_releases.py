@@ -1,9 +1,11 @@
 """Records of releases: what can be built, and their bytes."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,6 +50,7 @@ def test_known_bytes() -> None:
     assert release().encode().hex() == (
         "0201010101010000000000000001000000"  # version, what it is, run, round
         "0c0000000a00000003000000000000000000f03f"  # devices, rate
+        "00"  # who knows how many were drawn
         "0140420f00000000000000100000000000"  # Skellam, square, length
         "0300000040420f0100000007"  # a million sevenths
     )
@@ -76,7 +79,7 @@ def test_a_variance_has_one_encoding(numerator: bytes, denominator: bytes) -> No
         Release.decode(record[:-end] + fraction(numerator, denominator))
 
 
-@pytest.mark.parametrize("at", [0, 1, 2, 3, 4, 37])
+@pytest.mark.parametrize("at", [0, 1, 2, 3, 4, 37, 38])
 def test_a_kind_that_there_is_not_is_refused(at: int) -> None:
     raw = bytearray(release().encode())
     raw[at] = 9
@@ -99,6 +102,8 @@ def test_a_kind_that_there_is_not_is_refused(at: int) -> None:
         ({"run": 1 << 64}, "no such round"),
         ({"neighbours": Neighbours.ADD_OR_REMOVE}, "takes its noise along"),
         ({"neighbours": Neighbours.ADD_OR_REMOVE, "source": Source.OWN}, "takes its noise along"),
+        ({"neighbours": Neighbours.ADD_OR_REMOVE, "unit": Unit.RECORD}, "a count tells"),
+        ({"neighbours": Neighbours.ADD_OR_REMOVE, "source": Source.SERVER}, "a count tells"),
         ({"mechanism": Concentrated(0.5, 0.0)}, "not of a share"),
     ],
 )
@@ -131,9 +136,33 @@ def test_impossible_mechanisms_are_refused(build: object, why: str) -> None:
         build()
 
 
+@pytest.mark.parametrize(
+    ("build", "why"),
+    [
+        (lambda: replace(release(), unit=1), "unit=1 is of type int"),
+        (lambda: replace(release(), neighbours=2), "neighbours=2 is of type int"),
+        (lambda: replace(release(), source=3), "source=3 is of type int"),
+        (lambda: replace(release(), use=1), "use=1 is of type int"),
+        (lambda: replace(release(), corrupt=2.5), "corrupt=2.5 is of type float"),
+        (lambda: replace(release(), survivors=np.int64(9)), "is of type int64"),
+        (lambda: replace(release(), rate=np.float32(0.1)), "is of type float32"),
+        (lambda: replace(release(), is_count_hidden=1), "is_count_hidden=1 is of type int"),
+        (lambda: replace(SKELLAM, square=np.int64(1 << 62)), "is of type int64"),
+        (lambda: Gaussian(np.float16(200), 3000.0), "is of type float16"),
+        (lambda: Concentrated(np.float32(0.1), 0.0), "is of type float32"),
+    ],
+)
+def test_what_only_looks_like_a_value_is_refused(build: Callable[[], object], why: str) -> None:
+    """As REPLACE_ONE, 2 would cost a quarter: no accountant takes it for the member that it equals.
+    And four times an int64 of 2**62 is 0."""
+    with pytest.raises(ParameterError, match=why):
+        build()
+
+
 def test_what_may_be_built() -> None:
-    release(unit=Unit.RECORD, neighbours=Neighbours.ADD_OR_REMOVE)
-    release(source=Source.SERVER, neighbours=Neighbours.ADD_OR_REMOVE)
+    come_and_go = {"neighbours": Neighbours.ADD_OR_REMOVE, "is_count_hidden": True}
+    release(unit=Unit.RECORD, **come_and_go)
+    release(source=Source.SERVER, **come_and_go)
     release(Concentrated(0.5, 0.0), source=Source.OWN)
 
 

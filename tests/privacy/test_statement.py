@@ -34,7 +34,7 @@ def test_all_of_it_is_said() -> None:
         "Unit: all that one device sends, or zeros in its place",
         "Adversary: a server that keeps to the protocol, in league with at most 0.333 of the "
         "devices in a sum, and anybody who sees less",
-        "  epsilon of the worst of 100 devices: 1.842; of the median one: 1.203; in every "
+        "  epsilon of the worst of 100 devices: 1.843; of the median one: 1.204; in every "
         "release: 2.5",
         "  by Gaussian differential privacy, in closed form",
         "Releases: 40; sums not settled, which count in full: 1",
@@ -50,9 +50,9 @@ def test_with_drawing_both_figures_are_said() -> None:
     adversaries = [line for line in lines if line.startswith("Adversary")]
     assert len(adversaries) == 2
     assert "sees less" not in adversaries[0]
-    assert "not who was drawn" in adversaries[1]
+    assert adversaries[1].endswith("not who was drawn, nor how many where drawing counts")
     told = [line for line in lines if line.startswith("  ")]
-    assert ["1.842" in told[0], "0.5;" in told[2]] == [True, True]
+    assert ["1.843" in told[0], "0.5;" in told[2]] == [True, True]
     assert "orders, 1.125 to 513" in told[3]
     assert told[4] == "  epsilon in every release: 0.55, by privacy loss distributions"
     assert "not proven" not in lines[-1]
@@ -61,7 +61,7 @@ def test_with_drawing_both_figures_are_said() -> None:
 def test_no_guarantee_is_said_as_such() -> None:
     nothing = Figure(math.inf, math.inf, math.inf, is_renyi=False)
     text = replace(ONE, server=nothing, outsider=ONE.server).text()
-    assert "epsilon of the worst of 100 devices: none" in text
+    assert "epsilon of the worst of 100 devices: no bound" in text
     assert "inf" not in text
 
 
@@ -80,6 +80,14 @@ def test_what_is_not_covered_is_said(changes: dict[str, bool], said: str) -> Non
 def test_nobody_corrupt_is_counted_only_where_somebody_shares() -> None:
     assert "in league" not in replace(ONE, corrupt=1.0).text()
     assert "at most 0 of the devices" in replace(ONE, corrupt=0.0).text()
+
+
+def test_no_figure_claims_more_than_what_was_counted() -> None:
+    """To the nearest, 1.0001 would be 1, and two thirds 0.667."""
+    spent = Figure(1.0001, 0.55, 1e-9, is_renyi=False)
+    said = replace(ONE, delta=1.0000001e-5, server=spent, corrupt=2 / 3, distance=2.1e-25).text()
+    for number in ("1.001;", "0.55;", "release: 1e-09", "1.0000001e-05", "0.666 of", "most 3e-25"):
+        assert number in said
 
 
 def test_each_unit_and_relation_has_words() -> None:

@@ -1,0 +1,155 @@
+"""Differential privacy, from the settings to what a report says of it."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tacit.app import reporting
+from tacit.app.check import check
+from tacit.app.cli.main import cli
+from tacit.app.config import Settings
+from tacit.app.folder import RunFolder
+from tacit.app.simulation import Finished, simulate
+from tacit.crypto.errors import ParameterError
+from tacit.privacy.gaussian import epsilon_of
+from tacit.server.events import BudgetSpent, Event, SumOpened
+from tests.app.small import args, small
+
+ALLOWED = ("policy.lattice=true", "policy.consortium=true")
+PRIVATE = small(*ALLOWED, "privacy.mode=distributed", "privacy.epsilon=4")
+
+
+def run(settings: Settings, path: Path) -> tuple[Finished, list[Event], RunFolder]:
+    events: list[Event] = []
+    folder = RunFolder.create(path / "run", settings)
+    with folder:
+        finished = simulate(settings, on_event=events.append, folder=folder)
+    return finished, events, folder
+
+
+@pytest.mark.parametrize("protocol", ["pairwise", "lattice", "tenseal", "auto"])
+def test_a_private_sum_is_exact_under_every_protocol(protocol: str, tmp_path: Path) -> None:
+    settings = PRIVATE.changed([f"secure.protocol={protocol}"])
+    check(settings)
+    finished, events, folder = run(settings, tmp_path)
+    assert finished.oracle is not None
+    assert (finished.oracle.exact, finished.oracle.checked) == (3, 3)
+    assert [e.purpose for e in events if isinstance(e, SumOpened)] == 3 * ["train"]
+    statement = reporting.statement_of(folder)
+    assert statement is not None
+    assert statement.releases == 3
+    # Four devices, of whom one may be corrupt and one missing: two shares do, and three count.
+    assert statement.worst == pytest.approx(
+        epsilon_of((3 * 2 / 3) ** 0.5 / settings.private.noise, 1e-5),  # type: ignore[union-attr]
+        rel=1e-3,
+    )
+    assert statement.worst < 4
+
+
+def test_a_server_that_adds_the_noise_is_told_apart_from_all_others(tmp_path: Path) -> None:
+    settings = PRIVATE.changed(["privacy.mode=central"])
+    finished, _, folder = run(settings, tmp_path)
+    assert finished.oracle is not None
+    assert finished.oracle.exact == 3  # what the server has seen, before its noise
+    statement = reporting.statement_of(folder)
+    assert statement is not None
+    assert statement.server.worst == float("inf")
+    assert 3.9 < statement.worst <= 4
+    assert "epsilon of the worst of 4 devices: no bound" in statement.text()
+
+
+def test_what_is_released_under_local_noise_costs_what_one_share_hides(tmp_path: Path) -> None:
+    _, _, folder = run(PRIVATE.changed(["privacy.mode=local"]), tmp_path)
+    statement = reporting.statement_of(folder)
+    assert statement is not None
+    assert 3.9 < statement.worst <= 4  # others' noise is never credited
+
+
+def test_a_run_ends_before_its_budget_breaks_and_keeps_its_model(tmp_path: Path) -> None:
+    settings = PRIVATE.changed(["privacy.noise=1.2", "run.rounds=9"])
+    finished, events, folder = run(settings, tmp_path)
+    (spent,) = [e for e in events if isinstance(e, BudgetSpent)]
+    trained = len(finished.result.evaluate_metrics_serverapp) - 1
+    assert trained == spent.round - 1 >= 1
+    assert folder.status() == "finished"
+    statement = reporting.statement_of(folder)
+    assert statement is not None
+    one_more = statement.worst * (trained + 1) / trained
+    assert statement.worst <= 4 < one_more * 1.2
+    assert "4 of 4 devices has no room" in spent.reason
+
+
+def test_a_report_says_all_of_it(tmp_path: Path) -> None:
+    _, _, folder = run(PRIVATE, tmp_path)
+    page = reporting.write(folder.path).read_text("utf-8")
+    statement = reporting.statement_of(folder)
+    assert statement is not None
+    said = re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", page))
+    for line in statement.text().splitlines():
+        assert all(part.strip() in said for part in line.split(": ", 1))
+    assert statement.summary in said
+    assert "Only differential privacy bounds that" not in said
+    plain = reporting.write(run(small("run.rounds=1"), tmp_path / "b")[2].path).read_text("utf-8")
+    assert "Differential privacy at" not in plain
+    assert "Only differential privacy bounds that" in plain
+
+
+def test_the_command_says_what_was_spent(tmp_path: Path) -> None:
+    out = CliRunner().invoke(
+        cli,
+        ["simulate", "--json", "--out", str(tmp_path / "run"), *args("privacy.mode=distributed")],
+    )
+    assert out.exit_code == 0, out.output
+    result = json.loads(out.stdout.splitlines()[-1])
+    assert result["trained_rounds"] == 3
+    assert 0 < result["epsilon"] < 8
+    assert result["delta"] == 1e-5
+
+
+MISTAKES = {
+    "noise without a mode": (["privacy.mode=none"], "privacy.epsilon means nothing without"),
+    "plain sums": (["secure.protocol=plain"], "goes with secure sums"),
+    "past the noise": (["secure.clear=*bias"], "leave out one of them"),
+    "a rate of nothing": (["privacy.rate=0.5"], "privacy.rate is for privacy.quantile"),
+    "a batch of devices": (["privacy.batch=3"], "privacy.batch is for privacy.unit = record"),
+    "a quantile of examples": (
+        ["privacy.unit=record", "privacy.quantile=0.5"],
+        "privacy.quantile is for privacy.unit = client",
+    ),
+    "owners allow less": (["policy.epsilon=3"], "3 rounds cost a device epsilon 3.99"),
+    "owners ask for another unit": (
+        ["policy.epsilon=9", "policy.unit=record"],
+        "noise that protects a client, this device asks for record",
+    ),
+    "owners do not trust the server": (
+        ["policy.epsilon=9", "privacy.mode=central"],
+        "trust it: --set policy.trust_server=true",
+    ),
+    "owners ask for noise": (
+        ["policy.epsilon=9", "privacy.mode=none", "privacy.epsilon=8"],
+        "to add noise: --set privacy.mode=distributed",
+    ),
+    "too little noise for a round": (["privacy.noise=0.1"], "a single round costs epsilon"),
+    "a shorter norm": (["policy.max_norm=0.5"], "updates clipped to 1, this device asks for 0.5"),
+}
+
+
+@pytest.mark.parametrize("name", list(MISTAKES))
+def test_mistakes_are_told_before_a_run_starts(name: str) -> None:
+    changed, says = MISTAKES[name]
+    with pytest.raises(ParameterError, match=re.escape(says)):
+        check(PRIVATE.changed(changed))
+
+
+def test_owners_who_ask_for_no_more_than_there_is_agree(tmp_path: Path) -> None:
+    settings = PRIVATE.changed(["policy.epsilon=4"])
+    check(settings)
+    finished, events, _ = run(settings, tmp_path)
+    assert sum(isinstance(e, SumOpened) for e in events) == 3
+    trusted = PRIVATE.changed(
+        ["policy.epsilon=4", "privacy.mode=central", "policy.trust_server=true"]
+    )
+    check(trusted)
