@@ -182,7 +182,7 @@ def note(task: Task, found: Results) -> str:
     first, last = (found[f"{e:g}"] for e in (task.epsilons[0], task.epsilons[-1]))
     mechanisms = [here[name] for here in (first, last) for name in (DISTRIBUTED.name, CAREFUL.name)]
     bits = sorted({round(each.bits) for each in mechanisms})
-    rounds = sorted({each.choice.rounds for here in found.values() for each in here.values()})
+    rounds = sorted({each.choice.rounds for e in found if e for each in found[e].values()})
     return (
         f"Accuracy in % over {task.seeds} splits; no privacy: {spread(found[''][NONE])}. "
         f"delta {power(task.setting.delta)}; bits for a parameter: {bits[0]} to {bits[-1]}; "
