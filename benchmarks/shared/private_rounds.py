@@ -42,7 +42,6 @@ class Setting:
     `batch` is of a device's own steps; 0: the unit is an example, not a device.
     """
 
-    name: str
     data: str
     devices: int
     examples: int
