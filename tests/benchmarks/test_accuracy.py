@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 from benchmarks.accuracy import (
+    COUNTED,
+    COUNTS,
     CURVES,
     POINTS,
     QUICK,
     Results,
     Task,
+    counts,
     gap,
     panel,
     read,
@@ -190,6 +193,7 @@ def test_a_target_is_missed() -> None:
 
 
 def test_tables_and_curves() -> None:
+    assert COUNTED in CURVES
     title, task = next(iter(QUICK.items()))
     found = read(written(found_of(task, 0.01)))
     assert found == found_of(task, 0.01)
@@ -197,6 +201,9 @@ def test_tables_and_curves() -> None:
     assert len({line.count("|") for line in lines}) == 1
     assert lines[2].startswith("| 1 | 91.0 +- 12.7 | 90.0 +- 12.7 | 91.0 +- 12.7 |")
     assert lines[2].endswith("| -1.0 +- 0.0 | -40.0 +- 0.0 | 4.00, 3.00 |")
+    by_count = counts({100: found_of(next(iter(COUNTS.values())), 0.01), 50: found}).splitlines()
+    assert by_count[2] == "| 50 | " + "90.0 +- 12.7 | 91.0 +- 12.7 | " * 2 + "96.0 +- 12.7 |"
+    assert by_count[3].startswith("| 100 | ")
     drawn = panel(title, task, found)
     assert all(0 <= low <= high <= 100 for line in drawn.lines for _, low, high in line.band)
     root = ET.fromstring(draw("made up", [drawn, drawn]))
