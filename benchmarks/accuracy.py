@@ -186,8 +186,8 @@ def note(task: Task, found: Results) -> str:
     rounds = sorted({each.choice.rounds for e in found if e for each in found[e].values()})
     return (
         f"Accuracy in % over {task.seeds} splits, {task.setting.examples} examples on each; no "
-        f"privacy: {spread(found[''][NONE])}. delta {power(task.setting.delta)}; bits for a parameter: {bits[0]} to {bits[-1]}; "
-        f"rounds: {', '.join(map(str, rounds))}."
+        f"privacy: {spread(found[''][NONE])}. delta {power(task.setting.delta)}; bits for a "
+        f"parameter: {bits[0]} to {bits[-1]}; rounds: {', '.join(map(str, rounds))}."
     )
 
 
