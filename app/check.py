@@ -5,8 +5,8 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from tacit.app.config import PrivacySettings, Secure, Settings
-from tacit.app.material import material, trainer_for
+from tacit.app.config import PrivacySettings, Secure, Settings, Train
+from tacit.app.material import descending, material, trainer_for
 from tacit.client.budget import charges
 from tacit.client.policy import Policy
 from tacit.crypto.errors import ParameterError, PolicyRefusal, TacitError, TooFewClients
@@ -14,9 +14,11 @@ from tacit.crypto.identity import SIGNATURE_BYTES, RunKey
 from tacit.crypto.secagg.session import DIGEST_BYTES, Purpose, Session
 from tacit.crypto.simulated import simulated_roster
 from tacit.crypto.vector import Layout
-from tacit.privacy.accountants import Spent, compose
-from tacit.privacy.clear import cost
+from tacit.privacy.accountants import Adversary, compose, cost
+from tacit.privacy.clear import release_of
 from tacit.server.pairwise import Binding
+from tacit.server.private import OnDevice
+from tacit.server.private_sums import turns_of
 from tacit.simulations.data.dataset import take
 from tacit.simulations.engine.faults import check_devices
 
@@ -86,19 +88,49 @@ def _check_private(settings: Settings) -> None:
         raise ParameterError(
             "secure.clear sends arrays past the noise of privacy.mode: leave out one of them"
         )
-    unit = "record" if privacy.unit == "client" else "client"
-    unused = {"record": ("quantile", "rate", "sketch"), "client": ("batch",)}[privacy.unit]
-    for key in (*unused, *(() if privacy.quantile else ("rate",))):
-        if getattr(privacy, key) != getattr(none, key):
-            where = "privacy.quantile" if key == "rate" else f"privacy.unit = {unit}"
+    is_on_device = isinstance(settings.private, OnDevice)
+    needs = {
+        "rate": ("privacy.quantile", privacy.quantile > 0),
+        "batch": ("privacy.unit = record", privacy.unit == "record"),
+        "draw": ("privacy.unit = record", privacy.unit == "record"),
+        "steps": ("privacy.mode = local with privacy.unit = record", is_on_device),
+        "quantile": ("privacy.unit = client", privacy.unit == "client"),
+        "sketch": ("privacy.unit = client", privacy.unit == "client"),
+        "tolerance": ("noise in sums, not in steps of DP-SGD", not is_on_device),
+    }
+    for key, (where, is_there) in needs.items():
+        if not is_there and getattr(privacy, key) != getattr(none, key):
             raise ParameterError(f"privacy.{key} is for {where}: leave it out")
-    _ = settings.private  # fails here rather than in a round
+    if privacy.unit == "record":
+        _check_record(settings)
+    turns = turns_of(settings.private)  # fails here rather than in a round
+    if turns is not None and settings.strategy.fraction_train < 1:
+        raise ParameterError(
+            "with privacy.bands cohorts take turns, and nobody is drawn at random: leave out "
+            "strategy.fraction_train, privacy.cohorts says how many are in a round"
+        )
+
+
+def _check_record(settings: Settings) -> None:
+    """A step of SGD has no epochs, and batches of its own."""
+    train, none = settings.train, Train()
+    ignored = ["epochs", "batch_size"]
+    if settings.privacy.mode != "local":
+        ignored += ["momentum", "weight_decay"]
+    for key in ignored:
+        if getattr(train, key) != getattr(none, key):
+            raise ParameterError(
+                f"train.{key} means nothing with privacy.unit = record: see privacy.batch, "
+                "privacy.draw and privacy.steps"
+            )
 
 
 def _check_budget(settings: Settings, session: Session, policy: Policy) -> None:
     """What a device's owner allows lasts for all rounds, as the device counts; what the run may
     cost lasts for one at least."""
     charged, rounds = charges(session, policy), settings.run.rounds
+    if (turns := turns_of(settings.private)) is not None:
+        rounds = turns.most(rounds)
     if (privacy := settings.private) is not None:
         first = compose(charged, privacy.budget.against).epsilon(privacy.budget.delta)
         if first > privacy.budget.epsilon:
@@ -110,7 +142,7 @@ def _check_budget(settings: Settings, session: Session, policy: Policy) -> None:
         return
     budget = policy.budget()
     once = compose(charged, budget.against)
-    needed = Spent(once.plain * rounds).epsilon(policy.delta)
+    needed = once.times(rounds).epsilon(policy.delta)
     if needed > policy.epsilon:
         raise ParameterError(
             f"{rounds} rounds cost a device epsilon {needed:.4g} at delta {policy.delta:g} (one: "
@@ -129,10 +161,13 @@ def _check_cohort(settings: Settings, purpose: Purpose, length: int) -> None:
     share = getattr(settings.strategy, key.partition(".")[2])
     policy = settings.policy.policy(plain=False)
     cohort = max(2, int(settings.data.devices * share))  # as Flower's strategies round
+    instead = f"raise {key}"
+    if purpose is Purpose.TRAIN and (turns := turns_of(settings.private)) is not None:
+        key, cohort, instead = "privacy.cohorts", turns.least, "lower privacy.cohorts"
     if cohort < policy.min_cohort:
         raise ParameterError(
             f"{cohort} devices in a round, each asks for {policy.min_cohort} (policy.min_cohort): "
-            f"use more devices, raise {key}, or lower it"
+            f"use more devices, {instead}, or lower it"
         )
     roster = simulated_roster(settings.data.devices)
     keys = {
@@ -186,6 +221,9 @@ def _check_model(settings: Settings) -> int:
         model = trainer.initial(seed)
         broken = [key for key, array in model.items() if not np.isfinite(array).all()]
         trainer.evaluate(model, take(test, np.arange(1)))
+        if settings.privacy.mode != "none" and settings.privacy.unit == "record":
+            with descending(trainer).descent(model, take(test, np.arange(1)), seed):
+                pass  # a model that mixes examples is refused here, not by every device
     except TacitError:
         raise
     except Exception as error:  # a user's own model may raise anything at all
@@ -205,12 +243,13 @@ def _check_clear(settings: Settings, layout: Layout) -> None:
     clear, rounds = settings.sum().clear_of(layout), settings.run.rounds
     if clear is None:
         return
-    once, budget = cost(clear), settings.policy.clear_epsilon
-    lasts = bisect_right(range(1, rounds + 1), budget, key=lambda n: once.times(n).epsilon)
+    once = cost(release_of(clear, run=1, round=1, cohort=1), Adversary.SERVER)
+    budget, delta = settings.policy.clear_epsilon, settings.policy.delta
+    lasts = bisect_right(range(1, rounds + 1), budget, key=lambda n: once.times(n).epsilon(delta))
     if lasts < rounds:
         raise ParameterError(
             f"secure.clear: {rounds} rounds with {clear.size} coordinates in the clear cost a "
-            f"device epsilon {once.times(rounds).epsilon:.6g} (one: {once.epsilon:.6g}), and "
-            f"policy.clear_epsilon = {budget:g} lasts for {lasts}: raise it or secure.clear_noise, "
-            "or take fewer rounds"
+            f"device epsilon {once.times(rounds).epsilon(delta):.6g} at delta {delta:g} (one: "
+            f"{once.epsilon(delta):.6g}), and policy.clear_epsilon = {budget:g} lasts for {lasts}: "
+            "raise it or secure.clear_noise, or take fewer rounds"
         )

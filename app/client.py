@@ -4,19 +4,32 @@
 its vault, not here and not in the run's configuration: a server could write either.
 """
 
+import os
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
 
 from tacit.app.config import Settings
-from tacit.app.material import device_data, trainer_for
+from tacit.app.material import descending, device_data, trainer_for
 from tacit.client.app import SecureClientApp
 from tacit.client.device import DeviceOf, enrolled_device
+from tacit.client.pipeline import PRIVACY
 from tacit.client.policy import Policy
-from tacit.client.trainer import Arrays, Examples
+from tacit.client.private_trainer import PrivatePlan, gradient_update, private_fit, reach
+from tacit.client.trainer import Arrays, Examples, LocalPlan
 from tacit.crypto.errors import ParameterError
+from tacit.crypto.identity import KEY_BYTES
+from tacit.server.private import OnDevice
 
 WEIGHT = "num-examples"
 
@@ -48,10 +61,51 @@ def _train(message: Message, context: Context) -> Message:
     plan = settings.train.plan(
         seed=_seed(settings.run.seed, device, config), proximal_mu=_number(config, "proximal-mu")
     )
+    if settings.private is not None and settings.privacy.unit == "record":
+        round_ = int(_number(config, "server-round"))
+        content = _private(settings, _model(message), examples, plan, context.run_id, round_)
+        return Message(content, reply_to=message)
     trained, loss = trainer.fit(_model(message), examples, plan)
     arrays = ArrayRecord({name: Array(array) for name, array in trained.items()})
     metrics = MetricRecord({"loss": loss, WEIGHT: len(examples)})
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+
+
+def _private(
+    settings: Settings, model: Arrays, examples: Examples, plan: LocalPlan, run: int, round_: int
+) -> RecordDict:
+    """Training that protects each example: steps of DP-SGD with noise of their own, or a clipped
+    sum of gradients, for which the sum over devices has it. No metrics: they have none."""
+    privacy, private = settings.privacy, settings.private
+    trainer = descending(trainer_for(settings.model, settings.data, settings.run.seed))
+    rand = os.urandom(KEY_BYTES)
+    if isinstance(private, OnDevice):
+        dp_sgd = PrivatePlan(
+            private.steps, private.rate, privacy.batch, private.clip, private.noise
+        )
+        fit = private_fit(trainer, model, examples, plan, dp_sgd, run=run, round_=round_, rand=rand)
+        arrays = fit.model
+        stated = ConfigRecord({"releases": [each.encode() for each in fit.releases]})
+    else:
+        factor = privacy.factor(plan.learning_rate)
+        arrays = gradient_update(
+            trainer,
+            model,
+            examples,
+            rate=privacy.draw,
+            clip=privacy.clip,
+            factor=factor,
+            seed=plan.seed,
+            rand=rand,
+        )
+        stated = ConfigRecord({"clip": reach(privacy.clip, factor), "is_update": True})
+    return RecordDict(
+        {
+            "arrays": ArrayRecord({name: Array(array) for name, array in arrays.items()}),
+            "metrics": MetricRecord({WEIGHT: 1}),
+            PRIVACY: stated,
+        }
+    )
 
 
 def _evaluate(message: Message, context: Context) -> Message:

@@ -8,6 +8,7 @@ known one; a value out of range says the range and what the setting is for.
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,14 +17,25 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.fields import FieldInfo
 
 from tacit.client.policy import Policy
+from tacit.client.private_trainer import reach
 from tacit.client.trainer import LocalPlan
 from tacit.crypto.errors import ParameterError
+from tacit.crypto.secagg.noised import MOST_BANDS
 from tacit.privacy.ledger import Budget
 from tacit.server.auto import Auto
 from tacit.server.encrypted import Encrypted
 from tacit.server.pairwise import Pairwise, SecureSum
-from tacit.server.private import Adaptive, Central, Distributed, Local, Privacy, noise_for
+from tacit.server.private import (
+    Adaptive,
+    Central,
+    Distributed,
+    Local,
+    OnDevice,
+    Privacy,
+    noise_for,
+)
 from tacit.server.tenseal import TenSeal
+from tacit.server.turns import Turns
 from tacit.simulations.data.partition import Partition, parse
 from tacit.simulations.engine.faults import Fault, parse_fault
 
@@ -206,8 +218,9 @@ class PrivacySettings(_Section):
 
     mode: Literal["none", "local", "distributed", "central"] = Field(
         "none",
-        description="distributed: devices share the noise; local: each adds all of it; central: "
-        "the server does. With any, devices neither evaluate nor send metrics",
+        description="distributed: devices share the noise; local: each adds all of it (to each "
+        "step of DP-SGD, for unit = record); central: the server does. With any, devices neither "
+        "evaluate nor send metrics",
     )
     unit: Literal["client", "record"] = Field(
         "client", description="whom it protects: a device, or each example on it"
@@ -229,27 +242,73 @@ class PrivacySettings(_Section):
         0.0, ge=0, description="error that shorter vectors may add, in terms of the noise; 0: none"
     )
     batch: int = Field(
-        16, ge=1, le=1 << 20, description="examples of a device in a round, on average (record)"
+        16,
+        ge=1,
+        le=1 << 18,
+        description="what a sum over a device's examples is divided by: as many as are expected, "
+        "and no count of its own (record)",
     )
+    draw: float = Field(
+        1.0, gt=0, le=1, description="chance of each example to be in a batch (record)"
+    )
+    steps: int = Field(
+        1, ge=1, le=256, description="steps of DP-SGD on a device in a round (local, record)"
+    )
+    bands: int = Field(
+        0, ge=0, le=MOST_BANDS, description="rounds over which noise is taken back in part "
+        "(central); 0: it is independent",
+    )  # fmt: skip
+    cohorts: int = Field(
+        0, ge=0, le=50_000, description="cohorts that take turns, where there are bands; 0: "
+        "as many as bands",
+    )  # fmt: skip
 
-    def of(self, rounds: int) -> Privacy | None:
-        """How sums are made private in a run of so many rounds; None: they are not."""
+    def of(self, rounds: int, devices: int, learning_rate: float) -> Privacy | None:
+        """How sums are made private in a run of so many rounds, with so many devices and steps of
+        this size; None: they are not."""
+        turns = self._turns(rounds, devices)
         if self.mode == "none":
             return None
-        kinds: dict[str, type[Privacy]] = {k.name: k for k in (Local, Distributed, Central)}
         adaptive = Adaptive(self.quantile, self.rate) if self.quantile else None
+        times = (rounds if turns is None else turns.most(rounds)) * self.steps
         noise = self.noise or noise_for(
-            self.epsilon, self.delta, rounds, adaptive=adaptive is not None
+            self.epsilon, self.delta, times, adaptive=adaptive is not None
         )
-        return kinds[self.mode](
-            self.clip,
-            noise,
-            Budget(self.epsilon, self.delta),
-            self.tolerance,
-            self.sketch,
-            self.batch if self.unit == "record" else 0,
-            adaptive,
-        )
+        given: dict[str, Any] = {
+            "clip": self.clip,
+            "noise": noise,
+            "budget": Budget(self.epsilon, self.delta),
+            "tolerance": self.tolerance,
+            "sketch": self.sketch,
+            # A batch may be larger than expected: what is beyond this many is scaled down.
+            "records": 4 * self.batch if self.unit == "record" else 0,
+            "adaptive": adaptive,
+        }
+        if self.unit == "record" and self.mode == "local":
+            return OnDevice(**given, steps=self.steps, rate=self.draw)
+        if self.unit == "record":
+            given["clip"] = reach(self.clip, self.factor(learning_rate))
+        if self.mode == "central":
+            return Central(**given, turns=turns)
+        return Distributed(**given) if self.mode == "distributed" else Local(**given)
+
+    def factor(self, learning_rate: float) -> float:
+        """What a sum of gradients is multiplied with, for a step of SGD."""
+        return learning_rate / self.batch
+
+    def _turns(self, rounds: int, devices: int) -> Turns | None:
+        if not self.bands and not self.cohorts:
+            return None
+        if self.mode != "central":
+            raise ParameterError(
+                f"privacy.bands and privacy.cohorts mean nothing with privacy.mode = {self.mode}: "
+                "only a server that adds the noise can take it back"
+            )
+        if self.bands > rounds:
+            raise ParameterError(
+                f"privacy.bands = {self.bands} in run.rounds = {rounds}: more bands than rounds"
+            )
+        return Turns(self.bands, self.cohorts or self.bands, devices)
 
 
 class PolicySettings(_Section):
@@ -273,6 +332,7 @@ class PolicySettings(_Section):
     clear_epsilon: float = Field(
         0.0,
         ge=0,
+        le=700,
         description="most epsilon, in a device's life, for arrays in the clear; 0 is none",
     )
     epsilon: float = Field(
@@ -281,7 +341,7 @@ class PolicySettings(_Section):
         le=700,
         description="most epsilon, in a device's life, for all sums; 0 asks for no noise",
     )
-    delta: float = Field(1e-5, gt=0, lt=1, description="at which delta")
+    delta: float = Field(1e-5, gt=0, lt=1, description="at which delta, for both")
     unit: Literal["client", "record"] = Field(
         "client", description="whom noise has to protect: see privacy.unit"
     )
@@ -334,12 +394,14 @@ class Settings(_Section):
 
     def sum(self) -> SecureSum:
         """What the run's sums are made with, as far as its devices' policy allows."""
-        return self.secure.sum(lattice=self.policy.lattice)
+        made = self.secure.sum(lattice=self.policy.lattice)
+        # Where devices train by DP-SGD all weigh 1, and the grid should be as fine as that allows.
+        return replace(made, max_weight=1.0) if isinstance(self.private, OnDevice) else made
 
     @property
     def private(self) -> Privacy | None:
         """How the run's sums are made private."""
-        return self.privacy.of(self.run.rounds)
+        return self.privacy.of(self.run.rounds, self.data.devices, self.train.learning_rate)
 
     @property
     def fault_plan(self) -> tuple[Fault, ...]:

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from tacit.app.config import Data, Model
+from tacit.client.private_trainer import DescendingTrainer
 from tacit.client.trainer import Examples, Trainer
 from tacit.crypto.errors import ParameterError
 from tacit.simulations.data.dataset import Dataset, hold_out, take
@@ -48,6 +50,16 @@ def trainer_for(model: Model, data: Data, seed: int) -> Trainer:
     """The trainer that the settings name, for the shape of their data."""
     dataset = material(data, seed).dataset
     return trainer(model.name, dataset.shape, dataset.classes, backend=model.backend)
+
+
+def descending(trainer: Trainer) -> DescendingTrainer:
+    """The trainer as one that protects examples. Raises ParameterError if it is none."""
+    if not hasattr(trainer, "descent"):
+        raise ParameterError(
+            f"{type(trainer).__name__} cannot tell examples apart: privacy.unit = record takes a "
+            "torch.nn.Module, a built-in model, or a trainer with `descent`"
+        )
+    return cast(DescendingTrainer, trainer)
 
 
 @lru_cache(maxsize=1024)

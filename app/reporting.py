@@ -13,7 +13,7 @@ import numpy as np
 from tacit.app.folder import STATUS, RunFolder
 from tacit.crypto.errors import ParameterError
 from tacit.privacy.statement import Statement
-from tacit.server.private import PrivateSums
+from tacit.server.private_sums import PrivateSums
 from tacit.simulations.evaluate import Outcome, load_outcomes
 from tacit.simulations.report.data import (
     Curve,

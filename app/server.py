@@ -56,17 +56,19 @@ def coordinate(
 ) -> Result:
     """Run the federation that `settings` describe, over `grid`, to its end.
 
-    `storage` is where the ledger of a private run is kept; in memory by default.
+    `storage` is where a private run keeps its ledger, and what it must not lose; in memory by
+    default.
     """
     privacy = settings.private
     strategy = strategy_for(settings.strategy, evaluates=privacy is None)
     over: Grid
+    private = None
     if settings.secure.protocol == "plain":
         checks = ReplyFilter(WEIGHT, settings.secure.max_weight)
         over = PlainGrid(grid, checks, on_event=on_event, tap=tap)
     else:
         secure = Secure(strategy, settings.sum(), roster=roster, privacy=privacy, storage=storage)
-        over = secure.grid(grid, on_event=on_event, tap=tap)
+        over, private = secure.grid(grid, on_event=on_event, tap=tap), secure.private
     run, data = settings.run, settings.data
     trainer = trainer_for(settings.model, data, run.seed)
     test = material(data, run.seed).dataset.test
@@ -77,7 +79,7 @@ def coordinate(
         return MetricRecord({"loss": loss, "accuracy": accuracy})
 
     initial = {name: Array(np.asarray(array)) for name, array in trainer.initial(run.seed).items()}
-    return run_rounds(
+    result = run_rounds(
         over,
         strategy,
         ArrayRecord(initial),
@@ -87,6 +89,9 @@ def coordinate(
         keep=keep,
         resume=resume,
     )
+    if private is not None:
+        private.end()
+    return result
 
 
 def strategy_for(settings: StrategySettings, *, evaluates: bool = True) -> FedAvg:

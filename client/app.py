@@ -16,7 +16,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
-from tacit.client import budget, ledger, rounds
+from tacit.client import budget, rounds
 from tacit.client.device import Device, DeviceOf, enrolled_device
 from tacit.client.pipeline import (
     Contribution,
@@ -54,7 +54,7 @@ from tacit.crypto.secagg.hybrid import (
 from tacit.crypto.secagg.messages import AttestRequest, RevealRequest
 from tacit.crypto.secagg.noised import Noised
 from tacit.crypto.secagg.session import Purpose, Session
-from tacit.crypto.vector import Layout, model_digest
+from tacit.crypto.vector import Difference, Floats, Layout, model_digest
 from tacit.crypto.wire import Reader, Writer
 from tacit.privacy.clear import draw_noise, released
 from tacit.privacy.mechanisms import Mechanism
@@ -232,7 +232,7 @@ class SecureClientApp(ClientApp):
         rounds.forget(device.vault)
         rounds.serve_once(device.vault, session)
 
-        reply = self._run_app(message, context).content
+        reply = self._answered(message, context, session)
         trained = received if session.purpose is Purpose.TRAIN else None
         part = session.clear
         noise = None if part is None else draw_noise(part, os.urandom(KEY_BYTES))
@@ -260,19 +260,17 @@ class SecureClientApp(ClientApp):
             shown,
         )
         # Now that nothing is left to do but to send it:
-        budget.spend(device.vault, policy, device.number, charged)
-        if part is not None:
-            ledger.spend(device.vault, part, policy)
+        budget.spend(device.vault, policy, charged)
+        budget.spend_clear(device.vault, policy, session)
         if device.number in session.committee:
             rounds.begin(device.vault, reported)
         return _answer(message, {stages.MESSAGE: report.encode(session)})
 
     def _check_budgets(self, session: Session, device: Device, policy: Policy) -> None:
-        """Before anything is trained: raises as `budget.check` and `Policy.check_clear`."""
-        if session.clear is not None:
-            policy.check_clear(session.clear, ledger.spent(device.vault))
+        """Before anything is trained: raises as `budget.check_clear` and `budget.check`."""
+        budget.check_clear(device.vault, policy, session)
         charged = budget.charges(session, policy)
-        budget.check(device.vault, policy, device.number, charged)
+        budget.check(device.vault, policy, charged)
 
     def _witness(self, device: Device, context: Context, session: Session) -> None:
         """Take our seat on the committee of a sum that we do not contribute to."""
@@ -360,6 +358,21 @@ class SecureClientApp(ClientApp):
         share = given.weight / session.codec.max_weight
         return released(session.clear, given.clear, share, noise, os.urandom(KEY_BYTES))
 
+    def _answered(self, message: Message, context: Context, session: Session) -> RecordDict | None:
+        """What the function makes of a message; None if it fails in a private sum.
+
+        Whether it does may depend on the data, and the server chooses the model: with one that
+        overflows where there is what it looks for, a failure would be its answer, without noise
+        and as often as it likes. So the device sends zeros, and pays for them.
+        """
+        try:
+            return self._run_app(message, context).content
+        except DeviceFailed as failed:
+            if not isinstance(session.codec, Noised):
+                raise
+            log.warning("zeros in its place, with noise: %s", failed)
+            return None
+
     def _run_app(self, message: Message, context: Context) -> Message:
         """The owner's own train, evaluate or query function.
 
@@ -380,19 +393,26 @@ class SecureClientApp(ClientApp):
 
 
 def _given(
-    session: Session, reply: RecordDict, trained: Arrays | None, weight_key: str, policy: Policy
+    session: Session,
+    reply: RecordDict | None,
+    trained: Arrays | None,
+    weight_key: str,
+    policy: Policy,
 ) -> tuple[Contribution, tuple[Release, ...]]:
-    """What a reply adds to the sum, and what that costs this device. `trained` is the model that
-    was sent, None for an evaluation.
+    """What a reply adds to the sum, and what that costs this device: zeros, if there is none in a
+    private sum. `trained` is the model that was sent, None for an evaluation.
 
     Raises ParameterError for a reply that does not fit, and PolicyRefusal for one that is not as
     private as it has to be.
     """
-    stated = Stated.of(reply)
+    stated = Stated() if reply is None else Stated.of(reply)
     if isinstance(session.codec, Noised) and trained is not None:
-        stated.check(session.codec)
-        update = private_update(reply, trained)
+        update: Floats | Difference = np.zeros(Layout.of(trained).size)
+        if reply is not None:
+            stated.check(session.codec)
+            update = private_update(reply, trained, stated)
         return Contribution(update, (), np.zeros(0), 1.0), budget.charges(session, policy)
+    assert reply is not None  # without noise a failure has been told
     given = contribution(reply, trained, weight_key, policy, session.clear)
     charged = budget.own_noise(policy, stated.releases)
     return (given.alike if charged else given), charged

@@ -5,7 +5,8 @@ of the batches and the arithmetic: from one model both kinds of device reach the
 to rounding. `initial` draws from the same distribution as torch, yet not the same numbers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -23,8 +24,11 @@ from tacit.client.fitting import (
 )
 from tacit.client.trainer import Arrays, Examples, LocalPlan
 from tacit.crypto.errors import ParameterError
+from tacit.privacy.example_sums import LARGEST, ROWS, SMALLEST, Reals
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
+
+_RANGE = 2.0**128  # of the square of a row's norm: see `tacit.client.example_gradients`
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,13 @@ class NumpyTrainer:
             right += int((scores.argmax(1) == examples.y[chosen]).sum())
         return loss / len(examples), right / len(examples)
 
+    @contextmanager
+    def descent(self, model: Arrays, examples: Examples, seed: int) -> "Iterator[NumpyDescent]":
+        """See `tacit.client.private_trainer`. Nothing is drawn here, so `seed` does not count."""
+        require_model(model, self._shapes())
+        x = self._inputs(model, examples) if len(examples) else np.zeros((0, self.features))
+        yield NumpyDescent(tuple(self._shapes()), model, x.astype(self.precision), examples.y)
+
     def _shapes(self) -> Mapping[str, tuple[int, ...]]:
         layers = [f"fc{i}" for i in range(len(self.hidden))] + ["head" if self.hidden else "fc"]
         sizes = pairwise((self.features, *self.hidden, self.classes))
@@ -107,6 +118,44 @@ class NumpyTrainer:
                 f"it expects {self.features} features"
             )
         return rows.astype(self.precision, copy=False)
+
+
+class NumpyDescent:
+    """A `tacit.client.private_trainer.Descent` of a network of a `NumpyTrainer`."""
+
+    def __init__(
+        self, names: tuple[str, ...], model: Arrays, x: Floats, y: NDArray[np.int64]
+    ) -> None:
+        self._names, self._x, self._y = names, x, y
+        self._weights: list[Floats] = [np.array(model[name], x.dtype) for name in names]
+        self._ends = np.cumsum([w.size for w in self._weights])
+
+    @property
+    def length(self) -> int:
+        return int(self._ends[-1])
+
+    def sums(self, chosen: NDArray[np.intp], clip: float) -> Iterator[tuple[Reals, float]]:
+        if not SMALLEST <= clip <= LARGEST:  # also false for NaN
+            raise ParameterError(f"clip={clip}, expected 2**-32 .. 2**32")
+        for some in np.array_split(chosen, -(-len(chosen) // ROWS)) if len(chosen) else ():
+            with np.errstate(over="ignore", invalid="ignore"):
+                parts, loss = _clipped(self._weights, self._x[some], self._y[some], clip)
+            yield np.concatenate([part.ravel() for part in parts], dtype=np.float32), loss
+
+    def weights(self) -> Reals:
+        return np.concatenate([w.ravel() for w in self._weights], dtype=np.float32)
+
+    def move(self, step: Reals, rate: float) -> None:
+        for w, part in zip(self._weights, np.split(step, self._ends[:-1]), strict=True):
+            w -= rate * part.reshape(w.shape)
+
+    def arrays(self) -> Arrays:
+        weights = zip(self._names, self._weights, strict=True)
+        return {name: w.astype(np.float32) for name, w in weights}
+
+    def named(self, vector: NDArray[np.float64]) -> Arrays:
+        parts = zip(self._names, self._weights, np.split(vector, self._ends[:-1]), strict=True)
+        return {name: part.reshape(w.shape) for name, w, part in parts}
 
 
 def _weight_of(bias: str) -> str:
@@ -170,3 +219,36 @@ def _gradients(
         if i:
             delta = (delta @ weights[i]) * (inputs > 0)
     return losses, gradients
+
+
+def _clipped(
+    weights: Sequence[Floats], x: Floats, y: NDArray[np.int64], clip: float
+) -> tuple[list[Floats], float]:
+    """The sum of the gradients of examples, each clipped to a norm, and of their losses; what is
+    not finite counts as nothing. As `tacit.client.clipped`, which see for what floats do."""
+    layers = _activations(weights, x)
+    losses, delta = _cross_entropy(layers[-1], y)
+    delta[np.arange(len(y)), y] -= 1
+    pairs: list[tuple[Floats, Floats]] = []
+    for i in range(len(weights) - 2, -1, -2):
+        inputs = layers[i // 2]
+        pairs.append((delta, inputs))
+        if i:
+            delta = (delta @ weights[i]) * (inputs > 0)
+    squares = np.stack([_products(*pair) for pair in pairs]).sum(0)
+    good = np.isfinite(squares)
+    shares = np.where(good, clip / np.maximum(clip, np.sqrt(squares)), 0)
+    gradients: list[Floats] = []
+    for delta, inputs in pairs:
+        if not good.all():
+            delta, inputs = (np.where(good[:, None], rows, 0) for rows in (delta, inputs))
+        weighted = delta * shares[:, None].astype(delta.dtype)
+        gradients[:0] = [weighted.T @ inputs, weighted.sum(0)]
+    return gradients, float(losses[np.isfinite(losses)].sum())
+
+
+def _products(deltas: Floats, inputs: Floats) -> Floats:
+    """Squares of the norms of outer products of rows, and biases: (m,), in float64."""
+    of_deltas, of_inputs = (np.square(rows, dtype=np.float64).sum(1) for rows in (deltas, inputs))
+    fits = (of_deltas < _RANGE) & (of_inputs < _RANGE)
+    return np.where(fits, of_deltas * (of_inputs + 1), np.inf)

@@ -61,12 +61,14 @@ class Stated:
 
     clip      no example adds more than this to the update, in L2 norm; 0: nothing is said of that
     releases  what it let out with noise of its own: `tacit.privacy.releases.Release`, encoded
+    is_update the arrays are what is to be added to the model, in whatever floats, not a new model
 
     It stands in the reply as a config record named PRIVACY, with these fields.
     """
 
     clip: float = 0.0
     releases: tuple[bytes, ...] = ()
+    is_update: bool = False
 
     @classmethod
     def of(cls, reply: RecordDict) -> "Stated":
@@ -76,12 +78,14 @@ class Stated:
             return cls()
         fields = dict(record) if isinstance(record, ConfigRecord) else {"": None}
         clip, releases = fields.pop("clip", 0.0), fields.pop("releases", [])
+        is_update = fields.pop("is_update", False)
         is_list = isinstance(releases, list) and all(isinstance(r, bytes) for r in releases)
-        if fields or not isinstance(clip, float) or not 0 <= clip < math.inf or not is_list:
+        is_number = isinstance(clip, float) and 0 <= clip < math.inf
+        if fields or not (is_number and is_list and isinstance(is_update, bool)):
             raise ParameterError(
-                f"{PRIVACY}: expected clip, a float, and releases, a list of bytes"
+                f"{PRIVACY}: expected clip, a float, releases, a list of bytes, and is_update"
             )
-        return cls(clip, tuple(releases))  # type: ignore[arg-type]  # bytes, as was just checked
+        return cls(clip, tuple(releases), is_update)  # type: ignore[arg-type]  # checked above
 
     def check(self, agreed: Noised) -> None:
         """Raises PolicyRefusal unless the update is what a private sum takes it for."""
@@ -137,10 +141,17 @@ def contribution(
     return Contribution(hidden, names, metrics, weight, shown)
 
 
-def private_update(reply: RecordDict, received: Arrays) -> Difference:
+def private_update(reply: RecordDict, received: Arrays, stated: Stated) -> Floats | Difference:
     """What goes into a private sum. Raises ParameterError for arrays that do not fit the model;
     whatever values they have, `Mechanism.encode` knows what to do with them."""
-    return Layout.of(received).difference(received_arrays(reply), received)
+    layout, arrays = Layout.of(received), received_arrays(reply)
+    if not stated.is_update:
+        return layout.difference(arrays, received)
+    wanted = {entry.name: entry.shape for entry in layout.entries}
+    if {name: array.shape for name, array in arrays.items()} != wanted:
+        raise ParameterError("the arrays of the update are not those of the model")
+    flat = [np.ravel(arrays[name]).astype(np.float64) for name in wanted]
+    return np.concatenate([np.zeros(0), *flat])
 
 
 def _metrics(reply: RecordDict, weight_key: str) -> tuple[float, tuple[str, ...], Floats]:

@@ -4,17 +4,15 @@ import math
 from dataclasses import dataclass
 
 from tacit.crypto.codec import Codec
-from tacit.crypto.errors import BudgetExceeded, ParameterError, PolicyRefusal
+from tacit.crypto.errors import ParameterError, PolicyRefusal
 from tacit.crypto.identity import Roster
-from tacit.crypto.secagg.clear import Clear
 from tacit.crypto.secagg.noised import Noised
 from tacit.crypto.secagg.parameters import SECURITY, cut_risk, least_degree, most_corrupt
 from tacit.crypto.secagg.session import Purpose, Session
 from tacit.privacy.accountants import Adversary
 from tacit.privacy.charges import unit_of
-from tacit.privacy.clear import cost
+from tacit.privacy.gaussian import LARGEST_EPSILON
 from tacit.privacy.ledger import Budget
-from tacit.privacy.zcdp import DELTA, Spent
 
 UNITS = ("client", "record")
 
@@ -37,8 +35,9 @@ class Policy:
                     `docs/security.md`, Encrypted sums
     consortium      whether sums are joined under a key that all devices hold: any of them that is
                     in league with the server opens this device's updates
-    clear_epsilon   what may be spent, in the device's whole life, on parts of updates that are sent
-                    in the clear: see `tacit.privacy.zcdp`. 0 is no such part, at any noise
+    clear_epsilon   what parts of updates that are sent in the clear may cost together, in the
+                    device's whole life, at `delta`: see `tacit.privacy.clear`. 0 is no such part,
+                    at any noise
     epsilon         what all sums may cost together, in the device's whole life, at `delta`; without
                     noise none is joined. None: noise is not asked for
     unit            whom that protects: "client", all that this device sends, or "record", each
@@ -71,8 +70,10 @@ class Policy:
             raise ParameterError(f"security={self.security}, expected 0 or more")
         if self.max_norm is not None and not self.max_norm > 0:
             raise ParameterError(f"max_norm={self.max_norm}, expected above 0")
-        if not self.clear_epsilon >= 0:  # also true for NaN
-            raise ParameterError(f"clear_epsilon={self.clear_epsilon}, expected 0 or more")
+        if not 0 <= self.clear_epsilon <= LARGEST_EPSILON:  # also true for NaN
+            raise ParameterError(
+                f"clear_epsilon={self.clear_epsilon}, expected 0 .. {LARGEST_EPSILON:g}"
+            )
         if self.unit not in UNITS:
             raise ParameterError(f"unit={self.unit!r}, expected one of {', '.join(UNITS)}")
         self.budget()  # fails here rather than in a round
@@ -83,9 +84,19 @@ class Policy:
         return Budget(math.inf if self.epsilon is None else self.epsilon, self.delta, against)
 
     def stricter(self, other: "Policy") -> "Policy":
-        """What both agree to: the stricter of the two in every field."""
+        """What both agree to: the stricter of the two in every field.
+
+        Raises PolicyRefusal where one asks for noise that protects a device, and the other for such
+        that protects its examples: each has an account of its own, and to go over to the other one
+        would leave what was spent behind.
+        """
         norms = [norm for norm in (self.max_norm, other.max_norm) if norm is not None]
         budgets = [each.epsilon for each in (self, other) if each.epsilon is not None]
+        units = {each.unit for each in self._asking(other)}
+        if len(budgets) == 2 and len(units) == 2:
+            raise PolicyRefusal(
+                "the app asks for another unit of noise than this device's owner (policy.unit)"
+            )
         return Policy(
             max(self.min_cohort, other.min_cohort),
             max(self.min_survivors, other.min_survivors),
@@ -99,14 +110,19 @@ class Policy:
             self.consortium and other.consortium,
             min(self.clear_epsilon, other.clear_epsilon),
             min(budgets, default=None),
-            min(each.delta for each in self._asking(other)),
-            "client" if any(each.unit == "client" for each in self._asking(other)) else "record",
+            min(each.delta for each in self._counting(other)),
+            min(units),  # without a budget it is of no account
             all(each.trust_server for each in self._asking(other)),
         )
 
     def _asking(self, other: "Policy") -> tuple["Policy", ...]:
         """Those of both that ask for noise; both, if none does."""
         return tuple(each for each in (self, other) if each.epsilon is not None) or (self, other)
+
+    def _counting(self, other: "Policy") -> tuple["Policy", ...]:
+        """Those of both whose delta counts: both, where both let something out in the clear."""
+        shows = self.clear_epsilon and other.clear_epsilon
+        return (self, other) if shows else self._asking(other)
 
     def check(self, session: Session, roster: Roster) -> None:
         """Raises PolicyRefusal, with the reason, for a session outside this policy.
@@ -197,9 +213,10 @@ class Policy:
                     "a sum without noise, and this device asks for some (policy.epsilon)"
                 )
             return  # whether the function adds noise of its own shows when it has: see `own_noise`
-        if self.max_norm is not None and agreed.clip > self.max_norm and not agreed.records:
+        longest = agreed.clip * max(1, agreed.records)
+        if self.max_norm is not None and longest > self.max_norm:
             raise PolicyRefusal(
-                f"updates clipped to {agreed.clip:g}, this device asks for {self.max_norm:g} "
+                f"updates clipped to {longest:g}, this device asks for {self.max_norm:g} "
                 "(policy.max_norm)"
             )
         if self.epsilon is None:
@@ -222,20 +239,6 @@ class Policy:
                 "a sum under a key that all devices hold: this device's owner does not allow it "
                 "(policy.consortium)"
             )
-
-    def check_clear(self, clear: Clear, spent: Spent) -> None:
-        """Raises PolicyRefusal if nothing may be sent in the clear, and BudgetExceeded if this part
-        would cost more than is left after what was `spent`."""
-        asked = (
-            f"{clear.size} coordinates in the clear, clipped to {clear.norm:g} with noise of "
-            f"{clear.sigma:g} times that, cost epsilon {cost(clear).epsilon:.6g} at delta "
-            f"{float(DELTA):g}"
-        )
-        if not self.clear_epsilon:
-            raise PolicyRefusal(f"{asked}: this device's owner allows none (policy.clear_epsilon)")
-        if (spent + cost(clear)).epsilon > self.clear_epsilon:
-            # What is left is the owner's business: told to servers, it is a name across runs.
-            raise BudgetExceeded(f"{asked}: more than is left (policy.clear_epsilon)")
 
     def check_plain(self, kind: str) -> None:
         """Raises PolicyRefusal unless requests outside a secure sum are allowed."""

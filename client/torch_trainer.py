@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from tacit.client.clipped import ClippedSums
 from tacit.client.fitting import (
     EVALUATION_BATCH,
     batches,
@@ -21,6 +22,7 @@ from tacit.client.fitting import (
 )
 from tacit.client.trainer import Arrays, Examples, LocalPlan
 from tacit.crypto.errors import ParameterError
+from tacit.privacy.example_sums import Reals
 
 # Torch has one random state per process, and dropout draws from it. Trainers in several threads
 # take turns, or a fit would depend on what the others happened to draw.
@@ -42,6 +44,7 @@ class TorchTrainer:
         self._build = build
         self._device = _device(device)
         self._loaded: nn.Module | None = None
+        self._sums: ClippedSums | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The module is only a place to load arrays into: a worker process builds its own.
@@ -82,6 +85,23 @@ class TorchTrainer:
                 loss += float(cross_entropy(scores, y, reduction="sum"))
                 right += int((scores.argmax(1) == y).sum())
         return loss / len(examples), right / len(examples)
+
+    @contextmanager
+    def descent(self, model: Arrays, examples: Examples, seed: int) -> "Iterator[TorchDescent]":
+        """See `tacit.client.private_trainer`. Refuses batch normalisation, and two names for one
+        array."""
+        with self._seeded(seed):
+            module = self._load(model)
+            module.train()
+            if self._sums is None:
+                _refuse_ties(module)
+                self._sums = ClippedSums(module, _scores)
+            x, y = self._tensor(examples.x, np.float32), self._tensor(examples.y, np.int64)
+            if len(examples):
+                require_examples(examples)
+                with torch.no_grad():
+                    require_labels(examples, _scores(module, x[:1]).shape[1])
+            yield TorchDescent(module, self._sums, x, y)
 
     def _descend(self, module: nn.Module, examples: Examples, plan: LocalPlan) -> float:
         """Train `module` in place; the mean loss over all examples seen."""
@@ -132,6 +152,46 @@ class TorchTrainer:
                 with torch.cuda.device(self._device):
                     torch.cuda.manual_seed(seed)
             yield
+
+
+class TorchDescent:
+    """A `tacit.client.private_trainer.Descent` of the module of a `TorchTrainer`."""
+
+    def __init__(self, module: nn.Module, sums: ClippedSums, x: Tensor, y: Tensor) -> None:
+        self._module, self._sums, self._x, self._y = module, sums, x, y
+
+    @property
+    def length(self) -> int:
+        return self._sums.length
+
+    def sums(self, chosen: NDArray[np.intp], clip: float) -> Iterator[tuple[Reals, float]]:
+        index = torch.from_numpy(chosen).to(self._x.device)
+        x, y = self._x.index_select(0, index), self._y.index_select(0, index)
+        for vector, loss in self._sums.add_up(x, y, clip):
+            yield vector.cpu().numpy(), loss
+
+    def weights(self) -> Reals:
+        weights = [w.detach().reshape(-1) for w in self._sums.parameters]
+        vector: Reals = torch.cat(weights).cpu().numpy()
+        return vector
+
+    @torch.no_grad()
+    def move(self, step: Reals, rate: float) -> None:
+        taken = torch.from_numpy(step).to(self._x.device)
+        parts = torch.split(taken, [w.numel() for w in self._sums.parameters])
+        for w, part in zip(self._sums.parameters, parts, strict=True):
+            w.sub_(part.view(w.shape), alpha=rate)
+
+    def arrays(self) -> Arrays:
+        return _arrays(self._module)
+
+    def named(self, vector: NDArray[np.float64]) -> Arrays:
+        out = {name: np.zeros(tuple(t.shape)) for name, t in self._module.state_dict().items()}
+        names = {id(w): name for name, w in self._module.named_parameters()}
+        ends = np.cumsum([w.numel() for w in self._sums.parameters])
+        for w, part in zip(self._sums.parameters, np.split(vector, ends[:-1]), strict=True):
+            out[names[id(w)]] = part.reshape(tuple(w.shape))
+        return out
 
 
 class _Descent:
@@ -187,6 +247,14 @@ def _scores(module: nn.Module, x: Tensor) -> Tensor:
     if not isinstance(scores, Tensor) or scores.shape[:-1] != x.shape[:1]:
         raise ParameterError("the model must return one row of class scores per example")
     return scores
+
+
+def _refuse_ties(module: nn.Module) -> None:
+    for name, w in module.named_parameters(remove_duplicate=False):
+        own = dict(module.named_parameters())
+        if name not in own:
+            first = next(other for other, array in own.items() if array is w)
+            raise ParameterError(f"{name} and {first} are one array: a private step moves it twice")
 
 
 def _arrays(module: nn.Module) -> Arrays:

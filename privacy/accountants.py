@@ -89,6 +89,11 @@ class Spent:
             curve[rows] += cost.curve[0]
         return Spent(plain, curve)
 
+    def times(self, count: int) -> "Spent":
+        """The same so many times."""
+        curve = None if self.curve is None else self.curve * count
+        return Spent(self.plain * count, curve)
+
     def only(self, rows: NDArray[np.intp] | slice) -> "Spent":
         """Some rows, in the order given."""
 

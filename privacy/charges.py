@@ -28,6 +28,9 @@ def releases_of(
     has no room, or without an honest survivor.
     """
     mechanism, unit = Mechanism.of(agreed), unit_of(agreed)
+    if agreed.bands:  # whoever is in it pays for the rounds that it is mixed into
+        banded = mechanism.banded(agreed.bands)
+        return (banded.release(run, round, agreed.clients, survivors),)
     source = Source.SHARED
     if agreed.central:
         source = Source.SERVER

@@ -4,12 +4,10 @@
 
 Whatever the data, and whatever it weighs, what is rounded has `Clear.square` as the square of its
 length at most: so two such vectors, of any two data sets, are twice that length apart at most, and
-discrete Gaussian noise on each coordinate makes the release zCDP (see `tacit.privacy.zcdp`). That
-the rounding is random makes no difference: for each two ways it may fall the divergence has that
-bound, and of mixtures it is no larger than the largest (it is quasi-convex).
+discrete Gaussian noise on each coordinate makes the release m-GDP: see `tacit.privacy.equivalents`.
+That the rounding is random makes no difference: its bits are drawn alike for all data, the bound
+holds whatever they are, so for who is told them too, and whoever is not knows no more.
 """
-
-from fractions import Fraction
 
 import numpy as np
 
@@ -18,16 +16,28 @@ from tacit.crypto.prg import keystream
 from tacit.crypto.secagg.clear import Clear, Integers
 from tacit.crypto.vector import Floats
 from tacit.privacy.clip import clip
+from tacit.privacy.releases import Discrete, Neighbours, Release, Source, Unit, Use
 from tacit.privacy.samplers import DiscreteGaussian, Sampler
-from tacit.privacy.zcdp import Spent, gaussian
 
 DITHER_BITS = 16
 
 
-def cost(clear: Clear) -> Spent:
-    """What a device spends on one such release, its data against any other data."""
-    distance = Fraction(DiscreteGaussian(clear.variance).distance)
-    return Spent(gaussian(4 * clear.square, clear.variance), distance * clear.size)
+def release_of(clear: Clear, run: int, round: int, cohort: int) -> Release:
+    """What one device lets out by it, all of its data against any other.
+
+    Nobody's noise but its own is on it: who else was in the sum makes no difference.
+    """
+    return Release(
+        Discrete(DiscreteGaussian(clear.variance), clear.square, clear.size),
+        Unit.CLIENT,
+        Neighbours.REPLACE_ONE,
+        Source.OWN,
+        Use.TRAIN,
+        run,
+        round,
+        cohort,
+        survivors=cohort,
+    )
 
 
 def draw_noise(clear: Clear, rand: bytes) -> Integers:

@@ -43,19 +43,27 @@ the sums are up to B apart. With another in the place of zero it would be 2 B. H
 there are is public.
 
 **One example.** With `records` the unit is one example on a device, and an update the sum of what
-each adds to it, at most R long: whoever makes the update sees to that. No scale may then depend on
-the update. Rounded with one dither, two sums that differ in one example are that example apart and,
-in each coordinate, one step and 2**-7 of one more at most, so
+each adds to it, at most R long: whoever makes the update sees to that. An update longer than
+`records` times R is brought back to that: to go to the nearest within a ball brings no two sums
+further apart, while float32 may, of sums millions of times as long as an example. Rounded with one
+dither, two sums that differ in one example are that example apart and, in each coordinate, one step
+and 2**-7 of one more at most, so
 
     B = R + R * records / 2**17 + (1 + 2**-7) * (sqrt(d) + 1) + 2
 
-where the second term is for what float32 makes of a sum of so many: this one bound rests on floats,
-and holds while no update is longer than some 2**16 times what `records` examples add. Neighbours differ in whether
-the example is there. In the ring it takes the room of `records` of them.
+where the second term is for what float32 makes of a sum of so many, brought back or not: this one
+bound rests on floats. Neighbours differ in whether the example is there. In the ring an update
+takes the room of `records` of them.
 
 **How many were short.** With `quantile` each device adds `level` to one more coordinate if its norm
 is within the clip, and as much less than zero if not, under noise of its own: the sum tells how the
 clip should move (Andrew et al. 2019, arXiv:1905.03871). It is a second release.
+
+**Bands.** The sums of a run may be mixed under noise of the server that later rounds take back in
+part (`tacit.privacy.banded`). All of them have one grid, one rotation and one number to divide by:
+R is that of `divisor` devices, and the ring has room for what is released, a_0 x_t + a_1 x_{t-1} +
+.., which has w and V of above with |a|**2 times as much of rounding and noise. Under one rotation
+updates that are alike in all rounds add up, so n R becomes (a_0 + a_1 + ..) n R.
 
 **Updates** with values that are not finite, or too large for a float32 in units of the clip, count
 as zero: to refuse would tell what a device's data did to it. Arrays of whole numbers in a model,
@@ -79,6 +87,7 @@ from tacit.crypto.prg import KEY_BYTES, MAX_BYTES, KeyStream, keystream
 from tacit.crypto.secagg.noised import LEAST_BITS, MOST_BITS, Noised
 from tacit.crypto.vector import Difference, Floats, Ring
 from tacit.privacy import samplers
+from tacit.privacy.banded import MOST_ROUNDS, Banded, coefficients
 from tacit.privacy.rotation import Reals, Rotation, width_of
 from tacit.privacy.samplers import Sampler, Skellam
 
@@ -134,8 +143,9 @@ class Mechanism(Noised):
     @property
     def radius(self) -> int:
         """R: the clip in steps of the grid."""
+        clients = self.divisor or self.clients
         return _radius(
-            self.coordinates, self.clients, self.records, self.surplus, self.noise, self.bits
+            self.coordinates, clients, self.records, self.surplus, self.noise, self.bits, self.bands
         )
 
     @property
@@ -157,7 +167,16 @@ class Mechanism(Noised):
     def variance(self) -> Fraction:
         """V, of the noise on each coordinate of a sum that is released, in steps squared: what is
         there at least and is not known to anybody."""
+        if self.bands:
+            return self.banded(self.bands).variance
         return Fraction(self.noise) ** 2 * self.bound
+
+    def banded(self, separation: int) -> Banded:
+        """How noise is correlated in sums with bands, to which no device comes twice in so many
+        rounds in a row."""
+        return Banded(
+            MOST_ROUNDS, self.bands, separation, self.coordinates, self.bits, self.bound, self.noise
+        )
 
     @property
     def shares(self) -> int:
@@ -213,9 +232,10 @@ class Mechanism(Noised):
     def encode(self, update: Floats | Difference, session: bytes, rand: bytes) -> Ring:
         """One contribution as ring elements (size,), not reduced above `bits`.
 
-        `session` is what all parties know of this sum and of no other, `rand` 32 secret bytes for
-        this vector only: the stream of that key holds the keys of noise and dither. Whoever knows
-        `rand` knows the update. Raises ParameterError for an update of another length.
+        `session` is what all parties know of this sum and of no other, and turns the update unless
+        `rotation` does; `rand` 32 secret bytes for this vector only: the stream of that key holds
+        the keys of noise and dither. Whoever knows `rand` knows the update. Raises ParameterError
+        for an update of another length.
         """
         _check(update, self.length)
         noise, quantile, dither = _keys(rand)
@@ -228,7 +248,7 @@ class Mechanism(Noised):
         out[: self.coordinates] += self._rounded(turned, norm, dither).view(np.uint32)
         if self.quantile:
             is_short = np.int32(self.level if norm <= 1 else -self.level)
-            out[self.coordinates] += is_short.view(np.uint32)
+            out[self.coordinates : -1] += is_short.view(np.uint32)  # a slice wraps without a word
         out[-1] = 1
         return out
 
@@ -250,9 +270,9 @@ class Mechanism(Noised):
 
     def _rounded(self, turned: Reals, norm: float, rand: bytes) -> Steps:
         steps, dither = np.empty(turned.size, np.int32), KeyStream(rand, MAX_BYTES)
-        if self.records:  # no scale may depend on the examples; clamping brings nothing further off
-            np.clip(turned, -MOST_STEPS / self.radius, MOST_STEPS / self.radius, out=turned)
-            _round(turned, self.radius, self._dither_bits, dither, steps)
+        if self.records:  # the nearest within a ball brings no two sums further apart
+            scale = self.radius * (self.records / max(self.records, norm))
+            _round(turned, scale, self._dither_bits, dither, steps)
             return steps
         scale = self.radius / max(1.0, norm)
         while (square := _round(turned, scale, self._dither_bits, dither, steps)) > self.bound:
@@ -263,10 +283,12 @@ class Mechanism(Noised):
         """What may be used or kept of a central sum: with the server's noise, which is added to the
         ring elements of `opened` in place. `rand` is as for `encode`.
 
-        Raises ParameterError if the devices have added it.
+        Raises ParameterError if the devices have added it, and where it depends on other rounds.
         """
         if not self.central:
             raise ParameterError("the devices have added the noise of this sum")
+        if self.bands:
+            raise ParameterError("the noise of this sum is a stream's: see tacit.privacy.banded")
         assert isinstance(opened.decoded, Decoded)  # as `decode` makes it
         noise, quantile, _ = _keys(rand)
         self._add(self.variance, noise, opened.decoded.sums)
@@ -290,7 +312,7 @@ class Mechanism(Noised):
         return (float(opened.metrics[0]) / (opened.weight * self.level) + 1) / 2
 
     def _rotation(self, session: bytes) -> Rotation:
-        return Rotation(self.length, self.coordinates, session)
+        return Rotation(self.length, self.coordinates, self.rotation or session)
 
     @property
     def _dither_bits(self) -> int:
@@ -319,6 +341,8 @@ def choose(
     central: bool = False,
     records: int = 0,
     quantile: float = 0.0,
+    bands: int = 0,
+    divisor: int = 0,
     most: int = MOST_BITS,
 ) -> Mechanism:
     """The mechanism of the fewest bits, `most` of them, whose `overhead` is within `tolerance`.
@@ -345,9 +369,12 @@ def choose(
         central,
         records,
         quantile,
+        bands,
+        divisor,
     )
     for bits in range(LEAST_BITS, min(most, MOST_BITS) + 1):
-        radius = _radius(coordinates, clients, records, mechanism.surplus, noise, bits)
+        grid = (coordinates, divisor or clients, records, mechanism.surplus, noise)
+        radius = _radius(*grid, bits, bands)
         fits = not quantile or _level(clients, mechanism.surplus, quantile, bits) >= LEAST_LEVEL
         allowed = (1 + Fraction(tolerance)) * radius**2
         if fits and _bound(radius, coordinates, records) <= allowed:
@@ -372,7 +399,13 @@ def _bound(radius: int, coordinates: int, records: int) -> int:
 
 @lru_cache(maxsize=64)
 def _radius(
-    coordinates: int, clients: int, records: int, surplus: Fraction, noise: float, bits: int
+    coordinates: int,
+    clients: int,
+    records: int,
+    surplus: Fraction,
+    noise: float,
+    bits: int,
+    bands: int = 0,
 ) -> int:
     """The largest with which a coordinate leaves the ring as seldom as it has to; 0 if none does.
 
@@ -383,10 +416,13 @@ def _radius(
     room = (1 << (bits - 1)) - 1 - unlikely / 3
     shares = Fraction(noise) ** 2 * surplus
     width, parts = width_of(coordinates), max(1, records)
+    mixed = coefficients(bands) if bands else (1,)
+    once, squares = sum(mixed), sum(a * a for a in mixed)
 
     def variance(radius: int) -> Fraction:
-        sums = Fraction((clients * parts * radius) ** 2, width) + Fraction(clients, 4)
-        return sums + shares * _bound(radius, coordinates, records)
+        signal = Fraction((once * clients * parts * radius) ** 2, width)
+        rest = Fraction(clients, 4) + shares * _bound(radius, coordinates, records)
+        return signal + squares * rest
 
     if room <= 0:
         return 0

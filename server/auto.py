@@ -45,7 +45,7 @@ class Auto(Pairwise):
         shape = self.shape(devices, roster)
         masked: Codec | Noised = self.codec(length, devices)
         if noising is not None:
-            masked = noising(self.asked(length, devices, roster))
+            masked = noising(self.asked(length, devices, roster)) or masked
         base, members = named(self.parameters), shape.seats or devices
         choice = choose_way(base, devices, masked.size, masked.bits, shape.degree, members)
         if choice.keys is None:

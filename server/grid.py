@@ -13,7 +13,6 @@ import numpy as np
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from tacit.crypto.codec import Mean
 from tacit.crypto.errors import (
     BudgetExceeded,
     ParameterError,
@@ -39,7 +38,7 @@ from tacit.server.inbox import Seen, Tap
 from tacit.server.legs import Requests, leg
 from tacit.server.moved import moved
 from tacit.server.pairwise import Binding, SecureSum
-from tacit.server.private import PrivateSums, seen_of
+from tacit.server.private_sums import PrivateSums, seen_of
 from tacit.server.tenseal import GroupKeys
 from tacit.server.wrapped import WrappedGrid
 
@@ -194,7 +193,7 @@ class SecureGrid(WrappedGrid):
         """The sum that this exchange asks for, among those of its nodes that are enrolled."""
         model = broadcast.model
         keys = {device: self._keys[node] for device, node in nodes.items()}
-        asked = self._devices(broadcast.nodes)
+        asked = self._devices(broadcast.nodes) & self._due(roster)
         layout, clear = Layout(()), None
         if purpose is Purpose.TRAIN:
             layout = Layout.of(model)
@@ -281,7 +280,7 @@ class SecureGrid(WrappedGrid):
         Pairs that share none yet are asked to: all of them in the first round, later those of
         devices that were not there or enrolled anew. Whoever misses a stage is left out.
         """
-        parties = self._devices(broadcast.nodes) & nodes.keys()
+        parties = self._devices(broadcast.nodes) & self._due(roster) & nodes.keys()
         parties |= set(roster.drawn(self._seats(len(parties), roster))) & nodes.keys()
         left, at_once = sorted(parties), max(1, MAX_PAIRS // len(parties))
         for start in range(0, len(parties), at_once):
@@ -312,7 +311,7 @@ class SecureGrid(WrappedGrid):
         A key is dealt to all that are there, in this cohort or not: one for those alone would not
         do for the next cohort.
         """
-        parties = self._devices(broadcast.nodes) & nodes.keys()
+        parties = self._devices(broadcast.nodes) & self._due(roster) & nodes.keys()
         held = {device: self._keys[node] for device, node in nodes.items()}
         add, round = self._taking(group.dealt, "deal"), broadcast.round
         for _ in range(DEALERS):
@@ -455,6 +454,11 @@ class SecureGrid(WrappedGrid):
         """The devices on these nodes, of those that are enrolled."""
         return {self._keys[node].device for node in nodes if node in self._keys}
 
+    def _due(self, roster: Roster) -> frozenset[int]:
+        """The members who may be in the next sum: all, but where cohorts take turns."""
+        members = [member.device for member in roster.members]
+        return frozenset(members) if self._private is None else self._private.due(members)
+
     def _number(self, node: int) -> int:
         """The device on a node; before it has enrolled, the node's own number."""
         return self._keys[node].device if node in self._keys else node
@@ -466,14 +470,15 @@ class SecureGrid(WrappedGrid):
         if session.purpose is Purpose.TRAIN:
             model = broadcast.model
             self._show(session, model, opened)
-            reply["arrays"] = moved(model, self._update(session, model, mean))
+            reply["arrays"] = moved(model, self._update(session, model, opened))
         return reply
 
-    def _update(self, session: Session, model: Arrays, mean: Mean) -> Sliced:
+    def _update(self, session: Session, model: Arrays, opened: Opened) -> Sliced:
         """The mean update, with the noise that the server owes it."""
         if self._private is None:
-            return mean.decoded
-        return self._private.update(session, Layout.of(model), mean)
+            return opened.mean.decoded
+        layout = Layout.of(model)
+        return self._private.update(session, layout, opened.mean, opened.survivors)
 
     def _show(self, session: Session, model: Arrays, opened: Opened) -> None:
         """What this server has seen, before it adds any noise itself."""

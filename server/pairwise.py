@@ -46,7 +46,7 @@ class Asked:
     most_bits: int
 
 
-Noising: TypeAlias = Callable[[Asked], Noised]
+Noising: TypeAlias = Callable[[Asked], Noised | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,16 +230,15 @@ class SecureSum(ABC):
             raise TooFewClients(
                 f"{len(committee)} committee members are there, {shape.threshold} needed"
             )
-        codec: Codec | Noised
-        if noising is None:
-            codec = self.codec(length - (0 if clear is None else clear.size), len(ordered))
-        else:
-            codec = noising(self.asked(length, len(ordered), len(roster.members)))
+        noised = None
+        if noising is not None:
+            noised = noising(self.asked(length, len(ordered), len(roster.members)))
+        hidden = length - (0 if clear is None else clear.size)
         return Session(
             run=run,
             round=round,
             purpose=purpose,
-            codec=codec,
+            codec=noised or self.codec(hidden, len(ordered)),
             cohort=ordered,
             witnesses=witnesses,
             degree=shape.degree,

@@ -1,32 +1,23 @@
-"""What a server does about private sums: how much noise, who pays for it, where the clip is."""
+"""How sums are made private: whose noise, how much of it, and what a sum then costs."""
 
 import math
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import numpy as np
-
-from tacit.crypto.codec import Mean
 from tacit.crypto.errors import ParameterError
-from tacit.crypto.identity import KEY_BYTES
 from tacit.crypto.secagg.noised import Noised
 from tacit.crypto.secagg.session import Session
-from tacit.crypto.vector import Floats, Layout
-from tacit.crypto.wire import Reader, Writer
 from tacit.privacy.accountants import Adversary
-from tacit.privacy.charges import neighbours_of, releases_of
+from tacit.privacy.charges import releases_of
+from tacit.privacy.example_sums import ExampleSum
 from tacit.privacy.gaussian import limit
-from tacit.privacy.ledger import Budget, Ledger, Storage
-from tacit.privacy.mechanisms import TOLERANCE, Mechanism, choose
+from tacit.privacy.ledger import Budget
+from tacit.privacy.mechanisms import TOLERANCE, choose
 from tacit.privacy.releases import Release, Unit
-from tacit.privacy.statement import Statement
 from tacit.server.pairwise import Asked
+from tacit.server.turns import Turns
 
-_CLIP_SLOT = "clip"
 QUANTILE_NOISE = 5.0  # what norms say costs 4 % of what updates cost
 NO_LIMIT = Budget(math.inf, 1e-5)
 _MARGIN = 1.0 + 2.0**-10  # of noise, over that of a Gaussian: for the grid, and samplers' distance
@@ -81,14 +72,25 @@ class Privacy(ABC):
     name: ClassVar[str]
 
     def __post_init__(self) -> None:
-        self.noised(Asked(16, 16, 16, 0, 32))  # fails here rather than in a round
+        self._check()
+
+    def _check(self) -> None:
+        """What cannot be fails here rather than in a round."""
+        some = self._some
+        self.noised(Asked(16, some, some, 0, 32))
+
+    @property
+    def _some(self) -> int:
+        """Devices of a sum that there may be."""
+        return 16
 
     @abstractmethod
     def _corrupt(self, asked: Asked) -> int:
         """Devices whose noise does not count."""
 
-    def noised(self, asked: Asked) -> Noised:
-        """What the session of such a sum says. Raises ParameterError if there is no room."""
+    def noised(self, asked: Asked) -> Noised | None:
+        """What the session of such a sum says; None where it says nothing of noise. Raises
+        ParameterError if there is no room."""
         return choose(
             asked.length,
             asked.clients,
@@ -103,6 +105,12 @@ class Privacy(ABC):
             quantile=self.noise * QUANTILE_NOISE if self.adaptive else 0.0,
             most=asked.most_bits,
         ).agreed
+
+    def releases(self, session: Session, survivors: int) -> tuple[Release, ...]:
+        """What a sum over so many lets out."""
+        agreed = session.codec
+        assert isinstance(agreed, Noised)
+        return releases_of(agreed, session.run, session.round, survivors, agreed.corrupt)
 
     @property
     def unit(self) -> Unit:
@@ -134,17 +142,85 @@ class Local(Privacy):
 @dataclass(frozen=True, slots=True)
 class Central(Privacy):
     """The server adds the noise to sums that it has seen: for those who trust it, against all
-    others."""
+    others.
+
+    With `turns` devices are not in every round, and what the noise of one makes wrong, later ones
+    make good in part. The grid may not move then: without sketch, records or adaptive clip.
+    """
+
+    turns: Turns | None = None
 
     name: ClassVar[str] = "central"
 
     def __post_init__(self) -> None:
         if self.budget.against is Adversary.SERVER:
             object.__setattr__(self, "budget", replace(self.budget, against=Adversary.OUTSIDER))
-        Privacy.__post_init__(self)
+        if self.turns is not None and (self.sketch or self.records or self.adaptive):
+            raise ParameterError(
+                "rounds with noise in common need one grid for all: leave out sketch, records and "
+                "adaptive"
+            )
+        self._check()
+
+    @property
+    def _some(self) -> int:
+        return 16 if self.turns is None else self.turns.size
+
+    def noised(self, asked: Asked) -> Noised | None:
+        if self.turns is None:
+            return Privacy.noised(self, asked)
+        return choose(
+            asked.length,
+            asked.clients,
+            asked.clients - asked.least,
+            0,
+            self.clip,
+            self.noise,
+            tolerance=self.tolerance,
+            central=True,
+            bands=self.turns.bands,
+            divisor=self.turns.size,
+            most=asked.most_bits,
+        ).agreed
 
     def _corrupt(self, asked: Asked) -> int:
         return 0
+
+
+@dataclass(frozen=True, slots=True)
+class OnDevice(Privacy):
+    """Devices train by DP-SGD: `steps` steps each round, with all the noise that each step takes,
+    on batches into which an example comes with probability `rate`. What they then send needs no
+    more, so its sum is one like any other, but for weights and metrics.
+
+    `clip` is of one example's gradient, and `noise` in units of it. What devices really do the
+    server takes their word for, as it does for all that they train.
+    """
+
+    steps: int = 1
+    rate: float = 1.0
+
+    name: ClassVar[str] = "on-device"
+
+    def _check(self) -> None:
+        if not self.records or self.adaptive or self.sketch:
+            raise ParameterError(
+                "DP-SGD protects examples: give records, and neither a sketch nor an adaptive clip"
+            )
+        self._step(1)
+
+    def _step(self, length: int) -> ExampleSum:
+        return ExampleSum(length, self.clip, self.noise, self.rate)
+
+    def noised(self, asked: Asked) -> Noised | None:
+        return None
+
+    def releases(self, session: Session, survivors: int) -> tuple[Release, ...]:
+        step = self._step(session.codec.length).release(session.run, session.round)
+        return (replace(step, cohort=len(session.devices), survivors=survivors),) * self.steps
+
+    def _corrupt(self, asked: Asked) -> int:
+        return asked.least - 1
 
 
 def noise_for(epsilon: float, delta: float, rounds: int, *, adaptive: bool = False) -> float:
@@ -158,94 +234,3 @@ def noise_for(epsilon: float, delta: float, rounds: int, *, adaptive: bool = Fal
         raise ParameterError(f"epsilon={epsilon}, rounds={rounds}: noise for what?")
     sums = rounds * (1 + 1 / QUANTILE_NOISE**2 if adaptive else 1)
     return _MARGIN * math.sqrt(sums) / limit(epsilon, delta)
-
-
-@dataclass(slots=True)
-class Memory:
-    """A ledger's storage that ends with the process: for runs that leave nothing behind."""
-
-    slots: dict[str, bytes] = field(default_factory=dict)
-
-    def read(self, slot: str) -> bytes | None:
-        return self.slots.get(slot)
-
-    def write(self, slot: str, value: bytes) -> None:
-        self.slots[slot] = value
-
-    def alone(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
-
-class PrivateSums:
-    """The private sums of one run: its ledger, and its clip, both in `storage`."""
-
-    def __init__(self, privacy: Privacy, storage: Storage) -> None:
-        self.privacy = privacy
-        self._storage = storage
-        unit = privacy.unit
-        self.ledger = Ledger(storage, unit, neighbours_of(unit), privacy.budget)
-
-    @property
-    def clip(self) -> float:
-        """To which updates are clipped now."""
-        kept = self._storage.read(_CLIP_SLOT)
-        if kept is None or self.privacy.adaptive is None:
-            return self.privacy.clip
-        reader = Reader(kept, sender=0, stage="ledger")
-        clip = reader.f64()
-        reader.end()
-        return clip
-
-    def noising(self, asked: Asked) -> Noised:
-        """What the session of the next sum says."""
-        return replace(self.privacy, clip=self.clip).noised(asked)
-
-    def affordable(self, session: Session) -> tuple[int, ...]:
-        """Those of the cohort whom a sum over them may still cost as much as it would."""
-        return tuple(self.ledger.affordable(_charges(session), session.devices))
-
-    def charge(self, session: Session, survivors: Sequence[int]) -> None:
-        """Count a sum over `survivors`, durably, before it is opened. Raises BudgetExceeded, and
-        then it may not be."""
-        self.ledger.spend(_charges(session, len(survivors)), survivors)
-
-    def update(self, session: Session, layout: Layout, opened: Mean) -> Floats:
-        """The mean update that may be used and kept: a central sum's with the server's noise. The
-        clip moves with what it says of norms. Once for each sum."""
-        mechanism = mechanism_of(session)
-        if mechanism.central:
-            opened = mechanism.add_noise(opened, os.urandom(KEY_BYTES))
-        if (adaptive := self.privacy.adaptive) is not None:
-            moved = adaptive.moved(mechanism.clip, mechanism.unclipped(opened))
-            self._storage.write(_CLIP_SLOT, Writer().f64(moved).data())
-        return seen_of(session, layout, opened)
-
-    def statement(self) -> Statement:
-        """What may be said of all that the run has let out."""
-        return self.ledger.statement()
-
-
-def mechanism_of(session: Session) -> Mechanism:
-    """That of a private session."""
-    assert isinstance(session.codec, Noised)
-    return Mechanism.of(session.codec)
-
-
-def seen_of(session: Session, layout: Layout, opened: Mean) -> Floats:
-    """The mean update that a private sum shows this server: a central one without any noise, which
-    is for nobody else to see. Arrays of whole numbers do not move: devices send zeros for them, and
-    here they would only gather noise."""
-    update = mechanism_of(session).update(opened, session.id)
-    parts = layout.split(update)
-    for entry in layout.entries:
-        if np.dtype(entry.dtype).kind != "f":
-            parts[entry.name][...] = 0
-    return update
-
-
-def _charges(session: Session, survivors: int | None = None) -> tuple[Release, ...]:
-    """What the sum costs: over so many devices, or over the fewest that there may be."""
-    agreed = session.codec
-    assert isinstance(agreed, Noised)
-    counted = session.min_survivors if survivors is None else survivors
-    return releases_of(agreed, session.run, session.round, counted, agreed.corrupt)

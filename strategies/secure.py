@@ -23,7 +23,8 @@ from tacit.server.grid import SecureGrid
 from tacit.server.inbox import Tap
 from tacit.server.loop import EvaluateFn, Plan, run_rounds
 from tacit.server.pairwise import Pairwise, SecureSum
-from tacit.server.private import Memory, Privacy, PrivateSums
+from tacit.server.private import Privacy
+from tacit.server.private_sums import Memory, PrivateSums, turns_of
 
 MEAN_ONLY = (FedAvg, FedProx, FedAvgM, FedAdam, FedAdagrad, FedYogi)
 """Strategies of Flower whose aggregation sees the replies only through their weighted mean."""
@@ -39,7 +40,9 @@ class Secure(Strategy):
     With `privacy` the sums have noise: `Distributed`, `Local` or `Central` of
     `tacit.server.private`. `storage` is where the ledger of what they cost is kept, in memory by
     default; `private.statement()` says what it comes to. No metrics leave devices then, so
-    ParameterError is raised too for a strategy that has devices evaluate.
+    ParameterError is raised too for a strategy that has devices evaluate. With `turns` of a
+    `Central` the strategy asks all devices, and a round is with those whose turn it is: one that
+    draws them at random is refused.
     """
 
     def __init__(
@@ -60,6 +63,11 @@ class Secure(Strategy):
             raise ParameterError(
                 "what devices find when they evaluate would leave them without noise: give "
                 f"{type(inner).__name__} fraction_evaluate=0.0, and evaluate on the server"
+            )
+        if turns_of(privacy) is not None and getattr(inner, "fraction_train", 1.0) < 1:
+            raise ParameterError(
+                "where cohorts take turns no devices are drawn at random: give "
+                f"{type(inner).__name__} fraction_train=1.0"
             )
         self.inner = inner
         self.private = None if privacy is None else PrivateSums(privacy, storage or Memory())
@@ -91,7 +99,7 @@ class Secure(Strategy):
         evaluate_fn: EvaluateFn | None = None,
     ) -> Result:
         """Run all rounds, as any Flower strategy's `start` does."""
-        return run_rounds(
+        result = run_rounds(
             self.grid(grid),
             self.inner,
             initial_arrays,
@@ -100,6 +108,9 @@ class Secure(Strategy):
             evaluate_config=evaluate_config,
             evaluate_fn=evaluate_fn,
         )
+        if self.private is not None:
+            self.private.end()
+        return result
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -61,7 +61,11 @@ MAY_USE: dict[str, set[str]] = {
 }
 BASE_ROOMS = ("crypto", "privacy", "client", "server", "strategies")
 # Modules that exist to speak to one optional library, and are imported only where it is wanted.
-NEEDS_AN_EXTRA = {"client/torch_trainer.py": {"torch"}}
+NEEDS_AN_EXTRA = {
+    "client/clipped.py": {"torch"},
+    "client/example_gradients.py": {"torch"},
+    "client/torch_trainer.py": {"torch"},
+}
 
 # Chance and time are arguments in the pure rooms, and no global generator is used anywhere.
 IMPURE = {"asyncio", "datetime", "random", "secrets", "socket", "subprocess", "threading", "time"}

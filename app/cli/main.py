@@ -249,6 +249,42 @@ def audit_dp(
         )  # fmt: skip
 
 
+@explain.command("privacy")
+def explain_privacy(
+    devices: Annotated[
+        int, typer.Option("--devices", "-n", help="Devices in a cohort.", min=2, max=100_000)
+    ],
+    rounds: Annotated[int, typer.Option(help="Rounds that a device takes part in.", min=1)] = 20,
+    epsilon: Annotated[float, typer.Option(help="What all of them may cost it.")] = 8.0,
+    delta: Annotated[float, typer.Option(help="At which delta.")] = 1e-5,
+    length: Annotated[
+        float,
+        typer.Option("--length", "-d", help="Parameters of the model.", show_default="1e6"),
+    ] = 1e6,
+    mode: Annotated[
+        str, typer.Option(help="distributed, local or central.", metavar="MODE")
+    ] = "distributed",
+    gamma: Annotated[
+        float, typer.Option(help="Fraction that may collude with the server.", show_default="1/3")
+    ] = 1 / 3,
+    drop: Annotated[
+        float, typer.Option(help="Fraction that may be missing of more than 32 devices.")
+    ] = 0.3,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Noise, bytes and epsilon of a private run, and how much noise a trusted server would need.
+
+    [bold]Example[/]
+
+      tacit explain privacy -n 100 --rounds 50 --epsilon 4 -d 1e5
+    """
+    screen = _screen(quiet, json)
+    _load("explaining_privacy").privacy(
+        screen, mode, devices, rounds, epsilon, delta, length, gamma, drop
+    )
+
+
 @cli.command()
 def version(json: Json = False) -> None:
     """Print the versions that a report of a problem should name."""
@@ -256,7 +292,9 @@ def version(json: Json = False) -> None:
 
 
 def _load(
-    module: Literal["about", "attacking", "auditing", "commands", "explaining"],
+    module: Literal[
+        "about", "attacking", "auditing", "commands", "explaining", "explaining_privacy"
+    ],
 ) -> ModuleType:
     """The work itself, loaded when there is some: help and typing errors need not wait for it."""
     return import_module(f"tacit.app.cli.{module}")

@@ -21,6 +21,8 @@ from tacit.crypto.wire import Reader, Writer
 
 LEAST_BITS, MOST_BITS = 8, 32
 MOST_RECORDS = 1 << 20
+MOST_BANDS = 1 << 8
+ROTATION_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,11 @@ class Noised:
                 many are expected in an update at most
     quantile    deviation of the noise on whether the norm is within the clip, in units of what one
                 device adds to that; 0: it is not asked for
+    bands       totals of so many rounds are mixed under the noise of a central sum, see
+                `tacit.privacy.banded`; 0: each has noise of its own
+    divisor     by what a total is divided, and devices that the grid has room for, where that has
+                to be the same in all rounds: with bands; 0: as many as are in the sum
+    rotation    seed of the rotation, where that has to be the same too; empty: the session's id
     """
 
     length: int
@@ -53,10 +60,14 @@ class Noised:
     central: bool = False
     records: int = 0
     quantile: float = 0.0
+    bands: int = 0
+    divisor: int = 0
+    rotation: bytes = b""
 
     def __post_init__(self) -> None:
         whole = (self.length, self.clients, self.dropouts, self.corrupt, self.bits, self.sketch)
-        if any(type(number) is not int for number in (*whole, self.records)):
+        also = (self.records, self.bands, self.divisor)
+        if any(type(number) is not int for number in (*whole, *also)):
             raise ParameterError("counts and bits are whole numbers, Python's own")
         if type(self.central) is not bool:  # whatever else is true would leave out the noise
             raise ParameterError(f"central={self.central!r}, expected True or False")
@@ -87,6 +98,24 @@ class Noised:
             raise ParameterError(f"quantile={self.quantile}, expected 0 or more, and finite")
         if self.quantile and self.records:
             raise ParameterError("a quantile is of devices' norms, not of examples': leave it out")
+        if self.bands:
+            self._check_bands()
+        elif self.divisor or self.rotation:
+            raise ParameterError("a divisor or a rotation of its own is for a sum with bands")
+
+    def _check_bands(self) -> None:
+        if not 2 <= self.bands <= MOST_BANDS:
+            raise ParameterError(f"bands={self.bands}, expected 0 or 2..{MOST_BANDS}")
+        if not self.central or self.sketch or self.records or self.quantile:
+            raise ParameterError(
+                "bands are for central sums whose grid stays: without sketch, records or quantile"
+            )
+        if not self.clients <= self.divisor <= 1 << 20:
+            raise ParameterError(
+                f"divisor={self.divisor}, expected {self.clients} (clients) or more"
+            )
+        if len(self.rotation) not in (0, ROTATION_BYTES):
+            raise ParameterError(f"a rotation's seed has {ROTATION_BYTES} bytes")
 
     @property
     def coordinates(self) -> int:
@@ -135,13 +164,15 @@ class Noised:
                 "the sum does not check: its masks do not cancel", sender=0, stage="open"
             )
         norms = signed(total[self.coordinates : -1], self.bits).astype(np.float64)
-        steps = Decoded(total[: self.coordinates], self.bits, float(survivors))
+        divisor = float(self.divisor or survivors)
+        steps = Decoded(total[: self.coordinates], self.bits, divisor)
         return Mean(steps, norms, float(survivors))
 
     def write(self, writer: Writer) -> None:
         writer.u64(self.length).u32(self.clients).u32(self.dropouts).u32(self.corrupt)
         writer.f64(self.clip).f64(self.noise).u8(self.bits).u64(self.sketch).u8(self.central)
         writer.u32(self.records).f64(self.quantile)
+        writer.u32(self.bands).u32(self.divisor).blob(self.rotation)
 
     @classmethod
     def read(cls, reader: Reader) -> "Noised":
@@ -149,9 +180,13 @@ class Noised:
         counts = (reader.u64(), reader.u32(), reader.u32(), reader.u32())
         clip, noise, bits, sketch = reader.f64(), reader.f64(), reader.u8(), reader.u64()
         central, records, quantile = reader.u8(), reader.u32(), reader.f64()
+        bands, divisor, rotation = reader.u32(), reader.u32(), reader.blob(ROTATION_BYTES)
         if central > 1:
             raise reader.bad(f"central is {central}, expected 0 or 1")
         try:
-            return cls(*counts, clip, noise, bits, sketch, bool(central), records, quantile)
+            return cls(
+                *counts, clip, noise, bits, sketch, bool(central), records, quantile, bands,
+                divisor, rotation,
+            )  # fmt: skip
         except ParameterError as bad:
             raise reader.bad(str(bad)) from None

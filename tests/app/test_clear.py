@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 
 import tacit.client.app
+import tacit.client.budget
 from tacit.app import leakage
 from tacit.app.check import check
 from tacit.app.config import Settings
 from tacit.app.leakage import settings_for
 from tacit.app.material import material, trainer_for
 from tacit.app.simulation import Finished, simulate
-from tacit.client.policy import Policy
 from tacit.crypto.errors import ParameterError
 from tacit.crypto.vector import Layout
-from tacit.privacy.clear import cost
+from tacit.privacy.accountants import Adversary, cost
+from tacit.privacy.clear import release_of
 from tacit.server.events import Event, LeftOut
 from tacit.server.inbox import Seen
 from tacit.simulations.attacks.linear import LinearReadout
@@ -37,7 +38,8 @@ def cost_of(settings: Settings) -> float:
     model = trainer_for(settings.model, settings.data, 0).initial(0)
     clear = settings.sum().clear_of(Layout.of(model))
     assert clear is not None
-    return cost(clear).times(settings.run.rounds).epsilon
+    once = cost(release_of(clear, 1, 1, 4), Adversary.SERVER)
+    return once.times(settings.run.rounds).epsilon(settings.policy.delta)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -61,7 +63,7 @@ def test_sums_are_exact_and_each_part_shows(protocol: str) -> None:
 
 def test_the_budget_ends_a_run_that_was_not_checked() -> None:
     """Two rounds of three: then all devices refuse, and say so."""
-    lasts = cost_of(SHOWN.changed(["run.rounds=2"]))
+    lasts = cost_of(SHOWN.changed(["run.rounds=2"])) * (1 + 1e-12)  # sums of floats
     short = SHOWN.changed([f"policy.clear_epsilon={lasts}"])
     finished, events, _ = run(short)
     assert finished.oracle is not None
@@ -81,7 +83,8 @@ def test_a_budget_that_lasts_is_enough_and_a_little_less_is_not() -> None:
         check(SHOWN.changed([f"policy.clear_epsilon={np.nextafter(needed, 0)}"]))
     says = (
         rf"secure\.clear: 3 rounds with 2 coordinates in the clear cost a device epsilon "
-        rf"{needed:.6g} \(one: [\d.]+\), and policy\.clear_epsilon = {needed:g} lasts for 2: raise"
+        rf"{needed:.6g} at delta 1e-05 \(one: [\d.]+\), and policy\.clear_epsilon = {needed:g} "
+        r"lasts for 2: raise"
     )
     assert re.search(says, str(told.value)), str(told.value)
 
@@ -134,7 +137,8 @@ def test_a_layer_without_noise_gives_faces_away(
 ) -> None:
     """Which is why no device sends one: its policy has to be forced open for that."""
     assert readout(protocol, 2.0**-10) == ([], [])
-    monkeypatch.setattr(Policy, "check_clear", lambda *_: None)
+    for defence in ("check_clear", "spend_clear"):
+        monkeypatch.setattr(tacit.client.budget, defence, lambda *_: None)
     with monkeypatch.context() as patch:
         patch.setattr(tacit.client.app, "draw_noise", lambda clear, rand: np.zeros(clear.size, int))
         found, floor = readout(protocol, 2.0**-10)

@@ -147,7 +147,7 @@ def test_mistakes_are_told_before_a_run_starts(name: str) -> None:
 def test_owners_who_ask_for_no_more_than_there_is_agree(tmp_path: Path) -> None:
     settings = PRIVATE.changed(["policy.epsilon=4"])
     check(settings)
-    finished, events, _ = run(settings, tmp_path)
+    _, events, _ = run(settings, tmp_path)
     assert sum(isinstance(e, SumOpened) for e in events) == 3
     trusted = PRIVATE.changed(
         ["policy.epsilon=4", "privacy.mode=central", "policy.trust_server=true"]

@@ -4,7 +4,6 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 from flwr.app import Context, Message, MetricRecord, RecordDict
 
 import tacit.client.app
-from tacit.client import ledger
+from tacit.client import budget
 from tacit.client.device import Device, simulated_device
 from tacit.client.pipeline import contribution
 from tacit.client.policy import Policy
@@ -31,8 +30,9 @@ from tacit.crypto.secagg.clear import LARGEST, Clear, Integers
 from tacit.crypto.secagg.messages import Report
 from tacit.crypto.secagg.session import Purpose, Session
 from tacit.crypto.vector import Difference, Layout
-from tacit.privacy.clear import cost
-from tacit.privacy.zcdp import Spent
+from tacit.privacy.accountants import GDP, Adversary, Spent
+from tacit.privacy.accountants import cost as cost_of
+from tacit.privacy.clear import release_of
 from tacit.server.encrypted import Encrypted
 from tacit.server.flower import copy_records, identity
 from tacit.server.pairwise import Binding, Pairwise
@@ -42,6 +42,28 @@ from tests.runtime.desk import RUN, Desk, context
 PROTOCOL = Pairwise(clear=("b", "seen"), clear_norm=8.0, clear_noise=4.0)
 LAYOUT = Layout.of(linear.arrays_of(linear.initial()))
 CLEAR = Clear(((30, 33),), 8.0, 4.0)
+DELTA = 1e-5
+SLOT = "ledger_client_replace_one"
+# Costs are sums of floats, and budgets the roots of a function of them: of 100 sums, to 10**-12.
+MORE, LESS = 1 + 1e-12, 1 - 1e-12
+
+
+def cost(clear: Clear) -> Spent:
+    return cost_of(release_of(clear, RUN, 1, 4), Adversary.SERVER)
+
+
+def budget_for(sums: int) -> float:
+    return ONCE.times(sums).epsilon(DELTA)
+
+
+def same(spent: float, *costs: Spent) -> bool:
+    """Whether it is the epsilon of so much."""
+    total = Spent.nothing(1)
+    for each in costs:
+        total = total.charged(slice(None), each)
+    return spent == pytest.approx(total.epsilon(DELTA), rel=1e-12)
+
+
 ONCE = cost(CLEAR)
 
 
@@ -70,8 +92,13 @@ class ClearDesk(Desk):
     def vault(self, device: int) -> Vault:
         return self.app._device_of(self.contexts[device]).vault
 
-    def spent(self, device: int = 1) -> Spent:
-        return ledger.spent(self.vault(device))
+    def spent(self, device: int = 1) -> float:
+        return spent(self.vault(device))
+
+
+def spent(vault: Vault) -> float:
+    ledger = budget.clear_ledger_of(vault, Policy(clear_epsilon=1.0))
+    return ledger.epsilon(budget.OURS, DELTA)
 
 
 def shown(session: Session, data: bytes) -> Integers:
@@ -182,10 +209,10 @@ def test_a_device_refuses_unless_its_owner_allows_it() -> None:
     desk = ClearDesk(0.0)
     says = (
         r"3 coordinates in the clear, clipped to 8 with noise of 4 times that, cost epsilon "
-        r"2\.4\d+ at delta 1e-06: .*allows none \(policy\.clear_epsilon\)"
+        r"2\.0\d+ at delta 1e-05: .*allows none \(policy\.clear_epsilon\)"
     )
     refused(lambda: desk.report(1, desk.session()), PolicyRefusal, says)
-    assert desk.spent() == Spent()
+    assert desk.spent() == 0
     whole = Desk.session(desk)  # the same round, all of it hidden, is served
     desk.report(1, whole)
 
@@ -193,7 +220,7 @@ def test_a_device_refuses_unless_its_owner_allows_it() -> None:
 def test_the_server_is_told_the_numbers() -> None:
     desk = ClearDesk(0.0)
     session = desk.session()
-    assert "cost epsilon 2.4" in desk.hear(1, "train", desk.request(session))
+    assert "cost epsilon 2.0" in desk.hear(1, "train", desk.request(session))
 
 
 def test_the_owners_policy_holds_beside_the_apps() -> None:
@@ -203,7 +230,14 @@ def test_the_owners_policy_holds_beside_the_apps() -> None:
     desk = ClearDesk(100.0, device_of=strict)
     refused(lambda: desk.report(1, desk.session()), PolicyRefusal, "allows none")
     assert Policy(clear_epsilon=3.0).stricter(Policy(clear_epsilon=2.0)).clear_epsilon == 2.0
-    for bad in (-1.0, math.nan):
+    for deltas in ((1e-7, 1e-5), (1e-5, 1e-7)):  # whichever of them also asks for noise
+        for asks in ((None, 1.0), (1.0, None), (None, None)):
+            ours, owners = (
+                Policy(clear_epsilon=2.0, delta=delta, epsilon=epsilon)
+                for delta, epsilon in zip(deltas, asks, strict=True)
+            )
+            assert ours.stricter(owners).delta == 1e-7
+    for bad in (-1.0, 700.1, math.inf, math.nan):
         with pytest.raises(ParameterError, match="clear_epsilon"):
             Policy(clear_epsilon=bad)
 
@@ -211,27 +245,30 @@ def test_the_owners_policy_holds_beside_the_apps() -> None:
 def spends(desk: ClearDesk, rounds: int) -> None:
     for number in range(1, rounds + 1):
         desk.report(1, desk.session(number))
-        assert desk.spent() == ONCE.times(number)
+        assert same(desk.spent(), ONCE.times(number))
 
 
 def test_a_budget_stops_exactly_where_it_ends() -> None:
-    exactly = ONCE.times(3).epsilon
-    spends(enough := ClearDesk(exactly), 3)
+    exactly = budget_for(3)
+    spends(enough := ClearDesk(exactly * MORE), 3)
     # What is left, or was spent before, it keeps to itself: a server could know it again by that.
-    says = rf"^3 coordinates [^;]* cost epsilon {ONCE.epsilon:.6g} at delta 1e-06: more than is "
+    says = (
+        r"^3 coordinates in the clear, clipped to 8 with noise of 4 times that, cost epsilon "
+        rf"{budget_for(1):.6g} at delta 1e-05: more than is left \(policy.clear_epsilon\)$"
+    )
     refused(lambda: enough.report(1, enough.session(4)), BudgetExceeded, says)
-    assert enough.spent() == ONCE.times(3)
-    spends(short := ClearDesk(math.nextafter(exactly, 0.0)), 2)
+    assert same(enough.spent(), ONCE.times(3))
+    spends(short := ClearDesk(exactly * LESS), 2)
     refused(lambda: short.report(1, short.session(3)), BudgetExceeded, "clear_epsilon")
-    assert short.spent() == ONCE.times(2)
+    assert same(short.spent(), ONCE.times(2))
     short.report(1, Desk.session(short, 3))  # what is hidden costs nothing
-    assert short.spent() == ONCE.times(2)
+    assert same(short.spent(), ONCE.times(2))
 
 
 def test_evaluation_costs_nothing() -> None:
     desk = ClearDesk(100.0)
     desk.report(1, desk.session(1, Purpose.EVALUATE))
-    assert desk.spent() == Spent()
+    assert desk.spent() == 0
 
 
 def test_each_part_counts_at_its_own_cost() -> None:
@@ -239,12 +276,12 @@ def test_each_part_counts_at_its_own_cost() -> None:
     other = Clear(((0, 5),), 2.0, 7.0)
     desk.report(1, desk.session())
     desk.report(1, desk.session(2, clear=other))
-    assert desk.spent() == ONCE + cost(other)
-    assert desk.spent(2) == Spent()
+    assert same(desk.spent(), ONCE, cost(other))
+    assert desk.spent(2) == 0
 
 
 def test_all_runs_count() -> None:
-    desk = ClearDesk(ONCE.times(2).epsilon)
+    desk = ClearDesk(budget_for(2) * MORE)
     spends(desk, 2)
     for device, before in desk.contexts.items():
         state = copy_records(before.state)
@@ -253,6 +290,27 @@ def test_all_runs_count() -> None:
     next_run = desk.session(run=RUN + 1)
     refused(lambda: desk.report(1, next_run), BudgetExceeded, "clear_epsilon")
     desk.report(2, next_run)
+
+
+def test_another_number_is_no_new_life() -> None:
+    """A device that its authority enrolled anew has spent what it has spent."""
+    desk = ClearDesk(budget_for(2) * MORE)
+    spends(desk, 1)
+    kept = desk.vault(1).read(SLOT)
+    assert kept is not None
+    desk.vault(2).write(SLOT, kept)
+    desk.report(2, desk.session(2))
+    refused(lambda: desk.report(2, desk.session(3)), BudgetExceeded, "clear_epsilon")
+    desk.report(3, desk.session(3))
+
+
+def test_costs_are_at_the_owners_delta() -> None:
+    allowed = budget_for(2) * MORE
+    strict = Policy(clear_epsilon=allowed, delta=1e-9)
+    assert ONCE.epsilon(1e-9) < allowed < ONCE.times(2).epsilon(1e-9)
+    desk = ClearDesk(allowed, policy=strict)
+    spends(desk, 1)
+    refused(lambda: desk.report(1, desk.session(2)), BudgetExceeded, "at delta 1e-09: more than is")
 
 
 def filed(folder: Path) -> Callable[[Context], Device]:
@@ -268,11 +326,11 @@ def filed(folder: Path) -> Callable[[Context], Device]:
 
 
 def test_it_survives_a_restart(tmp_path: Path) -> None:
-    budget = ONCE.times(2).epsilon
-    spends(ClearDesk(budget, device_of=filed(tmp_path)), 2)
-    again = ClearDesk(budget, device_of=filed(tmp_path))
+    allowed = budget_for(2) * MORE
+    spends(ClearDesk(allowed, device_of=filed(tmp_path)), 2)
+    again = ClearDesk(allowed, device_of=filed(tmp_path))
     again.contexts = {d: context(d - 1) for d in again.contexts}
-    assert again.spent() == ONCE.times(2)
+    assert same(again.spent(), ONCE.times(2))
     refused(lambda: again.report(1, again.session(3)), BudgetExceeded, "clear_epsilon")
 
 
@@ -286,14 +344,14 @@ def test_it_is_counted_before_it_leaves(monkeypatch: pytest.MonkeyPatch) -> None
     write = vault.write
 
     def full(self: Any, slot: str, value: bytes) -> None:
-        if slot == "cleared":
+        if slot == SLOT:
             raise OSError("no space left")
         write(self, slot, value)
 
     monkeypatch.setattr(vault, "write", full)
     with pytest.raises(TacitError, match="OSError while it answered train"):
         desk.report(1, desk.session())
-    assert desk.spent() == Spent()
+    assert desk.spent() == 0
     assert desk.vault(1).read("session") is None  # and the sum is over for this device
 
 
@@ -312,7 +370,7 @@ def test_training_that_comes_to_nothing_costs_nothing(train: Any) -> None:
     desk = ClearDesk(100.0, train=train)
     with pytest.raises(TacitError):
         desk.report(1, desk.session())
-    assert desk.spent() == Spent()
+    assert desk.spent() == 0
 
 
 @pytest.mark.parametrize(
@@ -334,23 +392,24 @@ def test_a_session_that_is_refused_costs_nothing(
         patch.setattr(tacit.client.app, "draw_noise", None)
         with pytest.raises((ProtocolError, PolicyRefusal, BudgetExceeded)):
             desk.report(1, desk.session(**changed))
-    assert desk.spent() == Spent()
+    assert desk.spent() == 0
     desk.report(1, desk.session())  # nor has it been served
 
 
 def test_of_two_at_once_one_sees_what_the_other_spent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both were let in while there was enough for one."""
-    budget = ONCE.epsilon
-    desk = ClearDesk(budget)
+    allowed = Policy(clear_epsilon=budget_for(1) * MORE)
+    desk = ClearDesk(allowed.clear_epsilon)
+    session = desk.session()
     trained = desk.app._run_app
 
     def meanwhile(message: Message, context: Context) -> Message:
-        ledger.spend(desk.vault(1), CLEAR, Policy(clear_epsilon=budget))
+        budget.spend_clear(desk.vault(1), allowed, session)
         return trained(message, context)
 
     monkeypatch.setattr(desk.app, "_run_app", meanwhile)
-    refused(lambda: desk.report(1, desk.session()), BudgetExceeded, "clear_epsilon")
-    assert desk.spent() == ONCE
+    refused(lambda: desk.report(1, session), BudgetExceeded, r"more than is left \(policy\.clear_")
+    assert same(desk.spent(), ONCE)
 
 
 def test_counting_is_done_alone(tmp_path: Path) -> None:
@@ -371,9 +430,10 @@ def test_counting_is_done_alone(tmp_path: Path) -> None:
             inside.append("write")
             vault.write(slot, value)
 
-    ledger.spend(Watched(), CLEAR, Policy(clear_epsilon=100.0))  # type: ignore[arg-type]
+    allowed = Policy(clear_epsilon=100.0)
+    budget.spend_clear(Watched(), allowed, ClearDesk(100.0).session())  # type: ignore[arg-type]
     assert inside == ["in", "read", "write"]
-    assert ledger.spent(vault) == ONCE
+    assert same(spent(vault), ONCE)
 
 
 def test_noise_is_fresh_each_time_and_comes_from_the_system(
@@ -400,8 +460,8 @@ def test_a_sum_may_cost_next_to_nothing_and_still_counts() -> None:
     least = Clear(CLEAR.ranges, 1.0, 2.0**10)
     desk = ClearDesk(1.0)
     desk.report(1, desk.session(clear=least))
-    assert desk.spent() == cost(least)
-    assert 0 < desk.spent().rho < Fraction(1, 10**5)
+    assert same(desk.spent(), cost(least))
+    assert 0 < desk.spent() < 0.006
 
 
 def test_the_document_says_what_sums_cost() -> None:
@@ -409,8 +469,9 @@ def test_the_document_says_what_sums_cost() -> None:
     text = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
     for noise in (2, 4, 8, 16):
         once = cost(Clear(((0, 10**6),), 1.0, float(noise)))
-        costs = [once.times(sums).epsilon for sums in (1, 20, 100)]
+        costs = [once.times(sums).epsilon(DELTA) for sums in (1, 20, 100)]
         shown = " | ".join("none" if math.isinf(e) else f"{e:.2g}" for e in costs)
         assert f"| {noise} | {shown} |" in text
-    least, most = (float(cost(Clear(((0, size),), 1.0, 1.0)).rho) for size in (1, 10**6))
-    assert f"{least:.2f} to {most + 0.005:.2f} / noise^2" in text
+    parts = [Clear(((0, size),), 1.0, 1.0) for size in (1, 10**6)]
+    least, most = (math.sqrt(cost(part).plain[0, GDP]) for part in parts)
+    assert f"m = {least:.2f} to {most + 0.005:.2f} / noise" in text

@@ -6,19 +6,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import RecordDict
 
-from tacit.client import ledger
+from tacit.client import budget
 from tacit.client.policy import Policy
+from tacit.client.vault import ContextVault
 from tacit.crypto.codec import Codec
 from tacit.crypto.prg import add_masks
 from tacit.crypto.secagg.clear import Clear
 from tacit.crypto.secagg.messages import Report
 from tacit.crypto.secagg.session import Session
-from tacit.privacy.clear import cost
-from tacit.privacy.zcdp import Spent
+from tacit.privacy.accountants import Adversary, cost
+from tacit.privacy.clear import release_of
 from tests.crypto.test_prg import LIMIT, chi_square
 from tests.hostile.adversary import read
-from tests.hostile.attack import Attack, nothing, replaced, trial, trials
+from tests.hostile.attack import Attack, nothing, replaced, together, trial, trials
 from tests.hostile.crowd import Crowd, count_randomness
 from tests.hostile.test_sessions import LONG, ONE_ID, told_self_keys
 from tests.runtime import linear
@@ -65,15 +67,24 @@ def reads(clear: Clear, epsilon: float, rounds: int = 1) -> Callable[[], bool]:
     return run
 
 
-OPEN = replaced(Policy, "check_clear", nothing)
+# What 20 rounds cost: a deal too little for ROUNDS.
+FOR_20 = cost(release_of(HONEST, 1, 1, DEVICES), Adversary.SERVER).times(20).epsilon(1e-5)
+BOOKS = budget.clear_ledger_of
+
+
+def forgetful(_: Any, policy: Policy) -> Any:
+    """Nobody counts: each round is let in by itself."""
+    return BOOKS(ContextVault(RecordDict()), policy)
+
+
+OPEN = together(replaced(budget, "check_clear", nothing), replaced(budget, "spend_clear", nothing))
 LOUD = replace(HONEST, sigma=ALMOST)
 READ: dict[str, Attack] = {
     "everything but one coordinate": Attack(reads(LOUD, 0.0), OPEN, "owner allows none"),
     "hardly any noise": Attack(reads(LOUD, 8.0), OPEN, r"cost epsilon inf .*more than is left"),
     "the same again and again": Attack(
-        reads(HONEST, cost(HONEST).times(20).epsilon, ROUNDS),
-        # Nobody counts: each round is let in by itself.
-        replaced(ledger, "spent", lambda vault: Spent()),
+        reads(HONEST, FOR_20, ROUNDS),
+        replaced(budget, "clear_ledger_of", forgetful),
         r"more than is left",
     ),
 }

@@ -404,6 +404,19 @@ def test_a_table_says_of_each_row_what_the_row_says(
             assert good == (own < epsilon)
 
 
+@given(releases(), st.integers(1, 100), st.sampled_from(Adversary))
+def test_many_of_the_same_cost_as_much_as_each_of_them(
+    record: Release, many: int, adversary: Adversary
+) -> None:
+    assume(_countable(record))
+    once, added = cost(record, adversary), compose([record] * many, adversary)
+    times = once.times(many)
+    np.testing.assert_allclose(times.plain, added.plain, rtol=1e-13)
+    assert (times.curve is None) == (added.curve is None)
+    if times.curve is not None and added.curve is not None:
+        np.testing.assert_allclose(times.curve, added.curve, rtol=1e-13)
+
+
 def test_only_some_rows_are_charged() -> None:
     paid = compose(
         [gaussian(1.0, 0.01), release(Concentrated(0.1, 0.0), source=Source.OWN)], OUTSIDER

@@ -678,3 +678,266 @@ def test_what_an_accountant_counts_fits_together(mechanism: Mechanism) -> None:
     samples = coordinates * mechanism.clients
     assert mechanism.distance == pytest.approx(samples * Skellam(mechanism.share).distance)
     assert mechanism.distance < samples * 2.0**-115
+
+
+# One example
+
+
+@st.composite
+def for_examples(draw: st.DrawFn) -> Mechanism:
+    """Any mechanism that protects examples, on few coordinates and grids of any fineness."""
+    length, clients = draw(st.integers(1, 300)), draw(st.integers(1, 30))
+    clip, records = draw(st.sampled_from([2.0**-60, 0.1, 1.0, 1e9])), draw(st.integers(1, 300))
+    for bits in range(draw(st.integers(8, 32)), 33):
+        try:
+            return Mechanism(length, clients, 0, 0, clip, 0.5, bits, records=records)
+        except ParameterError:
+            continue
+    raise AssertionError("no room in 32 bits")
+
+
+def apart(mechanism: Mechanism, one: np.ndarray, other: np.ndarray, rand: bytes = RAND) -> int:
+    """The square of how far their roundings are apart, with one dither."""
+    first, second = (mechanism.rounded(x, SESSION, rand).astype(object) for x in (one, other))
+    return squares(first - second)
+
+
+def shortened(vector: np.ndarray, norm: float) -> np.ndarray:
+    """As long as `norm`, or zeros."""
+    largest = np.abs(vector).max()
+    if not 0 < largest < np.inf:
+        return np.zeros(vector.size)
+    vector = vector / largest
+    return vector * (norm * (1 - 2.0**-50) / np.linalg.norm(vector))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@settings(max_examples=150)
+@given(st.data(), for_examples(), st.binary(min_size=32, max_size=32))
+def test_one_example_more_moves_a_sum_by_no_more_than_the_bound(
+    data: st.DataObject, mechanism: Mechanism, rand: bytes
+) -> None:
+    """Whatever all others add up to: numbers that are huge, tiny, or none."""
+    others = data.draw(updates(mechanism.length)) * mechanism.clip
+    others *= data.draw(st.sampled_from([0.0, 1.0, mechanism.records, 1e6, 1e7, 1e8, 1e30]))
+    part = data.draw(st.sampled_from([1.0, 0.5, 1e-6])) * mechanism.clip
+    example = shortened(data.draw(updates(mechanism.length)), part)
+    assert apart(mechanism, others, others + example, rand) <= mechanism.bound
+
+
+def spiteful_example(mechanism: Mechanism, dither: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A sum whose coordinates, turned, are all just below the next step, and an example that brings
+    each of them over it."""
+    size, bits = mechanism.length, mechanism._dither_bits
+    rotation = Rotation(size, size, SESSION)
+    below = ((1 << bits) - 1.0 - dither) / 2.0**bits / mechanism.radius
+    example = np.full(size, size**-0.5)
+    return tuple(  # type: ignore[return-value]
+        rotation.back(x.astype(np.float32)).astype(float) * mechanism.clip for x in (below, example)
+    )
+
+
+def test_the_bound_on_an_example_is_nearly_reached() -> None:
+    """By one that knows the dither: one step more in each coordinate, as the formula has it. With
+    a bound that forgets the dither it would be too much."""
+    size = 1 << 10
+    mechanism = next(
+        made
+        for i in range(1, 2000)
+        # A whole number of steps in each of 1024 coordinates, and a hair more.
+        if 0 < (made := Mechanism(size, 30, 0, 0, 1.0, i / 64, 13, records=2)).radius % 32 < 4
+    )
+    dither = np.frombuffer(slow.stream(RAND, 2 * size), "<u2") >> (16 - mechanism._dither_bits)
+    sum_, example = spiteful_example(mechanism, dither)
+    found = math.sqrt(apart(mechanism, sum_, sum_ + example))
+    assert (mechanism.radius + 32) * 0.97 < found
+    assert found**2 <= mechanism.bound
+    assert found > mechanism.radius + 2 + 1  # all of the formula but the dither
+
+
+def heavy(size: int, weight: int) -> np.ndarray:
+    """All of it in one coordinate once it is turned; each number is an odd one in its last digit as
+    a float32, so that half a digit more becomes a whole one."""
+    spike = np.eye(1, size, dtype=np.float32)[0]
+    signs = np.sign(Rotation(size, size, SESSION).back(spike)).astype(float)
+    return signs * (1.25 + 2.0**-23) * 2.0**weight
+
+
+@pytest.mark.parametrize("size", [64, 256, 1024])
+def test_a_sum_of_more_examples_than_expected_is_no_loophole(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2**24 of them: in float32 one more counts for twice as much as it is, if not for more."""
+    mechanism = Mechanism(size, 30, 3, 3, 1.0, 1.0, 16, records=1)
+    others = heavy(size, 24 - int(math.log2(size)) // 2)
+    rng = np.random.default_rng(10)
+    examples = [rng.choice([-1, 1], size) * size**-0.5 * (1 - 2.0**-50) for _ in range(20)]
+    assert max(apart(mechanism, others, others + g) for g in examples) <= mechanism.bound
+    # Each digit of what is left is of an example's own size, and not of the sum's.
+    assert squares(mechanism.rounded(others, SESSION, RAND)) <= mechanism.bound
+    # As it was: clamped, and not brought back.
+    with np.errstate(invalid="ignore"):
+        monkeypatch.setattr(mechanisms.Mechanism, "_turned", clamped)
+        assert max(apart(mechanism, others, others + g) for g in examples) > 4 * mechanism.bound
+
+
+def clamped(mechanism: Mechanism, update: np.ndarray, session: bytes) -> tuple[np.ndarray, float]:
+    turned = Rotation(mechanism.length, mechanism.length, session).turn(update, mechanism.clip)
+    most = mechanisms.MOST_STEPS / mechanism.radius
+    return np.clip(turned, -most, most), 1.0
+
+
+def test_no_scale_depends_on_the_examples() -> None:
+    """Two sums that differ in one coordinate of the turned vector differ there and nowhere else."""
+    mechanism = Mechanism(256, 10, 0, 0, 1.0, 1.0, 24, records=16)
+    rotation = Rotation(256, 256, SESSION)
+    turned = np.random.default_rng(1).normal(size=256).astype(np.float32) / 4
+    other = turned.copy()
+    other[7] += 1
+    first, second = (
+        mechanism.rounded(rotation.back(x).astype(float), SESSION, RAND) for x in (turned, other)
+    )
+    # But for the last digit of a float32, which may carry a coordinate over a step.
+    assert (np.abs(first - second) > 1).tolist() == [i == 7 for i in range(256)]
+
+
+def test_a_mechanism_for_examples_has_their_bound_and_room_for_all_of_them() -> None:
+    for records in (1, 16, 1000):
+        mechanism = Mechanism(1 << 12, 30, 2, 3, 1.0, 1.0, 24, records=records)
+        radius = mechanism.radius
+        least = radius + (1 + 2.0**-7) * math.sqrt(1 << 12) + radius * records / (1 << 17)
+        assert least <= math.sqrt(mechanism.bound) <= least + 5
+        assert radius * records <= mechanisms.MOST_STEPS
+        assert mechanism.variance == mechanism.bound
+
+
+def test_a_sum_of_examples_comes_back_whole() -> None:
+    """`records` examples, all alike, as long as the clip: no wrap, and no scaling."""
+    mechanism = Mechanism(1000, 8, 1, 1, 2.0, 0.25, 24, records=32)
+    update = np.ones(1000) / math.sqrt(1000) * 2.0 * 32
+    total = sum(mechanism.encode(update, SESSION, key) for key in keys(8))
+    mean = mean_of(mechanism, total, 8, SESSION)
+    noise = math.sqrt(float(mechanism.share) * 8) / 8 / mechanism.scale
+    off = np.linalg.norm(mean - update)
+    assert off < 1.5 * noise * math.sqrt(1000) + 64 * 2.0**-12
+    assert off < np.linalg.norm(update) / 8
+
+
+# What norms say
+
+
+def told(mechanism: Mechanism, update: np.ndarray, rand: bytes = RAND) -> int:
+    """What a device says of its norm, with noise if it adds any."""
+    return int(mechanism.encode(update, SESSION, rand)[mechanism.coordinates].view(np.int32))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_device_says_whether_its_norm_is_within_the_clip() -> None:
+    mechanism = choose(64, 9, 2, 0, 3.0, 1.0, quantile=5.0, central=True)
+    assert mechanism.level >= mechanisms.LEAST_LEVEL
+    vector = np.ones(64) / 8 * 3.0
+    for norm, is_within in [(0.0, True), (1e-30, True), (0.99, True), (1.01, False), (1e9, False)]:
+        assert told(mechanism, vector * norm) == (
+            mechanism.level if is_within else -mechanism.level
+        )
+    for bad in (np.nan, np.inf, -np.inf, 1e300):
+        assert told(mechanism, vector * bad) == -mechanism.level
+
+
+def test_what_norms_say_has_noise_of_its_own() -> None:
+    """Of the variance that is said, under a key that the update's noise does not have."""
+    mechanism = choose(1, 10, 2, 3, 1.0, 1.0, quantile=5.0)
+    assert mechanism.quantile_share == (5 * mechanism.level) ** 2 / Fraction(5)
+    count, drawn = 2000, []
+    both = np.empty((count, 2))
+    for i, key in enumerate(keys(count)):
+        encoded = mechanism.encode(np.zeros(1), SESSION, key)[:-1].view(np.int32)
+        both[i] = encoded - [0, mechanism.level]
+        drawn.append(encoded[1])
+    variance = float(mechanism.quantile_share)
+    near = SIGMAS * math.sqrt(2.01 / count)
+    assert abs(np.mean(both[:, 1] ** 2) / variance - 1) < near < 0.25
+    assert abs(np.mean(both[:, 0] ** 2) / float(mechanism.share) - 1) < near
+    assert abs(np.mean(both[:, 1])) < SIGMAS * math.sqrt(variance / count)
+    scaled = both / np.sqrt(np.mean(both**2, axis=0))
+    assert abs(np.mean(scaled[:, 0] * scaled[:, 1])) < SIGMAS / math.sqrt(count)
+    noise, quantile, dither = (slow.stream(RAND, 96)[at : at + 32] for at in (0, 32, 64))
+    assert len({noise, quantile, dither}) == 3
+    alone = Sampler(Skellam(mechanism.quantile_share), quantile, 1).draw(1)
+    assert told(mechanism, np.zeros(1)) == mechanism.level + int(alone[0])
+
+
+def test_asking_for_norms_leaves_the_update_as_it_is() -> None:
+    asking = Mechanism(100, 10, 2, 3, 1.0, 1.0, 18, quantile=5.0)
+    plain = replace(asking, quantile=0.0)
+    update = np.random.default_rng(9).normal(size=100)
+    one, other = (m.encode(update, SESSION, RAND) for m in (asking, plain))
+    assert (one.size, other.size) == (102, 101)
+    assert np.array_equal(one[:100], other[:100])
+    with pytest.raises(ParameterError, match="does not say how norms compare"):
+        plain.unclipped(plain.decode(np.array([0] * 100 + [8], np.uint32), 8))
+
+
+@pytest.mark.parametrize("central", [True, False])
+@pytest.mark.parametrize("within", [0, 13, 50])
+def test_the_share_of_short_updates_comes_out(central: bool, within: int) -> None:
+    """With noise of quantile * level for a sum, so quantile / 2n for the share."""
+    clients = 50
+    mechanism = choose(4, clients, 0, 0, 1.0, 1.0, quantile=2.0, central=central)
+    total = np.zeros(mechanism.size, np.uint32)
+    for i, key in enumerate(keys(clients)):
+        total += mechanism.encode(np.full(4, 0.1 if i < within else 10.0), SESSION, key)
+    opened = mechanism.decode(total, clients)
+    if central:
+        assert mechanism.unclipped(opened) == within / clients
+        opened = mechanism.add_noise(opened, RAND)
+        assert mechanism.unclipped(opened) != within / clients
+    off = mechanism.unclipped(opened) - within / clients
+    assert abs(off) < SIGMAS * 2.0 / (2 * clients)
+
+
+def test_the_level_is_the_largest_that_stays_in_the_ring() -> None:
+    for bits in (12, 16, 24):
+        mechanism = Mechanism(10, 30, 4, 6, 1.0, 0.5, bits, quantile=2.0)
+        tail, half = 21 * math.log(2), (1 << bits - 1) - 1
+
+        def reach(level: int, m: Mechanism = mechanism, tail: float = tail) -> float:
+            noise = (m.quantile * level) ** 2 * float(m.surplus)
+            return m.clients * level + math.sqrt(2 * tail * noise) + tail / 3
+
+        assert reach(mechanism.level) <= half * (1 + 1e-6)
+        if mechanism.level < mechanisms.MOST_LEVEL:
+            assert reach(mechanism.level + 1) > half * (1 - 1e-6)
+
+
+# What a session says
+
+
+@st.composite
+def of_any_kind(draw: st.DrawFn) -> Mechanism:
+    kind = draw(st.sampled_from(["plain", "records", "quantile", "central"]))
+    if kind == "records":
+        return draw(for_examples())
+    made = draw(built())
+    if kind == "central":
+        return replace(made, corrupt=0, central=True)
+    if kind == "plain":
+        return made
+    try:
+        return replace(made, bits=32, quantile=draw(st.floats(0.1, 100)))
+    except ParameterError:
+        return made
+
+
+@given(of_any_kind())
+def test_what_a_session_says_makes_the_same_mechanism(mechanism: Mechanism) -> None:
+    agreed = mechanism.agreed
+    assert type(agreed) is not Mechanism
+    again = Mechanism.of(agreed)
+    assert again == mechanism
+    assert (again.radius, again.bound, again.share) == (
+        mechanism.radius,
+        mechanism.bound,
+        mechanism.share,
+    )
+    assert Mechanism.of(again) == again

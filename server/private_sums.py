@@ -1,0 +1,182 @@
+"""The private sums of a run: who pays for them, where the clip is, and whose turn it is where
+rounds have noise in common."""
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from tacit.crypto.codec import Decoded, Mean
+from tacit.crypto.errors import ParameterError
+from tacit.crypto.identity import KEY_BYTES
+from tacit.crypto.secagg.noised import ROTATION_BYTES, Noised
+from tacit.crypto.secagg.session import Session
+from tacit.crypto.vector import Floats, Layout, Sliced
+from tacit.crypto.wire import Reader, Writer
+from tacit.privacy.banded import Stream
+from tacit.privacy.charges import neighbours_of
+from tacit.privacy.ledger import Ledger, Storage
+from tacit.privacy.mechanisms import Mechanism
+from tacit.privacy.statement import Statement
+from tacit.server.pairwise import Asked
+from tacit.server.private import Central, Privacy
+from tacit.server.turns import Turns
+
+_CLIP_SLOT = "clip"
+_ROTATION_SLOT, _STREAM_SLOT = "rotation", "stream"
+
+
+@dataclass(slots=True)
+class Memory:
+    """A ledger's storage that ends with the process: for runs that leave nothing behind."""
+
+    slots: dict[str, bytes] = field(default_factory=dict)
+
+    def read(self, slot: str) -> bytes | None:
+        return self.slots.get(slot)
+
+    def write(self, slot: str, value: bytes) -> None:
+        self.slots[slot] = value
+
+    def alone(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+class PrivateSums:
+    """The private sums of one run: its ledger, its clip, and the noise that later rounds take back,
+    all in `storage`. The last holds sums as they were without noise: as long as there are turns,
+    nobody but this server may read it."""
+
+    def __init__(self, privacy: Privacy, storage: Storage) -> None:
+        self.privacy = privacy
+        self._storage = storage
+        unit = privacy.unit
+        self.ledger = Ledger(storage, unit, neighbours_of(unit), privacy.budget)
+        self._turns = turns_of(privacy)
+        kept = None if self._turns is None else storage.read(_STREAM_SLOT)
+        self._stream = Stream.decode(kept) if kept else None
+
+    @property
+    def clip(self) -> float:
+        """To which updates are clipped now."""
+        kept = self._storage.read(_CLIP_SLOT)
+        if kept is None or self.privacy.adaptive is None:
+            return self.privacy.clip
+        reader = Reader(kept, sender=0, stage="ledger")
+        clip = reader.f64()
+        reader.end()
+        return clip
+
+    def noising(self, asked: Asked) -> Noised | None:
+        """What the session of the next sum says; None where it says nothing of noise."""
+        agreed = replace(self.privacy, clip=self.clip).noised(asked)
+        if agreed is None or not agreed.bands:
+            return agreed
+        return replace(agreed, rotation=self._rotation())
+
+    def due(self, members: Sequence[int]) -> frozenset[int]:
+        """Those of `members`, which are all devices in the order of their numbers, who may be in
+        the next sum."""
+        if (turns := self._turns) is None:
+            return frozenset(members)
+        if (stream := self._stream) is None:
+            return turns.of(members, 1)
+        return turns.of(members, stream.round) - stream.resting
+
+    def affordable(self, session: Session) -> tuple[int, ...]:
+        """Those of the cohort whom a sum over them may still cost as much as it would."""
+        asked = self.privacy.releases(session, session.min_survivors)
+        return tuple(self.ledger.affordable(asked, session.devices))
+
+    def charge(self, session: Session, survivors: Sequence[int]) -> None:
+        """Count a sum over `survivors`, durably, before it is opened. Raises BudgetExceeded, and
+        then it may not be, and ParameterError if what is kept of earlier rounds does not fit."""
+        if isinstance(session.codec, Noised) and session.codec.bands:
+            self._before(mechanism_of(session))
+        self.ledger.spend(self.privacy.releases(session, len(survivors)), survivors)
+
+    def update(
+        self, session: Session, layout: Layout, opened: Mean, survivors: Sequence[int]
+    ) -> Sliced:
+        """The mean update that may be used and kept of a sum over `survivors`: a central one's with
+        the server's noise. The clip moves with what it says of norms. Once for each sum."""
+        if not isinstance(session.codec, Noised):
+            return opened.decoded
+        mechanism = mechanism_of(session)
+        if mechanism.bands:
+            estimated = self._estimated(mechanism, opened, frozenset(survivors))
+            return seen_of(session, layout, estimated)
+        if mechanism.central:
+            opened = mechanism.add_noise(opened, os.urandom(KEY_BYTES))
+        if (adaptive := self.privacy.adaptive) is not None:
+            moved = adaptive.moved(mechanism.clip, mechanism.unclipped(opened))
+            self._storage.write(_CLIP_SLOT, Writer().f64(moved).data())
+        return seen_of(session, layout, opened)
+
+    def _estimated(self, mechanism: Mechanism, opened: Mean, members: frozenset[int]) -> Mean:
+        """The next state is kept before the estimate is used: of two from one state nobody has
+        counted one."""
+        assert isinstance(opened.decoded, Decoded)  # as `decode` makes it
+        total = opened.decoded.sums.astype(np.uint32, copy=False)  # as it is
+        stream, rand = self._before(mechanism), os.urandom(KEY_BYTES)
+        estimate, self._stream = stream.advance(total, members, rand)
+        self._storage.write(_STREAM_SLOT, self._stream.encode())
+        estimate /= mechanism.divisor
+        return replace(opened, decoded=estimate)
+
+    def end(self) -> None:
+        """After the last round: sums without noise are of no more use."""
+        if self._turns is not None:
+            self._stream = None
+            for slot in (_STREAM_SLOT, _ROTATION_SLOT):
+                self._storage.write(slot, b"")
+
+    def _before(self, mechanism: Mechanism) -> Stream:
+        """The state before the next round. Raises ParameterError if it is another run's."""
+        assert self._turns is not None
+        planned = mechanism.banded(self._turns.cohorts)
+        before = self._stream or Stream(planned)
+        if before.banded != planned:
+            raise ParameterError(
+                "the storage holds rounds of another run: go on with its model and settings, or "
+                "begin with an empty one"
+            )
+        return before
+
+    def _rotation(self) -> bytes:
+        """Drawn in the first round, kept in others, and no secret."""
+        if not (kept := self._storage.read(_ROTATION_SLOT)):
+            kept = os.urandom(ROTATION_BYTES)
+            self._storage.write(_ROTATION_SLOT, kept)
+        return kept
+
+    def statement(self) -> Statement:
+        """What may be said of all that the run has let out."""
+        return self.ledger.statement()
+
+
+def turns_of(privacy: Privacy | None) -> Turns | None:
+    """Who is in which round, where that is not for a strategy to say."""
+    return privacy.turns if isinstance(privacy, Central) else None
+
+
+def mechanism_of(session: Session) -> Mechanism:
+    """That of a private session."""
+    assert isinstance(session.codec, Noised)
+    return Mechanism.of(session.codec)
+
+
+def seen_of(session: Session, layout: Layout, opened: Mean) -> Floats:
+    """The mean update that a private sum shows this server: a central one without any noise, which
+    is for nobody else to see. Arrays of whole numbers do not move: devices send zeros for them, and
+    here they would only gather noise."""
+    if not isinstance(session.codec, Noised):
+        return opened.update
+    update = mechanism_of(session).update(opened, session.id)
+    parts = layout.split(update)
+    for entry in layout.entries:
+        if np.dtype(entry.dtype).kind != "f":
+            parts[entry.name][...] = 0
+    return update
