@@ -87,7 +87,9 @@ class Way:
         if self.is_careful:
             protocol = Pairwise() if n <= LARGE else Pairwise(corrupt=0.1, drop=0.2)
             asked = protocol.asked(length, n, n)
-        return Mechanism.of(privacy.noised(asked))
+        agreed = privacy.noised(asked)
+        assert agreed is not None  # these modes put noise into the sum itself
+        return Mechanism.of(agreed)
 
     def spent(self, mechanism: Mechanism, rounds: int, delta: float) -> tuple[float, float]:
         """Epsilon of all rounds, as a device counts it, which is never told who was there, and as
