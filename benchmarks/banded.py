@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that the script runs from any folder, installed or not
 
+from benchmarks.shared.mean import Mean  # noqa: E402
 from benchmarks.shared.table import Row, at_least, print_grid, print_table, write_json  # noqa: E402
 from tacit.privacy.accountants import Adversary, compose  # noqa: E402
 from tacit.privacy.banded import Banded, Stream, prefix_error  # noqa: E402
@@ -194,24 +195,6 @@ def tuned(way: Way, epsilon: float, splits: int) -> Reals:
 
     best = max(product(RATES, MOMENTA), key=score)
     return np.array([train(way, epsilon, *best, seed=i) for i in range(splits)])
-
-
-@dataclass(frozen=True, slots=True)
-class Mean:
-    """Of accuracies or differences, in percent, and half of its 95 % interval."""
-
-    value: float
-    half: float
-
-    @classmethod
-    def of(cls, found: Reals) -> "Mean":
-        from scipy.stats import t
-
-        error = float(found.std(ddof=1)) / math.sqrt(found.size)
-        return cls(100 * float(found.mean()), 100 * float(t.ppf(0.975, found.size - 1)) * error)
-
-    def __str__(self) -> str:
-        return f"{self.value:.1f} +- {self.half:.1f}"
 
 
 def theory() -> list[Row]:

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.banded import CLIP, DELTA, DEVICES, ROUNDS, Mean, Way, on_grid, theory, train, ways
+from benchmarks.banded import CLIP, DELTA, DEVICES, ROUNDS, Way, on_grid, theory, train, ways
+from benchmarks.shared.mean import Mean
 from tacit.privacy.accountants import Adversary, compose
 from tacit.privacy.mechanisms import Mechanism
 
