@@ -100,12 +100,13 @@ def ways(cohorts: int) -> tuple[Way, ...]:
 
 
 def drawn_noise(epsilon: float, rate: float) -> float:
-    """For ROUNDS rounds, for all of which a device may be drawn; by bisection."""
+    """For ROUNDS rounds, for all of which a device may be drawn; by bisection. A mean is divided by
+    how many are expected, so nobody is told how many were."""
 
     def spent(noise: float) -> float:
         one = Release(
             Gaussian(1.0, noise), Unit.CLIENT, Neighbours.ADD_OR_REMOVE, Source.SERVER, Use.TRAIN,
-            1, 1, DEVICES, DEVICES, rate=rate,
+            1, 1, DEVICES, DEVICES, rate=rate, is_count_hidden=True,
         )  # fmt: skip
         return compose([one] * ROUNDS, Adversary.OUTSIDER).epsilon(DELTA)
 

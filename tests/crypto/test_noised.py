@@ -17,7 +17,13 @@ from tacit.crypto.errors import (
     TooFewClients,
 )
 from tacit.crypto.secagg.clear import Clear
-from tacit.crypto.secagg.noised import LEAST_BITS, MOST_BITS, MOST_RECORDS, Noised
+from tacit.crypto.secagg.noised import (
+    LEAST_BITS,
+    MOST_BANDS,
+    MOST_BITS,
+    MOST_RECORDS,
+    Noised,
+)
 from tacit.crypto.secagg.session import Purpose, Session
 from tacit.crypto.wire import Reader, Writer
 from tests.crypto.federation import Federation
@@ -41,7 +47,8 @@ def any_noised(draw: st.DrawFn) -> Noised:
     clients = draw(st.integers(1, 1 << 20) | st.sampled_from([1, 1 << 20]))
     central = draw(st.booleans())
     corrupt = 0 if central else draw(st.integers(0, clients - 1))
-    kind = draw(st.sampled_from(["plain", "sketch", "records", "quantile"]))
+    kind = draw(st.sampled_from(["plain", "sketch", "records", "quantile", "bands"]))
+    bands = draw(st.integers(2, MOST_BANDS)) if central and kind == "bands" else 0
     return Noised(
         length,
         clients,
@@ -54,6 +61,9 @@ def any_noised(draw: st.DrawFn) -> Noised:
         central,
         draw(st.integers(0, MOST_RECORDS)) if kind == "records" else 0,
         draw(st.floats(0, allow_infinity=False)) if kind == "quantile" else 0.0,
+        bands,
+        draw(st.integers(clients, 1 << 20)) if bands else 0,
+        draw(st.sampled_from([b"", bytes(range(32))])) if bands else b"",
     )
 
 
@@ -99,6 +109,9 @@ def test_every_field_is_on_the_wire() -> None:
         {"central": True, "corrupt": 0},
         {"records": 1},
         {"quantile": 2.0},
+        {"bands": 2, "divisor": 5, "central": True, "corrupt": 0},
+        {"divisor": 6, "bands": 2, "central": True, "corrupt": 0},
+        {"rotation": bytes(32), "bands": 2, "divisor": 5, "central": True, "corrupt": 0},
     ]
     assert {next(iter(change)) for change in changes} == {f.name for f in fields(Noised)}
     told = [written(replace(base, **change)) for change in changes]
@@ -116,7 +129,7 @@ def test_whatever_bytes_come_they_are_read_as_they_are_or_refused() -> None:
 
 def test_central_is_yes_or_no() -> None:
     data = bytearray(written(Noised(**FINE)))
-    at = len(data) - 8 - 4 - 1
+    at = len(data) - 4 - 4 - 4 - 8 - 4 - 1  # rotation, divisor, bands, quantile, records
     assert data[at] == 0
     data[at] = 2
     with pytest.raises(MalformedMessage, match="central is 2"):
