@@ -313,9 +313,18 @@ def test_what_does_not_fit_is_refused(trainer: TorchTrainer | NumpyTrainer) -> N
         fit(trainer, dict(list(model.items())[1:]), data)
     with pytest.raises(ParameterError, match="cannot take"):
         fit(trainer, model, Examples(data.x[:, :5], data.y))
-    steep = replace(PLAN, learning_rate=1e38, momentum=0.99)
-    with pytest.raises(ParameterError, match="diverged"):
-        fit(trainer, model, data, steep, replace(PRIVATE, batch=0.01))
+
+
+def test_a_model_that_diverges_stays_as_it_was_and_is_paid_for(
+    trainer: TorchTrainer | NumpyTrainer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server can have one diverge for noise of one sign: to fail would be told, and be free."""
+    model, steep = trainer.initial(0), replace(PLAN, learning_rate=1e38, momentum=0.99)
+    found = fit(trainer, model, examples(), steep, replace(PRIVATE, batch=0.01))
+    assert len(found.releases) == PRIVATE.steps
+    assert model.keys() == found.model.keys()
+    assert all(np.array_equal(model[name], found.model[name]) for name in model)
+    assert "training diverged" in caplog.text
 
 
 # Torch alone
