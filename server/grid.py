@@ -157,8 +157,12 @@ class SecureGrid(WrappedGrid):
     def _check_budgets(self, broadcast: Broadcast, few: TooFewClients) -> None:
         """Raises BudgetExceeded if a sum had too few since too many owners allow no more: there is
         no use in asking again."""
-        spent, asked = len(self._spent), len(broadcast.nodes)
-        if self._private is not None and 2 * spent > asked:
+        if self._private is None:
+            return
+        roster = self._roster or simulated_roster(self._most_online)
+        resting = self._devices(broadcast.nodes) - self._due(roster)
+        spent, asked = len(self._spent), len(broadcast.nodes) - len(resting)
+        if 2 * spent > asked:
             raise BudgetExceeded(f"{spent} of {asked} devices have spent their budgets: {few}")
 
     def _affordable(
