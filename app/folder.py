@@ -5,8 +5,9 @@ metrics.jsonl       what happened, an event a line
 devices.log         what devices would log and tell nobody: why one failed
 checkpoint.npz      the state after the last finished round
 model.safetensors   the model; for a finished run
-ledger/             what a private run has cost its devices
-seen/               updates as the server saw them
+ledger/             what a private run has cost its devices; where rounds have noise in common,
+                    until it ends, sums as they were without: for its owner's eyes
+seen/               updates as the server saw them, without noise of its own: for the same eyes
 attacks/            what attacks made of them
 facts.json          what was found about the run as a whole
 status.json         running, interrupted, failed or finished
@@ -37,6 +38,7 @@ from tacit.server.inbox import Seen
 STATUS = "status.json"
 DEVICE_LOG = "devices.log"
 LEDGER = "ledger"
+OWNERS = 0o700  # of folders that nobody but the server's owner may look into
 FILES = (
     "config.toml",
     "metrics.jsonl",
@@ -136,7 +138,7 @@ class RunFolder:
         if seen.round > self.settings.run.keep_seen:
             return
         folder = self.path / "seen"
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(mode=OWNERS, exist_ok=True)
         number = len(list(folder.glob(f"round-{seen.round:04d}-*.npz")))
         save_seen(folder / f"round-{seen.round:04d}-{number:04d}.npz", seen)
 
@@ -208,7 +210,7 @@ class Slots:
             return None
 
     def write(self, slot: str, value: bytes) -> None:
-        self.path.mkdir(exist_ok=True)
+        self.path.mkdir(mode=OWNERS, exist_ok=True)
         _write(self.path / slot, value)
 
     def alone(self) -> AbstractContextManager[None]:
