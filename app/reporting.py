@@ -12,7 +12,11 @@ import numpy as np
 
 from tacit.app.folder import STATUS, RunFolder
 from tacit.crypto.errors import ParameterError
+from tacit.privacy import pld
+from tacit.privacy.accountants import Adversary
 from tacit.privacy.statement import Statement
+from tacit.server.checkpoint import Checkpoint
+from tacit.server.private import OnDevice, Privacy
 from tacit.server.private_sums import PrivateSums
 from tacit.simulations.evaluate import Outcome, load_outcomes
 from tacit.simulations.report.data import (
@@ -70,7 +74,21 @@ def statement_of(folder: RunFolder) -> Statement | None:
     privacy = folder.settings.private
     if privacy is None or _is_plain(folder):
         return None
-    return PrivateSums(privacy, folder.storage).statement()
+    return PrivateSums(privacy, folder.storage).statement(_loss(folder, privacy))
+
+
+def _loss(folder: RunFolder, privacy: Privacy) -> float | None:
+    """Epsilon of whoever was in all of it, against outsiders, by privacy loss distributions: where
+    examples were drawn that is less than the ledger's figure. None without dp-accounting."""
+    kept = folder.path / "checkpoint.npz"
+    if not isinstance(privacy, OnDevice) or privacy.rate == 1 or not kept.exists():
+        return None
+    length = sum(array.size for array in Checkpoint.load(kept).arrays.values())
+    every = [privacy.step(length).release(0, 0)] * (privacy.steps * trained_rounds(folder))
+    try:
+        return pld.epsilon(every, privacy.budget.delta, Adversary.OUTSIDER)
+    except ParameterError:
+        return None
 
 
 def trained_rounds(folder: RunFolder) -> int:

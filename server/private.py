@@ -207,16 +207,17 @@ class OnDevice(Privacy):
             raise ParameterError(
                 "DP-SGD protects examples: give records, and neither a sketch nor an adaptive clip"
             )
-        self._step(1)
+        self.step(1)
 
-    def _step(self, length: int) -> ExampleSum:
+    def step(self, length: int) -> ExampleSum:
+        """One of the steps, of a model with so many coordinates."""
         return ExampleSum(length, self.clip, self.noise, self.rate)
 
     def noised(self, asked: Asked) -> Noised | None:
         return None
 
     def releases(self, session: Session, survivors: int) -> tuple[Release, ...]:
-        step = self._step(session.codec.length).release(session.run, session.round)
+        step = self.step(session.codec.length).release(session.run, session.round)
         return (replace(step, cohort=len(session.devices), survivors=survivors),) * self.steps
 
     def _corrupt(self, asked: Asked) -> int:

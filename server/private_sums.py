@@ -152,9 +152,9 @@ class PrivateSums:
             self._storage.write(_ROTATION_SLOT, kept)
         return kept
 
-    def statement(self) -> Statement:
-        """What may be said of all that the run has let out."""
-        return self.ledger.statement()
+    def statement(self, loss: float | None = None) -> Statement:
+        """What may be said of all that the run has let out: see `Ledger.statement`."""
+        return self.ledger.statement(loss)
 
 
 def turns_of(privacy: Privacy | None) -> Turns | None:

@@ -18,7 +18,7 @@ BLOCKS = {
 
 
 def test_there_are_examples():
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5
 
 
 @pytest.mark.parametrize("example", BLOCKS)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -199,6 +200,11 @@ def test_steps_of_dp_sgd_are_charged_by_device_and_server_alike(tmp_path: Path) 
     # Whoever does not see the devices' draws is told less; the server is not credited with that.
     assert statement.outsider is not None
     assert statement.outsider.worst < statement.server.worst / 1.5
+    if find_spec("dp_accounting") is None:
+        assert statement.loss is None
+    else:  # tighter, and of the same
+        assert statement.loss is not None
+        assert 0.5 * statement.outsider.worst < statement.loss < statement.outsider.worst
     with pytest.raises(ParameterError, match=r"3 rounds cost a device epsilon 7\.99"):
         check(settings.changed(["policy.epsilon=7.5"]))
 
