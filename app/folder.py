@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +30,7 @@ from flwr.app import ArrayRecord
 
 from tacit.app import lines
 from tacit.app.config import Settings, load
+from tacit.client.vault import locked
 from tacit.crypto.errors import ParameterError
 from tacit.server.checkpoint import Checkpoint
 from tacit.server.events import Event, RoundFinished
@@ -38,6 +39,7 @@ from tacit.server.inbox import Seen
 STATUS = "status.json"
 DEVICE_LOG = "devices.log"
 LEDGER = "ledger"
+LOCK = "lock"  # in it
 OWNERS = 0o700  # of folders that nobody but the server's owner may look into
 FILES = (
     "config.toml",
@@ -214,7 +216,9 @@ class Slots:
         _write(self.path / slot, value)
 
     def alone(self) -> AbstractContextManager[None]:
-        return nullcontext()  # a run's folder is one process's
+        """A run's folder is one process's; that another goes on with it must not save a device."""
+        self.path.mkdir(mode=OWNERS, exist_ok=True)
+        return locked(self.path / LOCK)
 
 
 def save_seen(path: Path, seen: Seen) -> None:

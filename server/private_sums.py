@@ -120,9 +120,13 @@ class PrivateSums:
         counted one."""
         assert isinstance(opened.decoded, Decoded)  # as `decode` makes it
         total = opened.decoded.sums.astype(np.uint32, copy=False)  # as it is
-        stream, rand = self._before(mechanism), os.urandom(KEY_BYTES)
-        estimate, self._stream = stream.advance(total, members, rand)
-        self._storage.write(_STREAM_SLOT, self._stream.encode())
+        with self._storage.alone():
+            stream, rand = self._before(mechanism), os.urandom(KEY_BYTES)
+            kept = self._storage.read(_STREAM_SLOT)
+            if (Stream.decode(kept).round if kept else 1) != stream.round:
+                raise ParameterError("another process goes on with this run: let one of them end")
+            estimate, self._stream = stream.advance(total, members, rand)
+            self._storage.write(_STREAM_SLOT, self._stream.encode())
         estimate /= mechanism.divisor
         return replace(opened, decoded=estimate)
 
