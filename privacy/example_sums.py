@@ -25,8 +25,9 @@ has room up to ten thousand pieces. Were each brought to whole steps by itself, 
 examples would move by 1.5 B. What floats do to pieces that have changed members is not in SLACK,
 which is for the worst of one piece; it was measured, with 1000 pieces, to be below 1 % of R.
 
-B is in L2 norm, 1% to 2% more than the clip, and noise a multiple of it. Rounding to the nearest may
-be off by half a step in a direction; beside noise of a hundred times the root of d that is nothing.
+B is in L2 norm, 1% to 2% more than the clip, and noise a multiple of it. Rounding to the nearest
+may be off by half a step in a direction; beside noise of a hundred times the root of d that is
+nothing.
 
 **Who is protected.** One example, on a device that stays: neither that it is there nor what it is.
 How many are drawn is not let out, as the sum is divided by a number that no data had a part in.
