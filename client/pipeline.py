@@ -60,7 +60,9 @@ class Stated:
     releases  what it let out with noise of its own: `tacit.privacy.releases.Release`, encoded
     is_update the arrays are what is to be added to the model, in whatever floats, not a new model
 
-    It stands in the reply as a config record named PRIVACY, with these fields.
+    It stands in the reply as a config record named PRIVACY, with these fields. A function with
+    noise of its own must not fail for what is in its examples: that would be told, for nothing.
+    One that clips them should not either: then all of them are zeros, on account of one.
     """
 
     clip: float = 0.0
