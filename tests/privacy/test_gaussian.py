@@ -137,7 +137,7 @@ def test_a_guess_is_right_as_often_as_the_best_test_allows(m: float, prior: floa
     """Of all events with probability `prior` under N(0, 1), the tail has the most under N(m, 1); a
     guess among 1 / prior candidates that looks for the largest of as many tests comes close."""
     most = guessed(m, prior)
-    assert most >= prior
+    assert most >= prior * (1 - 1e-9)
     normal = NormalDist()
     threshold = normal.inv_cdf(1 - prior)
     assert most == pytest.approx(1 - NormalDist(m, 1).cdf(threshold), rel=1e-9)
