@@ -180,16 +180,8 @@ class ImprintReadout:
         reader = LinearReadout(
             self.layer, self.shape, self.low, self.high, self.tolerance, name=self.name
         )
-        return reader.reconstruct(replace(view, update=self._between(view)), rng)
-
-    def _between(self, view: View) -> Arrays:
-        """The layer's update between each edge and the next, in the order of the edges."""
-        names = f"{self.layer}.weight", f"{self.layer}.bias"
-        ascending = np.argsort(-array_of(view.model, names[1], "model"), kind="stable")
-        moved = (array_of(view.update, name, "update") for name in names)
-        if len({len(array) for array in moved} | {len(ascending)}) != 1:
-            raise ParameterError(f"{self.layer} of the update is not that of the model")
-        return {
-            name: -np.diff(array_of(view.update, name, "update")[ascending], axis=0, append=0.0)
-            for name in names
+        between = {
+            name: -np.diff(array_of(view.update, name, "update"), axis=0, append=0.0)
+            for name in (f"{self.layer}.weight", f"{self.layer}.bias")
         }
+        return reader.reconstruct(replace(view, update=between), rng)
