@@ -21,6 +21,7 @@ from tacit.client.device import Device, DeviceOf, enrolled_device
 from tacit.client.pipeline import (
     Contribution,
     Stated,
+    all_arrays,
     contribution,
     private_update,
     received_arrays,
@@ -103,7 +104,7 @@ class SecureClientApp(ClientApp):
         secure = stage is not None or _is_secure(message)
         try:
             if not secure:
-                self._agreed(self._device_of(context)).check_plain(kind)
+                _check_plain(self._agreed(self._device_of(context)), message)
                 return self._run_app(message, context)
             return (stage or self._report)(message, context)
         except TacitError as refused:
@@ -224,6 +225,7 @@ class SecureClientApp(ClientApp):
         policy.check(session, _roster(device))
         received = received_arrays(message.content)
         _check_binding(session, message, received, weight_key)
+        policy.check_model(received)
         self._check_budgets(session, device, policy)
         # What Flower says of a message is not the session's; of it a function may use the round.
         message.metadata.group_id = str(session.round)
@@ -439,6 +441,14 @@ class DeviceFailed(TacitError):
 
 def _failure(what: str) -> DeviceFailed:
     return DeviceFailed(f"{what}; the device's log has the details")
+
+
+def _check_plain(policy: Policy, message: Message) -> None:
+    """Raises PolicyRefusal unless the owner allows such a message outside a secure sum."""
+    policy.check_plain(message.metadata.message_type)
+    if policy.models:
+        for model in all_arrays(message.content):
+            policy.check_model(model)
 
 
 def _check_ours(session: Session, state: secagg.Enrolled) -> None:

@@ -98,10 +98,16 @@ class Stated:
 
 def received_arrays(content: RecordDict) -> Arrays:
     """The model in a message. Raises ParameterError unless there is exactly one."""
-    records = list(content.array_records.values())
-    if len(records) != 1:
-        raise ParameterError(f"{len(records)} array records, expected exactly one")
-    return {name: _view(array) for name, array in records[0].items()}
+    models = all_arrays(content)
+    if len(models) != 1:
+        raise ParameterError(f"{len(models)} array records, expected exactly one")
+    return models[0]
+
+
+def all_arrays(content: RecordDict) -> list[Arrays]:
+    """All models in a message."""
+    records = content.array_records.values()
+    return [{name: _view(array) for name, array in record.items()} for record in records]
 
 
 def _view(array: Array) -> NDArray[Any]:

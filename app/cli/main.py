@@ -285,6 +285,26 @@ def explain_privacy(
     )
 
 
+@explain.command("model")
+def explain_model(
+    name: Annotated[
+        str, typer.Argument(help="A built-in model, or package.module:factory.", metavar="NAME")
+    ],
+    data: Annotated[
+        str, typer.Option(help="The data set it is for: shape and classes.", metavar="NAME")
+    ] = "digits",
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """The arrays of a model, and the fingerprint by which an owner allows this structure alone.
+
+    [bold]Example[/]
+
+      tacit explain model mlp --data digits
+    """
+    _load("explaining_model").model(_screen(quiet, json), name, data)
+
+
 @cli.command()
 def version(json: Json = False) -> None:
     """Print the versions that a report of a problem should name."""
@@ -293,7 +313,13 @@ def version(json: Json = False) -> None:
 
 def _load(
     module: Literal[
-        "about", "attacking", "auditing", "commands", "explaining", "explaining_privacy"
+        "about",
+        "attacking",
+        "auditing",
+        "commands",
+        "explaining",
+        "explaining_model",
+        "explaining_privacy",
     ],
 ) -> ModuleType:
     """The work itself, loaded when there is some: help and typing errors need not wait for it."""
