@@ -312,8 +312,9 @@ def test_who_trusts_the_server_takes_its_promise() -> None:
 
 def test_the_owners_policy_holds_beside_the_apps(tmp_path: Path) -> None:
     """An app of whoever submits the run asks for nothing; the vault does."""
-    for app in (None, policy(None, trust_server=True), policy(700.0, trust_server=True)):
-        desk = PrivateDesk(policy=app, device_of=filed(tmp_path / str(app), policy(8.0)))
+    apps = (None, policy(None, trust_server=True), policy(700.0, trust_server=True))
+    for number, app in enumerate(apps):
+        desk = PrivateDesk(policy=app, device_of=filed(tmp_path / str(number), policy(8.0)))
         refused(lambda d=desk: d.report(1, d.session(codec=None)), PolicyRefusal, "without noise")
         central = desk.session(codec=noised(**CENTRAL))
         refused(lambda d=desk, s=central: d.report(1, s), PolicyRefusal, "trust_server")
