@@ -136,8 +136,11 @@ class RunFolder:
         return Slots(self.path / LEDGER)
 
     def saw(self, seen: Seen) -> None:
-        """Keep an update as the server saw it, for as many rounds as the settings say."""
-        if seen.round > self.settings.run.keep_seen:
+        """Keep an update as the server saw it, for as many rounds as the settings say.
+
+        Not where the server is trusted to add the noise: then a sum without it is not to be kept.
+        """
+        if seen.round > self.settings.run.keep_seen or self.settings.privacy.mode == "central":
             return
         folder = self.path / "seen"
         folder.mkdir(mode=OWNERS, exist_ok=True)

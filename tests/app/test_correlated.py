@@ -207,6 +207,15 @@ def test_a_failed_round_does_not_advance(steps: list[Step]) -> None:
     is_the_mechanism(steps)
 
 
+def test_a_cohort_that_is_gone_does_not_hold_up_the_others(steps: list[Step]) -> None:
+    """After three failures its turn passes, as a round that nobody was in."""
+    ran = run(BANDED.changed(['faults=["drop report 1,4"]']))
+    assert [event.round for event in ran.of(SumFailed)] == [2, 3, 4, 7]
+    assert [event.round for event in ran.of(SumOpened)] == [1, 5, 6]
+    assert [step.members for step in steps] == [TURN[0], frozenset(), TURN[2], TURN[0]]
+    is_the_mechanism(steps)
+
+
 def test_whoever_drops_out_leaves_the_divisor_as_it_is(steps: list[Step]) -> None:
     ran = run(BANDED.changed(['faults=["drop report 0 @1"]', "run.rounds=3"]))
     assert steps[0].members == TURN[0] - {1}

@@ -61,6 +61,7 @@ def test_a_server_that_adds_the_noise_is_told_apart_from_all_others(tmp_path: Pa
     statement = reporting.statement_of(folder)
     assert statement is not None
     assert statement.server.worst == float("inf")
+    assert not list(folder.seen())  # and nobody may read later
     assert 3.9 < statement.worst <= 4
     assert "epsilon of the worst of 4 devices: no bound" in statement.text()
 
