@@ -261,12 +261,14 @@ def test_weights_mean_nothing_with_steps_of_dp_sgd() -> None:
     check(settings.changed(["strategy.name=fedprox"]))
 
 
-def test_only_its_owner_reads_what_a_server_saw_without_noise(tmp_path: Path) -> None:
-    """A central sum, and with bands what is kept of the last rounds."""
-    settings = PRIVATE.changed(["privacy.mode=central"])
-    _, _, folder = run(settings, tmp_path)
-    for part in ("seen", "ledger"):
-        assert (folder.path / part).stat().st_mode & 0o077 == 0
+def test_only_its_owner_reads_what_a_server_keeps(tmp_path: Path) -> None:
+    """With bands that is sums without noise; elsewhere updates as the server saw them."""
+    for name, settings in (
+        ("ledger", PRIVATE.changed(["privacy.mode=central"])),
+        ("seen", PRIVATE),
+    ):
+        _, _, folder = run(settings, tmp_path / name)
+        assert (folder.path / name).stat().st_mode & 0o077 == 0
 
 
 def test_owners_who_ask_for_no_more_than_there_is_agree(tmp_path: Path) -> None:
