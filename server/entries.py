@@ -42,7 +42,7 @@ class CheckpointKept:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """A file that others may have from here on, by its name and the SHA-256 of its content."""
+    """A finished file that others may be given, by its name and the SHA-256 of its content."""
 
     name: str
     digest: str
