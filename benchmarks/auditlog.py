@@ -60,8 +60,10 @@ def rows(folder: Path, count: int) -> list[Row]:
             found.append(at_least(name, rate, "entries/s", AT_LEAST))
         else:
             found.append(Row(name, rate, "entries/s"))
-        size = path.stat().st_size / len(some) - len(content[0])
-        found.append(Row(f"on disk beyond its own bytes, {batch} to a batch", size, "bytes/entry"))
+        beyond = (path.stat().st_size - sum(map(len, some))) / len(some)
+        found.append(
+            Row(f"on disk beyond its own bytes, {batch} to a batch", beyond, "bytes/entry")
+        )
     path = folder / f"{BATCHES[-1]}.log"
     key, kept = Identity(bytes(32)).public, verify(path).head
     found.append(
