@@ -100,6 +100,12 @@ def _check_private(settings: Settings) -> None:
     for key, (where, is_there) in needs.items():
         if not is_there and getattr(privacy, key) != getattr(none, key):
             raise ParameterError(f"privacy.{key} is for {where}: leave it out")
+    # All weigh the same, and what is sent under noise has a grid of its own.
+    for key in ("max_weight",) if is_on_device else ("max_weight", "bound", "precision"):
+        if getattr(settings.secure, key) != getattr(Secure(), key):
+            raise ParameterError(
+                f"secure.{key} means nothing with privacy.mode = {privacy.mode}: leave it out"
+            )
     if privacy.unit == "record":
         _check_record(settings)
     turns = turns_of(settings.private)  # fails here rather than in a round
@@ -116,6 +122,11 @@ def _check_record(settings: Settings) -> None:
     ignored = ["epochs", "batch_size"]
     if settings.privacy.mode != "local":
         ignored += ["momentum", "weight_decay"]
+        if settings.strategy.name == "fedprox":
+            raise ParameterError(
+                "strategy.name = fedprox pulls at the steps of a device, and with privacy.unit = "
+                f"record and privacy.mode = {settings.privacy.mode} it takes but one: take fedavg"
+            )
     for key in ignored:
         if getattr(train, key) != getattr(none, key):
             raise ParameterError(

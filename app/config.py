@@ -198,7 +198,7 @@ class Secure(_Section):
             "seats": self.seats or None,
             "hybrid": self.hybrid,
             "stage_deadline": self.stage_deadline,
-            "clear": tuple(name.strip() for name in self.clear.split(",") if name.strip()),
+            "clear": _listed(self.clear),
             "clear_norm": self.clear_norm,
             "clear_noise": self.clear_noise,
         }
@@ -348,6 +348,17 @@ class PolicySettings(_Section):
     trust_server: bool = Field(
         False, description="whether noise that the server promises to add will do"
     )
+    models: str = Field(
+        "",
+        description="fingerprints of the models to work with, as `tacit explain model` prints "
+        "them, by commas; empty is any",
+    )
+
+    @field_validator("models")
+    @classmethod
+    def _fingerprints(cls, value: str) -> str:
+        Policy(models=_listed(value))
+        return value
 
     def policy(self, *, plain: bool) -> Policy:
         """The devices' policy. `plain` devices answer outside secure sums too."""
@@ -367,6 +378,7 @@ class PolicySettings(_Section):
             delta=self.delta,
             unit=self.unit,
             trust_server=self.trust_server,
+            models=_listed(self.models),
         )
 
 
@@ -483,6 +495,11 @@ def describe_range(dotted: str) -> str:
             if (value := getattr(bound, name, None)) is not None:
                 words.append(word.format(value))
     return ", ".join(words)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """The parts of a text between commas, but for empty ones."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _assign(tree: dict[str, Any], dotted: str, value: object) -> None:

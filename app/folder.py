@@ -7,8 +7,9 @@ audit.key           what signs it
 devices.log         what devices would log and tell nobody: why one failed
 checkpoint.npz      the state after the last finished round
 model.safetensors   the model; for a finished run
-ledger/             what a private run has cost its devices
-seen/               updates as the server saw them
+ledger/             what a private run has cost its devices; where rounds have noise in common,
+                    until it ends, sums as they were without: for its owner's eyes
+seen/               updates as the server saw them, without noise of its own: for the same eyes
 attacks/            what attacks made of them
 facts.json          what was found about the run as a whole
 status.json         running, interrupted, failed or finished
@@ -20,7 +21,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,7 @@ from flwr.app import ArrayRecord
 from tacit.app import journal, lines
 from tacit.app.config import Settings, load
 from tacit.app.journal import Journal, digest_of
+from tacit.client.vault import locked
 from tacit.crypto.errors import ParameterError
 from tacit.server.checkpoint import Checkpoint
 from tacit.server.entries import CheckpointKept, Released
@@ -42,6 +44,8 @@ STATUS = "status.json"
 MODEL = "model.safetensors"
 DEVICE_LOG = "devices.log"
 LEDGER = "ledger"
+LOCK = "lock"  # in it
+OWNERS = 0o700  # of folders that nobody but the server's owner may look into
 FILES = (
     "config.toml",
     "metrics.jsonl",
@@ -143,11 +147,14 @@ class RunFolder:
         return Slots(self.path / LEDGER)
 
     def saw(self, seen: Seen) -> None:
-        """Keep an update as the server saw it, for as many rounds as the settings say."""
-        if seen.round > self.settings.run.keep_seen:
+        """Keep an update as the server saw it, for as many rounds as the settings say.
+
+        Not where the server is trusted to add the noise: then a sum without it is not to be kept.
+        """
+        if seen.round > self.settings.run.keep_seen or self.settings.privacy.mode == "central":
             return
         folder = self.path / "seen"
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(mode=OWNERS, exist_ok=True)
         number = len(list(folder.glob(f"round-{seen.round:04d}-*.npz")))
         save_seen(folder / f"round-{seen.round:04d}-{number:04d}.npz", seen)
 
@@ -221,11 +228,13 @@ class Slots:
             return None
 
     def write(self, slot: str, value: bytes) -> None:
-        self.path.mkdir(exist_ok=True)
+        self.path.mkdir(mode=OWNERS, exist_ok=True)
         _write(self.path / slot, value)
 
     def alone(self) -> AbstractContextManager[None]:
-        return nullcontext()  # a run's folder is one process's
+        """A run's folder is one process's; that another goes on with it must not save a device."""
+        self.path.mkdir(mode=OWNERS, exist_ok=True)
+        return locked(self.path / LOCK)
 
 
 def save_seen(path: Path, seen: Seen) -> None:

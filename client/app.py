@@ -21,6 +21,7 @@ from tacit.client.device import Device, DeviceOf, enrolled_device
 from tacit.client.pipeline import (
     Contribution,
     Stated,
+    all_arrays,
     contribution,
     private_update,
     received_arrays,
@@ -103,7 +104,7 @@ class SecureClientApp(ClientApp):
         secure = stage is not None or _is_secure(message)
         try:
             if not secure:
-                self._agreed(self._device_of(context)).check_plain(kind)
+                _check_plain(self._agreed(self._device_of(context)), message)
                 return self._run_app(message, context)
             return (stage or self._report)(message, context)
         except TacitError as refused:
@@ -224,6 +225,7 @@ class SecureClientApp(ClientApp):
         policy.check(session, _roster(device))
         received = received_arrays(message.content)
         _check_binding(session, message, received, weight_key)
+        policy.check_model(received)
         self._check_budgets(session, device, policy)
         # What Flower says of a message is not the session's; of it a function may use the round.
         message.metadata.group_id = str(session.round)
@@ -237,7 +239,10 @@ class SecureClientApp(ClientApp):
         part = session.clear
         noise = None if part is None else draw_noise(part, os.urandom(KEY_BYTES))
         try:
-            given, charged = _given(session, reply, trained, weight_key, policy)
+            charged = _charged(session, reply, policy)
+            # Before anything that depends on what was let out: whether it fits is told.
+            budget.spend(device.vault, policy, charged)
+            given = _given(session, reply, trained, weight_key, policy, alike=bool(charged))
             encoded = self._encode(session, device, given)
             shown = self._shown(session, device, given, noise)
         except ParameterError as unfit:
@@ -260,7 +265,6 @@ class SecureClientApp(ClientApp):
             shown,
         )
         # Now that nothing is left to do but to send it:
-        budget.spend(device.vault, policy, charged)
         budget.spend_clear(device.vault, policy, session)
         if device.number in session.committee:
             rounds.begin(device.vault, reported)
@@ -392,30 +396,43 @@ class SecureClientApp(ClientApp):
         return reply
 
 
+def _charged(session: Session, reply: RecordDict | None, policy: Policy) -> tuple[Release, ...]:
+    """What a reply costs this device, by the session and by what its function says of it.
+
+    Raises PolicyRefusal for one that is not as private as it has to be.
+    """
+    stated = Stated() if reply is None else Stated.of(reply)
+    if not isinstance(session.codec, Noised):
+        return budget.own_noise(policy, stated.releases)
+    if reply is not None:
+        stated.check(session.codec)
+    return budget.charges(session, policy)
+
+
 def _given(
     session: Session,
     reply: RecordDict | None,
     trained: Arrays | None,
     weight_key: str,
     policy: Policy,
-) -> tuple[Contribution, tuple[Release, ...]]:
-    """What a reply adds to the sum, and what that costs this device: zeros, if there is none in a
-    private sum. `trained` is the model that was sent, None for an evaluation.
+    *,
+    alike: bool,
+) -> Contribution:
+    """What a reply adds to the sum; in a private one zeros, if there is none or it does not fit,
+    which may depend on the data too. `trained` is the model that was sent, None for an evaluation.
 
-    Raises ParameterError for a reply that does not fit, and PolicyRefusal for one that is not as
-    private as it has to be.
+    Raises ParameterError for a reply that does not fit elsewhere.
     """
-    stated = Stated() if reply is None else Stated.of(reply)
-    if isinstance(session.codec, Noised) and trained is not None:
-        update: Floats | Difference = np.zeros(Layout.of(trained).size)
+    if not isinstance(session.codec, Noised) or trained is None:
+        assert reply is not None  # without noise a failure has been told
+        return contribution(reply, trained, weight_key, policy, session.clear, alike=alike)
+    update: Floats | Difference = np.zeros(Layout.of(trained).size)
+    try:
         if reply is not None:
-            stated.check(session.codec)
-            update = private_update(reply, trained, stated)
-        return Contribution(update, (), np.zeros(0), 1.0), budget.charges(session, policy)
-    assert reply is not None  # without noise a failure has been told
-    given = contribution(reply, trained, weight_key, policy, session.clear)
-    charged = budget.own_noise(policy, stated.releases)
-    return (given.alike if charged else given), charged
+            update = private_update(reply, trained, Stated.of(reply))
+    except ParameterError as unfit:
+        log.warning("zeros in its place, with noise: %s", unfit)
+    return Contribution(update, (), np.zeros(0), 1.0)
 
 
 class DeviceFailed(TacitError):
@@ -424,6 +441,14 @@ class DeviceFailed(TacitError):
 
 def _failure(what: str) -> DeviceFailed:
     return DeviceFailed(f"{what}; the device's log has the details")
+
+
+def _check_plain(policy: Policy, message: Message) -> None:
+    """Raises PolicyRefusal unless the owner allows such a message outside a secure sum."""
+    policy.check_plain(message.metadata.message_type)
+    if policy.models:
+        for model in all_arrays(message.content):
+            policy.check_model(model)
 
 
 def _check_ours(session: Session, state: secagg.Enrolled) -> None:
@@ -459,8 +484,10 @@ def _check_binding(session: Session, message: Message, received: Arrays, weight_
         raise refuse(f"a session to {session.purpose.name.lower()} in a {category} message")
     if model_digest(received) != session.model:
         raise refuse("the model is not the one the session names")
-    clear = session.clear  # or noise would be drawn for as many coordinates as a server likes
-    if clear is not None and Layout.of(received).size != session.codec.length + clear.size:
+    # Or noise would be drawn for as many coordinates as a server likes, and be paid for.
+    shown = 0 if session.clear is None else session.clear.size
+    trains = session.purpose is Purpose.TRAIN
+    if trains and Layout.of(received).size != session.codec.length + shown:
         raise refuse("the model has not as many coordinates as the session hides and shows")
     # Whatever the function can read has to be bound: one device asked for another action, or given
     # a number of its own, would stand out in the sum.

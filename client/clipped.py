@@ -20,8 +20,10 @@ empty place is a row like others. Underflow is left out: it is below 2**-20 of t
 with parameters, and parameters that are used twice or apart from their module, make all of it go
 example by example: right for every model, and some ten times as slow. Which way is settled once for
 a shape of inputs, by going both on a few made-up examples and weights. Where they differ, as they
-also do for a model that mixes the examples of a batch, each goes by itself. Batch normalisation is
-refused.
+also do for a model that mixes the examples of a batch, each goes by itself; so it does where one's
+gradient is another beside others, in training, when layers may do otherwise. Batch normalisation is
+refused. Buffers stay as they are: a statistic that a layer keeps would have no noise, and tell one
+batch of the examples in another.
 """
 
 import math
@@ -82,7 +84,8 @@ class ClippedSums:
         rows = self._rows_at_once(x)
         pieces = -(-len(y) // (rows or ROWS))
         for some, labels in zip(x.tensor_split(pieces), y.tensor_split(pieces), strict=True):
-            parts = self._parts(some, labels) if rows else None
+            with self._still():
+                parts = self._parts(some, labels) if rows else None
             if parts is None:
                 yield self._out, self._one_by_one(some, labels, clip)
             else:
@@ -92,8 +95,9 @@ class ClippedSums:
         """How many such examples go together: 0 if each goes by itself."""
         shape = tuple(x.shape[1:])
         if shape not in self._rows:
-            with self._made_up():
-                self._rows[shape] = min(self._try(x, count) for count in _PROBES)
+            with self._made_up(), self._still():
+                rows = min(self._try(x, count) for count in _PROBES)
+                self._rows[shape] = 0 if rows and self._mixes(x) else rows
         return self._rows[shape]
 
     @contextmanager
@@ -114,12 +118,43 @@ class ClippedSums:
                 for w, before in zip(self.parameters, held, strict=True):
                     w.copy_(before)
 
-    def _try(self, x: Tensor, count: int) -> int:
+    @contextmanager
+    def _still(self) -> Iterator[None]:
+        """Buffers are afterwards what they were before."""
+        held = [(buffer, buffer.clone()) for buffer in self._module.buffers()]
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, before in held:
+                    buffer.copy_(before)
+
+    def _mixes(self, x: Tensor) -> bool:
+        """Whether the gradient of an example is another in training where its batch is."""
+        some, y = self._examples(x, max(_PROBES))
+        alike = some[:1].expand_as(some)
+        self._module.train()
+        squares = []
+        for batch in (some, alike):
+            with torch.random.fork_rng():
+                torch.manual_seed(0)  # the same for what draws at random
+                found = self._parts(batch, y)
+            if found is None:
+                return True
+            squares.append(sum(float(part.squares()[0]) for part in found[0]))
+        one, other = squares
+        return not abs(one - other) <= _ALIKE * one
+
+    def _examples(self, x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Made up."""
         random = torch.Generator().manual_seed(count)
         some = torch.rand((count, *x.shape[1:]), generator=random).to(x)
         with torch.no_grad():
             classes = self._scores(self._module, some).shape[1]
-        y = torch.arange(count, device=x.device) % classes
+        return some, torch.arange(count, device=x.device) % classes
+
+    def _try(self, x: Tensor, count: int) -> int:
+        some, y = self._examples(x, count)
         if (found := self._parts(some, y)) is None:
             return 0
         self._one_by_one(some, y, 1.0)
@@ -181,8 +216,9 @@ class ClippedSums:
         self._out.zero_()
         total = 0.0
         for i in range(len(y)):
-            loss = cross_entropy(self._scores(self._module, x[i : i + 1]), y[i : i + 1])
-            found = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
+            with self._still():
+                loss = cross_entropy(self._scores(self._module, x[i : i + 1]), y[i : i + 1])
+                found = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
             square = sum(float(squares_of(g.reshape(1, -1))) for g in found)
             weight = clip / max(clip, math.sqrt(square)) if math.isfinite(square) else 0.0
             for w, g in zip(self.parameters, found, strict=True) if weight else ():

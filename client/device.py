@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -86,6 +86,7 @@ def load_device(vault: Vault) -> Device:
     reader.end()
     try:
         agreed = Policy(**json.loads(policy))
+        agreed = replace(agreed, models=tuple(agreed.models))  # JSON has no tuples
     except (TypeError, ValueError) as bad:
         raise ParameterError(f"the policy in this vault cannot be read: {bad}") from None
     return Device(number, Identity(secret), authority, vault, agreed)

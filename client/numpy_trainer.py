@@ -95,8 +95,11 @@ class NumpyTrainer:
     def descent(self, model: Arrays, examples: Examples, seed: int) -> "Iterator[NumpyDescent]":
         """See `tacit.client.private_trainer`. Nothing is drawn here, so `seed` does not count."""
         require_model(model, self._shapes())
-        x = self._inputs(model, examples) if len(examples) else np.zeros((0, self.features))
-        yield NumpyDescent(tuple(self._shapes()), model, x.astype(self.precision), examples.y)
+        y = examples.y
+        x = self._rows(examples) if len(examples) else np.zeros((0, self.features))
+        is_good = (y >= 0) & (y < self.classes)  # the others add nothing, and stop nothing
+        names = tuple(self._shapes())
+        yield NumpyDescent(names, model, x.astype(self.precision), y, is_good)
 
     def _shapes(self) -> Mapping[str, tuple[int, ...]]:
         layers = [f"fc{i}" for i in range(len(self.hidden))] + ["head" if self.hidden else "fc"]
@@ -111,6 +114,9 @@ class NumpyTrainer:
         require_examples(examples)
         require_model(model, self._shapes())
         require_labels(examples, self.classes)
+        return self._rows(examples)
+
+    def _rows(self, examples: Examples) -> Floats:
         rows = examples.x.reshape(len(examples), -1)
         if rows.shape[1] != self.features:
             raise ParameterError(
@@ -124,9 +130,14 @@ class NumpyDescent:
     """A `tacit.client.private_trainer.Descent` of a network of a `NumpyTrainer`."""
 
     def __init__(
-        self, names: tuple[str, ...], model: Arrays, x: Floats, y: NDArray[np.int64]
+        self,
+        names: tuple[str, ...],
+        model: Arrays,
+        x: Floats,
+        y: NDArray[np.int64],
+        is_good: NDArray[np.bool_],
     ) -> None:
-        self._names, self._x, self._y = names, x, y
+        self._names, self._x, self._y, self._is_good = names, x, y, is_good
         self._weights: list[Floats] = [np.array(model[name], x.dtype) for name in names]
         self._ends = np.cumsum([w.size for w in self._weights])
 
@@ -137,6 +148,7 @@ class NumpyDescent:
     def sums(self, chosen: NDArray[np.intp], clip: float) -> Iterator[tuple[Reals, float]]:
         if not SMALLEST <= clip <= LARGEST:  # also false for NaN
             raise ParameterError(f"clip={clip}, expected 2**-32 .. 2**32")
+        chosen = chosen[self._is_good[chosen]]
         for some in np.array_split(chosen, -(-len(chosen) // ROWS)) if len(chosen) else ():
             with np.errstate(over="ignore", invalid="ignore"):
                 parts, loss = _clipped(self._weights, self._x[some], self._y[some], clip)

@@ -28,6 +28,8 @@ from tacit.privacy.clip import clip
 NUMPY = "numpy.ndarray"  # how Flower names what numpy saved
 PRIVACY = "tacit.privacy"  # a config record in a reply of a train function: see `Stated`
 
+_NOTHING: tuple[float, tuple[str, ...], Floats] = (1.0, (), np.zeros(0))
+
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
@@ -39,11 +41,6 @@ class Contribution:
     metrics: Floats
     weight: float
     clear: Floats | None = None
-
-    @property
-    def alike(self) -> "Contribution":
-        """The update alone, weighing as much as any other."""
-        return Contribution(self.update, (), np.zeros(0), 1.0, self.clear)
 
     def encode(self, codec: Codec, rand: bytes) -> Ring:
         """Rounded with 32 fresh random bytes. Raises ParameterError for values outside the codec's
@@ -63,7 +60,9 @@ class Stated:
     releases  what it let out with noise of its own: `tacit.privacy.releases.Release`, encoded
     is_update the arrays are what is to be added to the model, in whatever floats, not a new model
 
-    It stands in the reply as a config record named PRIVACY, with these fields.
+    It stands in the reply as a config record named PRIVACY, with these fields. A function with
+    noise of its own must not fail for what is in its examples: that would be told, for nothing.
+    One that clips them should not either: then all of them are zeros, on account of one.
     """
 
     clip: float = 0.0
@@ -99,10 +98,16 @@ class Stated:
 
 def received_arrays(content: RecordDict) -> Arrays:
     """The model in a message. Raises ParameterError unless there is exactly one."""
-    records = list(content.array_records.values())
-    if len(records) != 1:
-        raise ParameterError(f"{len(records)} array records, expected exactly one")
-    return {name: _view(array) for name, array in records[0].items()}
+    models = all_arrays(content)
+    if len(models) != 1:
+        raise ParameterError(f"{len(models)} array records, expected exactly one")
+    return models[0]
+
+
+def all_arrays(content: RecordDict) -> list[Arrays]:
+    """All models in a message."""
+    records = content.array_records.values()
+    return [{name: _view(array) for name, array in record.items()} for record in records]
 
 
 def _view(array: Array) -> NDArray[Any]:
@@ -120,15 +125,18 @@ def contribution(
     weight_key: str,
     policy: Policy,
     clear: Clear | None = None,
+    *,
+    alike: bool = False,
 ) -> Contribution:
     """What a reply adds to the sum; `received` is the model sent, None for an evaluation; `clear`
-    is the session's.
+    is the session's. `alike` is the update alone, weighing as much as any other: metrics are not
+    even looked at, as a refusal would tell something of them.
 
     Only the arrays and the single-number metrics of a reply go on. Raises ParameterError for
     arrays that do not fit the model, a metric that is a list or not finite, a missing weight, or a
     clear part that is not in the model.
     """
-    weight, names, metrics = _metrics(reply, weight_key)
+    weight, names, metrics = _NOTHING if alike else _metrics(reply, weight_key)
     if received is None:
         return Contribution(np.zeros(0), names, metrics, weight)
     update: Floats | Difference

@@ -1,6 +1,7 @@
 """What a device's owner agrees to. The device checks every request against it and refuses."""
 
 import math
+import re
 from dataclasses import dataclass
 
 from tacit.crypto.codec import Codec
@@ -9,12 +10,14 @@ from tacit.crypto.identity import Roster
 from tacit.crypto.secagg.noised import Noised
 from tacit.crypto.secagg.parameters import SECURITY, cut_risk, least_degree, most_corrupt
 from tacit.crypto.secagg.session import Purpose, Session
+from tacit.crypto.vector import Arrays, Layout
 from tacit.privacy.accountants import Adversary
 from tacit.privacy.charges import unit_of
 from tacit.privacy.gaussian import LARGEST_EPSILON
 from tacit.privacy.ledger import Budget
 
 UNITS = ("client", "record")
+_FINGERPRINT = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,13 @@ class Policy:
     unit            whom that protects: "client", all that this device sends, or "record", each
                     example on it
     trust_server    whether noise that the server promises to add counts as noise
+    models          fingerprints of the models that this device works with, as `Layout.fingerprint`
+                    has them and `tacit explain model` prints them. Empty: of any structure
+
+    `models` is empty by default because only the owner knows what is to be trained, and an app that
+    loads arrays into an architecture of its own refuses another structure by itself: a layer that
+    a server slips in does not load. An app that came from the server, or that builds what the run's
+    configuration names, loads it. The structure says nothing about the values in it.
     """
 
     min_cohort: int = 3
@@ -60,6 +70,7 @@ class Policy:
     delta: float = 1e-5
     unit: str = "client"
     trust_server: bool = False
+    models: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.min_cohort < 2 or self.min_survivors < 2:
@@ -76,6 +87,12 @@ class Policy:
             )
         if self.unit not in UNITS:
             raise ParameterError(f"unit={self.unit!r}, expected one of {', '.join(UNITS)}")
+        for model in self.models:
+            if not _FINGERPRINT.fullmatch(model):
+                raise ParameterError(
+                    f"models has {model!r}, expected 64 lower-case hexadecimal digits each: "
+                    "`tacit explain model` prints them"
+                )
         self.budget()  # fails here rather than in a round
 
     def budget(self) -> Budget:
@@ -88,7 +105,7 @@ class Policy:
 
         Raises PolicyRefusal where one asks for noise that protects a device, and the other for such
         that protects its examples: each has an account of its own, and to go over to the other one
-        would leave what was spent behind.
+        would leave what was spent behind. Also where both name models, and none in common.
         """
         norms = [norm for norm in (self.max_norm, other.max_norm) if norm is not None]
         budgets = [each.epsilon for each in (self, other) if each.epsilon is not None]
@@ -113,7 +130,19 @@ class Policy:
             min(each.delta for each in self._counting(other)),
             min(units),  # without a budget it is of no account
             all(each.trust_server for each in self._asking(other)),
+            self._models(other),
         )
+
+    def _models(self, other: "Policy") -> tuple[str, ...]:
+        """The models that both allow. None at all cannot be said by a policy, where no name is
+        any model: so that is refused here."""
+        if not self.models or not other.models:
+            return self.models or other.models
+        if not (both := tuple(sorted(set(self.models) & set(other.models)))):
+            raise PolicyRefusal(
+                "the app allows no model that this device's owner allows (policy.models)"
+            )
+        return both
 
     def _asking(self, other: "Policy") -> tuple["Policy", ...]:
         """Those of both that ask for noise; both, if none does."""
@@ -230,6 +259,14 @@ class Policy:
             raise PolicyRefusal(
                 "noise that the server promises to add, and this device does not count on it "
                 "(policy.trust_server)"
+            )
+
+    def check_model(self, model: Arrays) -> None:
+        """Raises PolicyRefusal for a model of a structure that the owner does not list."""
+        if self.models and (found := Layout.of(model).fingerprint) not in self.models:
+            raise PolicyRefusal(
+                f"a model of another structure than this device's owner allows: {found} "
+                "(policy.models)"
             )
 
     def check_consortium(self) -> None:

@@ -12,6 +12,7 @@ number, to which the learning rate is then relative. The releases say that the c
 must not be the weight of an update either.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from tacit.crypto.vector import Floats
 from tacit.privacy.example_sums import SLACK, ExampleSum, Reals
 from tacit.privacy.poisson import drawn
 from tacit.privacy.releases import Release
+
+log = logging.getLogger("tacit.client")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,18 +134,23 @@ def private_fit(
     if the model draws at random; they work on what is private already. `rand` is 32 fresh secret
     bytes for this call only: whoever knows them takes the noise off. `charge` gets the releases,
     one for each step, before an example is looked at; what it raises ends all. A device whose
-    `SecureClientApp` is told the releases leaves that to it. Raises ParameterError for what does
-    not fit, and if training diverges.
+    `SecureClientApp` is told the releases leaves that to it. Where training diverges the model
+    stays as it was: to fail would tell what its noise came to, and nobody would count it. Raises
+    ParameterError for what does not fit.
     """
     with trainer.descent(model, examples, plan.seed) as descent:
         mechanism = private.mechanism(descent.length)
         releases = (mechanism.release(run, round_),) * private.steps
         if charge is not None:
             charge(releases)
-        with np.errstate(over="ignore", invalid="ignore"):  # said better by require_converged
+        with np.errstate(over="ignore", invalid="ignore"):  # looked at below
             loss = _descend(descent, len(examples), plan, private, mechanism, rand)
         trained = descent.arrays()
-    require_converged(trained, plan)
+    try:
+        require_converged(trained, plan)
+    except ParameterError as diverged:
+        log.warning("the model stays as it was: %s", diverged)
+        trained = {name: array.copy() for name, array in model.items()}
     return PrivateFit(trained, loss, releases)
 
 

@@ -97,11 +97,11 @@ class TorchTrainer:
                 _refuse_ties(module)
                 self._sums = ClippedSums(module, _scores)
             x, y = self._tensor(examples.x, np.float32), self._tensor(examples.y, np.int64)
+            is_good = examples.y >= 0  # the others add nothing, and stop nothing
             if len(examples):
-                require_examples(examples)
                 with torch.no_grad():
-                    require_labels(examples, _scores(module, x[:1]).shape[1])
-            yield TorchDescent(module, self._sums, x, y)
+                    is_good &= examples.y < _scores(module, x[:1]).shape[1]
+            yield TorchDescent(module, self._sums, x, y, is_good)
 
     def _descend(self, module: nn.Module, examples: Examples, plan: LocalPlan) -> float:
         """Train `module` in place; the mean loss over all examples seen."""
@@ -157,15 +157,23 @@ class TorchTrainer:
 class TorchDescent:
     """A `tacit.client.private_trainer.Descent` of the module of a `TorchTrainer`."""
 
-    def __init__(self, module: nn.Module, sums: ClippedSums, x: Tensor, y: Tensor) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        sums: ClippedSums,
+        x: Tensor,
+        y: Tensor,
+        is_good: NDArray[np.bool_],
+    ) -> None:
         self._module, self._sums, self._x, self._y = module, sums, x, y
+        self._is_good = is_good
 
     @property
     def length(self) -> int:
         return self._sums.length
 
     def sums(self, chosen: NDArray[np.intp], clip: float) -> Iterator[tuple[Reals, float]]:
-        index = torch.from_numpy(chosen).to(self._x.device)
+        index = torch.from_numpy(chosen[self._is_good[chosen]]).to(self._x.device)
         x, y = self._x.index_select(0, index), self._y.index_select(0, index)
         for vector, loss in self._sums.add_up(x, y, clip):
             yield vector.cpu().numpy(), loss

@@ -151,22 +151,29 @@ class FileVault:
             own.unlink()
             _sync(self.folder)
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        # A lock of the system's, which ends with the process that holds it. Where there is none
-        # (Windows), one process may use the vault at a time.
-        handle = os.open(self.folder / self.LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            if fcntl is not None:
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
+    def alone(self) -> AbstractContextManager[None]:
+        return locked(self.folder / self.LOCK_FILE)
 
     def _path(self, slot: str) -> Path:
         if not slot.isidentifier():
             raise ParameterError(f"slot {slot!r} is not a plain name")
         return self.folder / f"{slot}.sealed"
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """While this is entered, no other process is in it by this file; it is made if it is not there.
+
+    A lock of the system's, which ends with the process that holds it. Where there is none
+    (Windows), one process may use the folder at a time.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -52,6 +52,13 @@ class Entry:
         """Number of coordinates; 1 for a 0-d array."""
         return int(np.prod(self.shape, dtype=np.int64))
 
+    def encode(self) -> bytes:
+        """No two entries, and no two rows of entries, encode alike: every part of variable length
+        is preceded by its length."""
+        name, code = self.name.encode(), self.dtype.encode()
+        named = struct.pack("<II", len(name), len(code)) + name + code
+        return named + struct.pack(f"<I{len(self.shape)}Q", len(self.shape), *self.shape)
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -76,6 +83,15 @@ class Layout:
     def size(self) -> int:
         """Number of coordinates of the whole model."""
         return sum(entry.size for entry in self.entries)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 in hex of names, shapes and dtypes in their order, and of no value: two models
+        share it only if they have the same structure."""
+        digest = hashlib.sha256(labels.STRUCTURE)
+        for entry in self.entries:
+            digest.update(entry.encode())
+        return digest.hexdigest()
 
     def check(self, arrays: Arrays) -> None:
         """Raises ParameterError unless `arrays` has exactly these names, shapes and dtypes."""
@@ -240,14 +256,9 @@ def _header(head: bytes) -> tuple[tuple[int, ...], np.dtype[Any], int] | None:
 
 
 def model_digest(arrays: Arrays) -> bytes:
-    """32 bytes that two parties share only if they hold the same model, bit for bit.
-
-    Every variable-length part is preceded by its length, so no two models encode alike.
-    """
+    """32 bytes that two parties share only if they hold the same model, bit for bit."""
     digest = hashlib.sha256(labels.MODEL_DIGEST)
     for entry in Layout.of(arrays).entries:
-        name, code = entry.name.encode(), entry.dtype.encode()
-        digest.update(struct.pack("<II", len(name), len(code)) + name + code)
-        digest.update(struct.pack(f"<I{len(entry.shape)}Q", len(entry.shape), *entry.shape))
+        digest.update(entry.encode())
         digest.update(np.ascontiguousarray(arrays[entry.name], dtype=entry.dtype).data)
     return digest.digest()

@@ -179,10 +179,10 @@ class Stream:
         """One round: an estimate of its total (coordinates,), in steps of the grid, and the state
         for the next one.
 
-        `total` is the sum of the parts of `members`, mod 2**bits, as uint32; `rand` 32 secret
-        bytes for this round only. Charge `members` with `Banded.release` before this is called.
-        Raises ParameterError where a member has to rest, after the last round, and for a total of
-        another size; nothing is released then.
+        `total` is the sum of the parts of `members`, mod 2**bits, as uint32, of a round that nobody
+        was in zeros; `rand` 32 secret bytes for this round only. Charge `members` with
+        `Banded.release` before this is called. Raises ParameterError where a member has to rest,
+        after the last round, and for a total of another size; nothing is released then.
         """
         self._check(total, members)
         banded = self.banded
@@ -211,8 +211,10 @@ class Stream:
                 f"a total of shape {total.shape}, {total.dtype}: expected "
                 f"{self.banded.coordinates} coordinates, uint32"
             )
-        if not 1 <= len(members) <= MOST_MEMBERS:
-            raise ParameterError(f"{len(members)} members, expected 1..{MOST_MEMBERS}")
+        if len(members) > MOST_MEMBERS:
+            raise ParameterError(f"{len(members)} members, expected 0..{MOST_MEMBERS}")
+        if not members and total.any():
+            raise ParameterError("a total of no members: nobody would pay for it")
         if tired := members & self.resting:
             raise ParameterError(
                 f"device {min(tired)} was in one of the last {self.banded.separation - 1} rounds: "
@@ -297,7 +299,7 @@ def _centred(vector: Words, bits: int) -> Integers:
 
 def _members(reader: Reader) -> frozenset[int]:
     data = reader.blob(8 * MOST_MEMBERS)
-    if not data or len(data) % 8:
+    if len(data) % 8:
         raise reader.bad("a cohort that is no list of devices")
     ids = np.frombuffer(data, "<u8")
     if np.any(ids[1:] <= ids[:-1]):

@@ -13,12 +13,14 @@ than this.
 import math
 from collections.abc import Callable
 from functools import lru_cache
+from statistics import NormalDist
 
 from tacit.crypto.errors import ParameterError
 
 LARGEST_EPSILON = 700.0  # its exponential is a float64
 
 ROOT = math.sqrt(2 * math.pi)
+_NORMAL = NormalDist()
 
 
 def delta_of(m: float, epsilon: float) -> float:
@@ -64,6 +66,14 @@ def limit(epsilon: float, delta: float) -> float:
     while enough(high):
         high *= 2
     return _last(enough, 0.0, high)
+
+
+def guessed(m: float, prior: float) -> float:
+    """The most that a guess can be right with, after m-GDP, that is right with probability `prior`
+    without it: Phi(Phi**-1(prior) + m), 0 < prior < 1. The event of being right is a test
+    between the two (Hayes, Mahloujifar and Balle 2023, arXiv:2302.07225, section 3: the blow-up
+    function; here that of N(0, 1) and N(m, 1))."""
+    return 1.0 if math.isinf(m) else _NORMAL.cdf(_NORMAL.inv_cdf(prior) + m)
 
 
 def beside(ideal: Callable[[float], float], delta: float, distance: float) -> float:

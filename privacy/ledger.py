@@ -19,11 +19,11 @@ from typing import Protocol
 import numpy as np
 
 from tacit.crypto.errors import BudgetExceeded, ParameterError
-from tacit.privacy.accountants import DISTANCE, RELEASES, Adversary, Spent
+from tacit.privacy.accountants import DISTANCE, GDP, RELEASES, Adversary, Spent
 from tacit.privacy.books import EVERYONE, Books, Entry, Listed
-from tacit.privacy.gaussian import LARGEST_EPSILON
+from tacit.privacy.gaussian import LARGEST_EPSILON, guessed
 from tacit.privacy.releases import Neighbours, Release, Unit
-from tacit.privacy.statement import Figure, Statement
+from tacit.privacy.statement import CANDIDATES, Figure, Statement
 
 
 class Storage(Protocol):
@@ -225,6 +225,9 @@ def _figure(spent: Spent, delta: float) -> Figure:
         spent.only(slice(1, None) if len(spent.plain) > 1 else slice(1)).epsilons(delta)
     )
     everyone = spent.only(slice(1)).epsilon(delta)
-    return Figure(
-        float(found[-1]), float(found[found.size // 2]), everyone, bool(spent.mixed.any())
-    )
+    is_mixed = bool(spent.mixed.any())
+    m = math.sqrt(float(spent.plain[:, GDP].max()))
+    # The samplers' distance, far below any other digit, adds to a chance as it is.
+    distance = float(spent.plain[:, DISTANCE].max())
+    told = None if is_mixed else min(1.0, guessed(m, 1 / CANDIDATES) + distance)
+    return Figure(float(found[-1]), float(found[found.size // 2]), everyone, is_mixed, told)

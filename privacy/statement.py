@@ -10,6 +10,7 @@ from math import isinf
 from tacit.privacy.accountants import ORDERS, Adversary
 from tacit.privacy.releases import Neighbours, Unit
 
+CANDIDATES = 100
 UNITS = {
     Unit.CLIENT: "all that one device sends",
     Unit.RECORD: "one example on a device",
@@ -24,12 +25,14 @@ RELATIONS = {
 @dataclass(frozen=True, slots=True)
 class Figure:
     """Epsilon of the device that spent most, of the one in the middle (of two, the one that spent
-    more), and of somebody who is in every release. inf: nothing is guaranteed."""
+    more), and of somebody who is in every release. inf: nothing is guaranteed. `guessed` is what a
+    guess among CANDIDATES about the first is right with at most, None where that is not known."""
 
     worst: float
     median: float
     everyone: float
     is_renyi: bool
+    guessed: float | None = None
 
     @property
     def accountant(self) -> str:
@@ -129,6 +132,7 @@ class Statement:
             f"  epsilon of the worst of {self.devices} devices: {_number(figure.worst)}; of the "
             f"median one: {_number(figure.median)}; in every release: {_number(figure.everyone)}",
             f"  by {figure.accountant}",
+            *([] if figure.guessed is None else [_chances(figure.guessed)]),
         ]
 
     def _not_covered(self) -> list[str]:
@@ -138,6 +142,14 @@ class Statement:
         if self.is_drawn and self.outsider is None:
             found.append("drawing at random, which is not proven to help here")
         return found
+
+
+def _chances(guessed: float) -> str:
+    after = _rounded(100 * guessed, 2, ROUND_CEILING)
+    return (
+        f"  a guess among {CANDIDATES} candidates, as likely as each other: right in "
+        f"{100 // CANDIDATES} % of cases without all this, and in {after} % with it, at most"
+    )
 
 
 def _number(epsilon: float) -> str:

@@ -101,15 +101,12 @@ class SecureGrid(WrappedGrid):
         except TooFewClients as few:
             self._check_budgets(broadcast, few)
             self._asked.clear()
-            self._on_event(SumFailed(broadcast.round, purpose.name.lower(), str(few)))
-            return []
+            return self._failed(broadcast, purpose, few)
         except LoaderFailed as failed:
-            self._on_event(SumFailed(broadcast.round, purpose.name.lower(), str(failed)))
-            return []
+            return self._failed(broadcast, purpose, failed)
         except ProtocolError as broken:
             self._ban(broadcast.round, broken.stage, broken.sender, broken.reason)
-            self._on_event(SumFailed(broadcast.round, purpose.name.lower(), str(broken)))
-            return []
+            return self._failed(broadcast, purpose, broken)
         self._on_event(
             SumOpened(
                 broadcast.round,
@@ -121,6 +118,13 @@ class SecureGrid(WrappedGrid):
             )
         )
         return [Message(self._reply(broadcast, session, opened), reply_to=asked[0])]
+
+    def _failed(self, broadcast: Broadcast, purpose: Purpose, why: Exception) -> Iterable[Message]:
+        """No reply at all, so that the strategy keeps its model."""
+        if self._private is not None:
+            self._private.failed()
+        self._on_event(SumFailed(broadcast.round, purpose.name.lower(), str(why)))
+        return []
 
     def _sum(
         self, broadcast: Broadcast, purpose: Purpose, timeout: float
@@ -157,8 +161,12 @@ class SecureGrid(WrappedGrid):
     def _check_budgets(self, broadcast: Broadcast, few: TooFewClients) -> None:
         """Raises BudgetExceeded if a sum had too few since too many owners allow no more: there is
         no use in asking again."""
-        spent, asked = len(self._spent), len(broadcast.nodes)
-        if self._private is not None and 2 * spent > asked:
+        if self._private is None:
+            return
+        roster = self._roster or simulated_roster(self._most_online)
+        resting = self._devices(broadcast.nodes) - self._due(roster)
+        spent, asked = len(self._spent), len(broadcast.nodes) - len(resting)
+        if 2 * spent > asked:
             raise BudgetExceeded(f"{spent} of {asked} devices have spent their budgets: {few}")
 
     def _affordable(

@@ -15,7 +15,7 @@ from tacit.crypto.secagg.noised import ROTATION_BYTES, Noised
 from tacit.crypto.secagg.session import Session
 from tacit.crypto.vector import Floats, Layout, Sliced
 from tacit.crypto.wire import Reader, Writer
-from tacit.privacy.banded import Stream
+from tacit.privacy.banded import Banded, Stream, Words
 from tacit.privacy.charges import neighbours_of
 from tacit.privacy.ledger import Ledger, Storage
 from tacit.privacy.mechanisms import Mechanism
@@ -24,6 +24,7 @@ from tacit.server.pairwise import Asked
 from tacit.server.private import Central, Privacy
 from tacit.server.turns import Turns
 
+PATIENCE = 3  # rounds that may fail before a turn passes on
 _CLIP_SLOT = "clip"
 _ROTATION_SLOT, _STREAM_SLOT = "rotation", "stream"
 
@@ -57,6 +58,8 @@ class PrivateSums:
         self._turns = turns_of(privacy)
         kept = None if self._turns is None else storage.read(_STREAM_SLOT)
         self._stream = Stream.decode(kept) if kept else None
+        self._planned: Banded | None = None
+        self._failures = 0  # in a row
 
     @property
     def clip(self) -> float:
@@ -74,6 +77,8 @@ class PrivateSums:
         agreed = replace(self.privacy, clip=self.clip).noised(asked)
         if agreed is None or not agreed.bands:
             return agreed
+        if self._turns is not None:
+            self._planned = Mechanism.of(agreed).banded(self._turns.cohorts)
         return replace(agreed, rotation=self._rotation())
 
     def due(self, members: Sequence[int]) -> frozenset[int]:
@@ -116,15 +121,34 @@ class PrivateSums:
         return seen_of(session, layout, opened)
 
     def _estimated(self, mechanism: Mechanism, opened: Mean, members: frozenset[int]) -> Mean:
-        """The next state is kept before the estimate is used: of two from one state nobody has
-        counted one."""
         assert isinstance(opened.decoded, Decoded)  # as `decode` makes it
         total = opened.decoded.sums.astype(np.uint32, copy=False)  # as it is
-        stream, rand = self._before(mechanism), os.urandom(KEY_BYTES)
-        estimate, self._stream = stream.advance(total, members, rand)
-        self._storage.write(_STREAM_SLOT, self._stream.encode())
-        estimate /= mechanism.divisor
-        return replace(opened, decoded=estimate)
+        estimate = self._advance(self._before(mechanism), total, members)
+        return replace(opened, decoded=estimate / mechanism.divisor)
+
+    def failed(self) -> None:
+        """A sum was not opened. After PATIENCE of them a cohort has had its turn, or one that is
+        gone would hold up all others: a round that nobody was in takes its place, which costs
+        nobody anything."""
+        self._failures += 1
+        if self._planned is None or self._failures < PATIENCE:
+            return
+        before = self._stream or Stream(self._planned)
+        if before.round <= self._planned.rounds:
+            nothing = np.zeros(self._planned.coordinates, np.uint32)
+            self._advance(before, nothing, frozenset())
+
+    def _advance(self, before: Stream, total: Words, members: frozenset[int]) -> Floats:
+        """The next state is kept before the estimate is used: of two from one state nobody has
+        counted one."""
+        with self._storage.alone():
+            kept = self._storage.read(_STREAM_SLOT)
+            if (Stream.decode(kept).round if kept else 1) != before.round:
+                raise ParameterError("another process goes on with this run: let one of them end")
+            estimate, self._stream = before.advance(total, members, os.urandom(KEY_BYTES))
+            self._storage.write(_STREAM_SLOT, self._stream.encode())
+        self._failures = 0
+        return estimate
 
     def end(self) -> None:
         """After the last round: sums without noise are of no more use."""

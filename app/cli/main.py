@@ -293,6 +293,26 @@ def explain_privacy(
     )
 
 
+@explain.command("model")
+def explain_model(
+    name: Annotated[
+        str, typer.Argument(help="A built-in model, or package.module:factory.", metavar="NAME")
+    ],
+    data: Annotated[
+        str, typer.Option(help="The data set it is for: shape and classes.", metavar="NAME")
+    ] = "digits",
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """The arrays of a model, and the fingerprint by which an owner allows this structure alone.
+
+    [bold]Example[/]
+
+      tacit explain model mlp --data digits
+    """
+    _load("explaining_model").model(_screen(quiet, json), name, data)
+
+
 @log.command("verify")
 def log_verify(
     file: Annotated[Path, typer.Argument(help="The log.", metavar="FILE", show_default=False)],
@@ -409,6 +429,7 @@ def _load(
         "auditing",
         "commands",
         "explaining",
+        "explaining_model",
         "explaining_privacy",
         "log",
         "sealing",

@@ -16,7 +16,8 @@ LIMITS = (
     "A secure sum hides which device sent what. It does not always hide what was in it: a wide "
     "ReLU layer gives single inputs away even from a sum of ten, if each device holds one input.",
     "The attacks take the server to follow the protocol and to keep what it sees. One that designs "
-    "the model to separate inputs gets more out of a sum, and no secure sum stops that.",
+    "the model to separate inputs gets more out of a sum, and no secure sum stops that. Owners can "
+    "list the structures they allow (policy.models); values planted in one only noise bounds.",
     "Sums over changing groups of devices, taken together, can tell more than each alone.",
     MEMORY,
 )

@@ -130,6 +130,15 @@ def test_auto_may_choose_from_what_the_policy_allows() -> None:
         assert Settings().changed([f"secure.protocol={protocol}"]).sum() == kind()
 
 
+def test_models_are_fingerprints_between_commas() -> None:
+    one, other = "0" * 64, "1" * 64
+    policy = Settings().changed([f"policy.models={one}, {other},"]).policy.policy(plain=False)
+    assert policy.models == (one, other)
+    assert Settings().policy.policy(plain=False).models == ()
+    with pytest.raises(ParameterError, match=r"policy.models = 'mlp'.*tacit explain model"):
+        Settings().changed(["policy.models=mlp"])
+
+
 def test_ranges_in_words_are_those_that_hold() -> None:
     assert describe_range("train.momentum") == "0 or more, less than 1"
     assert describe_range("secure.protocol") == "pairwise, lattice, auto, tenseal, plain"

@@ -22,7 +22,7 @@ from tacit.privacy.banded import Banded, Stream
 from tacit.privacy.gaussian import epsilon_of
 from tacit.privacy.mechanisms import Mechanism
 from tacit.privacy.samplers import Sampler, Skellam
-from tacit.server.events import Event, LeftOut, RoundFinished, SumFailed, SumOpened
+from tacit.server.events import BudgetSpent, Event, LeftOut, RoundFinished, SumFailed, SumOpened
 from tacit.server.inbox import Seen
 from tacit.server.pairwise import Asked
 from tacit.server.private import Central, noise_for
@@ -207,6 +207,15 @@ def test_a_failed_round_does_not_advance(steps: list[Step]) -> None:
     is_the_mechanism(steps)
 
 
+def test_a_cohort_that_is_gone_does_not_hold_up_the_others(steps: list[Step]) -> None:
+    """After three failures its turn passes, as a round that nobody was in."""
+    ran = run(BANDED.changed(['faults=["drop report 1,4"]']))
+    assert [event.round for event in ran.of(SumFailed)] == [2, 3, 4, 7]
+    assert [event.round for event in ran.of(SumOpened)] == [1, 5, 6]
+    assert [step.members for step in steps] == [TURN[0], frozenset(), TURN[2], TURN[0]]
+    is_the_mechanism(steps)
+
+
 def test_whoever_drops_out_leaves_the_divisor_as_it_is(steps: list[Step]) -> None:
     ran = run(BANDED.changed(['faults=["drop report 0 @1"]', "run.rounds=3"]))
     assert steps[0].members == TURN[0] - {1}
@@ -268,6 +277,16 @@ def test_noise_is_for_the_rounds_that_a_device_is_in() -> None:
     assert isinstance(more, Central)
     assert more.turns == Turns(2, 5, 10)
     assert more.noise == noise_for(4, 1e-5, 2)
+
+
+def test_a_run_ends_where_the_owners_of_a_cohort_allow_no_more() -> None:
+    """The others rest, and say nothing of their budgets."""
+    settings = BANDED.changed(["policy.epsilon=3", "policy.trust_server=true"])
+    ran = Ran()
+    simulate(settings, on_event=ran.events.append)
+    (spent,) = ran.of(BudgetSpent)
+    assert "4 of 4 devices have spent their budgets" in spent.reason
+    assert len(ran.of(SumOpened)) == spent.round - 1
 
 
 MISTAKES = {

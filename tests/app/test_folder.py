@@ -199,3 +199,14 @@ def test_damaged_facts_are_named(tmp_path: Path, damage: str) -> None:
     (tmp_path / "facts.json").write_text(damage)
     with pytest.raises(ParameterError, match=r"facts\.json is damaged"):
         folder.facts()
+
+
+def test_one_process_at_a_time_counts_what_a_run_costs(tmp_path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    folder = RunFolder.create(tmp_path / "run", SMALL)
+    with folder.storage.alone():
+        other = (folder.path / "ledger" / "lock").open()
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)  # it ends
+    other.close()

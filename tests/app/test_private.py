@@ -61,6 +61,7 @@ def test_a_server_that_adds_the_noise_is_told_apart_from_all_others(tmp_path: Pa
     statement = reporting.statement_of(folder)
     assert statement is not None
     assert statement.server.worst == float("inf")
+    assert not list(folder.seen())  # and nobody may read later
     assert 3.9 < statement.worst <= 4
     assert "epsilon of the worst of 4 devices: no bound" in statement.text()
 
@@ -137,6 +138,8 @@ MISTAKES = {
         "to add noise: --set privacy.mode=distributed",
     ),
     "too little noise for a round": (["privacy.noise=0.1"], "a single round costs epsilon"),
+    "a grid that is not used": (["secure.precision=20"], "secure.precision means nothing with"),
+    "weights that are not": (["secure.max_weight=5"], "secure.max_weight means nothing with"),
     "a shorter norm": (["policy.max_norm=0.5"], "updates clipped to 1, this device asks for 0.5"),
 }
 
@@ -240,6 +243,7 @@ RECORD_MISTAKES = {
     "train.momentum=0.5": "train.momentum means nothing",
     "privacy.steps=2": "privacy.steps is for privacy.mode = local with",
     "privacy.sketch=0.1": "privacy.sketch is for privacy.unit = client",
+    "strategy.name=fedprox": "it takes but one: take fedavg",
 }
 
 
@@ -247,6 +251,22 @@ RECORD_MISTAKES = {
 def test_what_examples_do_not_need_is_told_before_a_run_starts(changed: str) -> None:
     with pytest.raises(ParameterError, match=re.escape(RECORD_MISTAKES[changed])):
         check(RECORD.changed([changed]))
+
+
+def test_weights_mean_nothing_with_steps_of_dp_sgd() -> None:
+    settings = RECORD.changed(["privacy.mode=local", "secure.precision=20", "secure.bound=4"])
+    check(settings)
+    with pytest.raises(ParameterError, match=r"secure\.max_weight means nothing"):
+        check(settings.changed(["secure.max_weight=5"]))
+    check(settings.changed(["strategy.name=fedprox"]))
+
+
+def test_only_its_owner_reads_what_a_server_saw_without_noise(tmp_path: Path) -> None:
+    """A central sum, and with bands what is kept of the last rounds."""
+    settings = PRIVATE.changed(["privacy.mode=central"])
+    _, _, folder = run(settings, tmp_path)
+    for part in ("seen", "ledger"):
+        assert (folder.path / part).stat().st_mode & 0o077 == 0
 
 
 def test_owners_who_ask_for_no_more_than_there_is_agree(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from tacit.crypto.secagg.messages import AttestRequest
 from tacit.crypto.secagg.server import Attesting
 from tacit.crypto.secagg.session import Purpose, Session
 from tacit.crypto.simulated import simulated_identity
-from tacit.crypto.vector import model_digest
+from tacit.crypto.vector import Layout, model_digest
 from tacit.server.flower import copy_records, identity
 from tacit.simulations.engine.device import handle
 from tests.runtime import linear
@@ -94,6 +94,46 @@ def test_an_app_without_a_policy_leaves_it_to_the_vault() -> None:
     desk = Desk(policy=None, device_of=loose)
     content = RecordDict({"arrays": desk.model, "config": ConfigRecord({"server-round": 1})})
     assert desk.ask(1, "train", content).metric_records["metrics"][linear.WEIGHT] == 20
+
+
+def only(model: ArrayRecord) -> Policy:
+    """The policy of an owner who allows this model's structure, and plain requests."""
+    return Policy(plain=True, models=(Layout.of(linear.arrays_of(model)).fingerprint,))
+
+
+def slipped_in(model: ArrayRecord) -> ArrayRecord:
+    return linear.record({**linear.arrays_of(model), "planted": np.zeros((9, 30))})
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate", "query"])
+def test_a_model_that_the_owner_does_not_list_is_refused_in_the_clear_too(kind: str) -> None:
+    desk = Desk(policy=only(linear.initial()))
+    config = ConfigRecord({"server-round": 1})
+    content = RecordDict({"arrays": slipped_in(desk.model), "config": config})
+    refused(lambda: desk.ask(1, kind, content), "policy.models", PolicyRefusal)
+    # As a second one, beside one that is listed, a function could still read it.
+    content = RecordDict({"arrays": desk.model, "more": slipped_in(desk.model), "config": config})
+    refused(lambda: desk.ask(1, kind, content), "policy.models", PolicyRefusal)
+    if kind != "query":
+        desk.ask(1, kind, RecordDict({"arrays": desk.model, "config": config}))
+
+
+@pytest.mark.parametrize("purpose", Purpose)
+def test_a_model_that_the_owner_does_not_list_is_refused_before_anything_is_trained(
+    purpose: Purpose,
+) -> None:
+    trained_on = []
+
+    def train(message: Message, context: Context) -> RecordDict:
+        trained_on.append(context.node_id)
+        return linear.train_reply(message, context)
+
+    desk = Desk(policy=only(linear.initial()), train=train).enrol()
+    listed, desk.model = desk.model, slipped_in(desk.model)
+    refused(lambda: desk.report(1, desk.session(1, purpose)), "policy.models", PolicyRefusal)
+    assert not trained_on
+    desk.model = listed
+    desk.sum(desk.session(1, purpose))  # nor has the round been served
 
 
 def test_a_record_of_our_name_and_another_kind_is_no_secure_sum(desk: Desk) -> None:

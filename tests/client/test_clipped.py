@@ -299,6 +299,35 @@ def test_what_mixes_examples_is_refused(layer: nn.Module) -> None:
         ClippedSums(module, scores)
 
 
+class Centred(nn.Module):
+    """Takes off the mean of the batch in training, and elsewhere the one that it has kept."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.register_buffer("mean", torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x - self.mean
+        self.mean.mul_(0.5).add_(x.detach().mean(0), alpha=0.5)
+        return x - x.mean(0)
+
+
+def test_a_layer_that_mixes_examples_only_in_training_goes_by_itself() -> None:
+    """And what it would keep of them stays as it was: it has no noise."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(8, 8), Centred(8), nn.Linear(8, CLASSES)).train()
+    sums = ClippedSums(module, scores)
+    x, y = batch((8,), 20)
+    before, _ = summed(sums, x, y, 1.0)
+    x[0] = 1000.0
+    after, _ = summed(sums, x, y, 1.0)
+    assert sums._rows[(8,)] == 0
+    assert float((after - before).norm()) <= 2 * float(1 + SLACK)
+    assert not module[1].mean.any()
+
+
 def test_a_model_without_parameters_is_refused() -> None:
     with pytest.raises(ParameterError, match="no parameters"):
         ClippedSums(nn.Flatten(), scores)

@@ -22,6 +22,7 @@ from tacit.crypto.simulated import simulated_authority, simulated_identity
 
 IDENTITY = Identity(bytes(range(32)))
 AUTHORITY = Identity(bytes(range(32, 64)))
+POLICY = Policy(min_cohort=9, max_norm=1.5, models=("ab" * 32, "cd" * 32))
 
 
 def context(run_config: UserConfig | None = None, **node: str | int) -> Context:
@@ -32,14 +33,14 @@ def context(run_config: UserConfig | None = None, **node: str | int) -> Context:
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     vault = FileVault.create(tmp_path / "vault", bytes(32))
-    save_device(vault, 5, IDENTITY, AUTHORITY.public, Policy(min_cohort=9, max_norm=1.5))
+    save_device(vault, 5, IDENTITY, AUTHORITY.public, POLICY)
     return vault.folder
 
 
 def test_a_device_comes_back_as_it_was_saved(saved: Path) -> None:
     device = enrolled_device(context(vault=str(saved)))
     assert (device.number, device.identity, device.authority) == (5, IDENTITY, AUTHORITY.public)
-    assert device.policy == Policy(min_cohort=9, max_norm=1.5)
+    assert device.policy == POLICY
     assert device.vault.read("device") is not None
 
 
@@ -55,7 +56,18 @@ def test_an_empty_vault_says_what_to_do(tmp_path: Path) -> None:
         load_device(vault)
 
 
-@pytest.mark.parametrize("policy", [b"{", b"[]", b'{"min_cohort": 1}', b'{"unknown": 1}', b"\xff"])
+UNREADABLE = [
+    b"{",
+    b"[]",
+    b'{"min_cohort": 1}',
+    b'{"unknown": 1}',
+    b'{"models": null}',
+    b'{"models": ["mlp"]}',
+    b"\xff",
+]
+
+
+@pytest.mark.parametrize("policy", UNREADABLE)
 def test_a_policy_that_cannot_be_read_is_not_read_as_a_loose_one(
     saved: Path, policy: bytes
 ) -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from tacit.crypto.identity import NO_KEM, Roster, RunKey
 from tacit.crypto.secagg.parameters import COMPLETE
 from tacit.crypto.secagg.session import Purpose, Session, threshold_for
 from tacit.crypto.simulated import simulated_roster
+from tacit.crypto.vector import Layout
 from tacit.server.encrypted import Encrypted
 from tacit.server.pairwise import Binding, Pairwise, SecureSum
 from tacit.server.tenseal import TenSeal
@@ -213,6 +215,32 @@ def test_sums_under_a_shared_key_are_refused_unless_the_owner_allows_them() -> N
         check(agreed, replace(asked, threshold=6))
 
 
+MODEL = {"w": np.zeros(3)}
+SLIPPED_IN = {"planted": np.zeros((9, 3)), **MODEL}
+ONE, OTHER = Layout.of(MODEL).fingerprint, Layout.of(SLIPPED_IN).fingerprint
+
+
+def test_a_model_that_the_owner_does_not_list_is_refused() -> None:
+    for model in (MODEL, SLIPPED_IN):
+        Policy().check_model(model)
+        Policy(models=(ONE, OTHER)).check_model(model)
+    Policy(models=(ONE,)).check_model({"w": np.full(3, 7.0)})  # it is not about values
+    with pytest.raises(PolicyRefusal, match=rf"another structure.*{OTHER}.*\(policy\.models\)"):
+        Policy(models=(ONE,)).check_model(SLIPPED_IN)
+
+
+def test_two_lists_of_models_leave_what_is_in_both_and_never_any() -> None:
+    none, one, both = (Policy(models=models) for models in ((), (ONE,), (OTHER, ONE)))
+    assert none.stricter(one) == one.stricter(none) == one.stricter(both) == both.stricter(one)
+    assert one.stricter(both).models == (ONE,)
+    assert none.stricter(none).models == ()
+    assert set(both.stricter(both).models) == {ONE, OTHER}
+    # With nothing in common an empty list would be left, which means any.
+    for policy, other in ((one, Policy(models=(OTHER,))), (Policy(models=(OTHER,)), one)):
+        with pytest.raises(PolicyRefusal, match=r"no model that.*policy\.models"):
+            policy.stricter(other)
+
+
 def test_plain_requests_are_refused_unless_the_owner_allows_them() -> None:
     with pytest.raises(PolicyRefusal, match=r"train outside a secure sum.*policy\.plain"):
         Policy().check_plain("train")
@@ -230,6 +258,10 @@ def test_plain_requests_are_refused_unless_the_owner_allows_them() -> None:
         {"security": -1},
         {"max_norm": 0.0},
         {"max_norm": float("nan")},
+        {"models": ("mlp",)},
+        {"models": (ONE.upper(),)},
+        {"models": (ONE[:-1],)},
+        {"models": ONE},  # its digits, one by one
     ],
 )
 def test_a_policy_that_protects_nobody_cannot_be_written(bad: dict[str, Any]) -> None:

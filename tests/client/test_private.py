@@ -312,8 +312,9 @@ def test_who_trusts_the_server_takes_its_promise() -> None:
 
 def test_the_owners_policy_holds_beside_the_apps(tmp_path: Path) -> None:
     """An app of whoever submits the run asks for nothing; the vault does."""
-    for app in (None, policy(None, trust_server=True), policy(700.0, trust_server=True)):
-        desk = PrivateDesk(policy=app, device_of=filed(tmp_path / str(app), policy(8.0)))
+    apps = (None, policy(None, trust_server=True), policy(700.0, trust_server=True))
+    for number, app in enumerate(apps):
+        desk = PrivateDesk(policy=app, device_of=filed(tmp_path / str(number), policy(8.0)))
         refused(lambda d=desk: d.report(1, d.session(codec=None)), PolicyRefusal, "without noise")
         central = desk.session(codec=noised(**CENTRAL))
         refused(lambda d=desk, s=central: d.report(1, s), PolicyRefusal, "trust_server")
@@ -536,15 +537,25 @@ def test_what_a_function_refuses_on_purpose_is_told_and_costs_nothing() -> None:
     assert desk.spent() == 0.0
 
 
-MISFITS = [trained({"w": np.zeros(31)}), trained({"more": np.ones(1)})]
+MISFITS = [
+    trained({"w": np.zeros(31)}),
+    trained({"more": np.ones(1)}),
+    lambda message, context: RecordDict(),
+]
 
 
 @pytest.mark.parametrize("train", MISFITS)
-def test_arrays_that_do_not_fit_cost_nothing(train: Any) -> None:
-    desk = PrivateDesk(train=train)
-    with pytest.raises(TacitError):
-        desk.report(1, desk.session())
-    assert desk.spent() == 0.0
+def test_arrays_that_do_not_fit_are_answered_like_any_others(
+    train: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A function may leave them out where a loss is no number: with zeros, and at its cost."""
+    sent = []
+    for function in (train, trained()):
+        desk = counted(monkeypatch, train=function)
+        sent.append(desk.report(1, desk.session()))
+        assert desk.spent() == pytest.approx(cost(), rel=1e-12)
+    assert sent[0] == sent[1]
+    assert "zeros in its place" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -568,7 +579,7 @@ def test_a_session_that_is_refused_costs_nothing(
 def test_a_session_of_another_length_says_nothing_and_costs_nothing() -> None:
     desk = PrivateDesk()
     session = desk.session(codec=noised(length=SIZE + 1))
-    refused(lambda: desk.report(1, session), TacitError, "does not fit the session")
+    refused(lambda: desk.report(1, session), ProtocolError, "not as many coordinates")
     assert desk.spent() == 0.0
 
 
@@ -625,6 +636,39 @@ def test_a_functions_own_noise_is_counted(epsilon: float | None) -> None:
     short = of_examples(once * ROOM, train=stating(releases=said))
     short.report(1, short.session(codec=None))
     refused(lambda: short.report(1, short.session(2, codec=None)), BudgetExceeded, "no more")
+
+
+def probed(bound: float, train: Any, epsilon: float = 100.0) -> tuple[str, float]:
+    """What a server hears that gives coordinates that much room, and what the device counts."""
+    desk = of_examples(epsilon, train=train)
+    session = desk.session(codec=None)
+    session = replace(session, codec=replace(session.codec, bound=bound))
+    heard = desk.hear(1, "train", desk.request(session))
+    return heard, desk.spent(unit=Unit.RECORD)
+
+
+def test_whether_an_update_fits_is_counted_as_well() -> None:
+    """Its noise was drawn, and a refusal tells on which side of a bound it came out: paid for like
+    the whole of it, and the same whatever came out once nothing is left."""
+    train = stating(trained({"w": np.full(30, 0.1)}), releases=[own().encode()])
+    fits, spent = probed(1.0, train)
+    assert not fits
+    heard, as_much = probed(0.01, train)
+    assert "does not fit" in heard
+    assert as_much == spent > 0
+    refusals = {probed(bound, train, spent / 2) for bound in (0.01, 1.0)}
+    assert len(refusals) == 1
+    ((said, nothing),) = refusals
+    assert stages.BUDGET_IS_SPENT in said
+    assert nothing == 0.0
+
+
+@pytest.mark.parametrize("metrics", [{"loss": math.nan}, {"loss": [1.0, 2.0]}])
+def test_metrics_beside_a_functions_own_noise_are_not_looked_at(metrics: dict[str, Any]) -> None:
+    """They have none: to refuse them would tell a server that a loss is no number."""
+    said = trained({"w": np.full(30, 0.1)}, **metrics)
+    desk = of_examples(train=stating(said, releases=[own().encode()]))
+    desk.report(1, desk.session(codec=None))
 
 
 def test_without_any_an_update_does_not_leave() -> None:

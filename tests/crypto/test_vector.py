@@ -1,5 +1,8 @@
 """A model as a vector: nothing is lost there and back, and no two models digest alike."""
 
+import hashlib
+import re
+import struct
 from typing import Any
 
 import numpy as np
@@ -136,6 +139,28 @@ def test_every_change_shows_in_the_digest() -> None:
     digests = {what: model_digest(model) for what, model in CHANGES.items()}
     assert {len(digest) for digest in digests.values()} == {32}
     assert len(set(digests.values())) == len(CHANGES)
+
+
+OF_VALUES = {"another value", "zero"}
+
+
+def test_the_fingerprint_shows_every_change_of_structure_and_none_of_values() -> None:
+    found = {what: Layout.of(model).fingerprint for what, model in CHANGES.items()}
+    assert found["another value"] == found["as it is"]
+    assert found["zero"] == found["minus zero"]
+    assert len({found[what] for what in CHANGES.keys() - OF_VALUES}) == len(CHANGES) - 2
+    assert all(re.fullmatch("[0-9a-f]{64}", each) for each in found.values())
+
+
+def test_the_fingerprint_of_a_structure_stays() -> None:
+    """Owners have written it down. Here it is worked out from the definition."""
+    entries = [(b"a", b"<f4", (2, 3)), (b"b", b"<i8", ())]
+    encoded = b"tacit v2 model structure"
+    for name, code, shape in entries:
+        encoded += struct.pack("<II", len(name), len(code)) + name + code
+        encoded += struct.pack(f"<I{len(shape)}Q", len(shape), *shape)
+    model = {"a": np.zeros((2, 3), "f4"), "b": np.zeros((), "i8")}
+    assert Layout.of(model).fingerprint == hashlib.sha256(encoded).hexdigest()
 
 
 @given(two_models(), st.booleans())

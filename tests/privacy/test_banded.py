@@ -314,12 +314,21 @@ def test_what_a_step_refuses() -> None:
     for wrong in (total[:4], total.astype(np.int64), total.reshape(5, 1)):
         with pytest.raises(ParameterError, match="a total of shape"):
             stream.advance(wrong, me, key(1))
-    with pytest.raises(ParameterError, match="members"):
-        stream.advance(total, frozenset(), key(1))
+    with pytest.raises(ParameterError, match="nobody would pay"):
+        stream.advance(total + np.uint32(1), frozenset(), key(1))
     with pytest.raises(ParameterError, match="32 bytes"):
         stream.advance(total, me, b"short")
     with pytest.raises(ParameterError, match="round 10 of 9"):
         turns(PLAN, [[0] * 5] * 9)[1][-1].advance(total, me, key(1))
+
+
+def test_a_round_that_nobody_was_in_lets_others_follow() -> None:
+    _, stream = Stream(PLAN).advance(np.zeros(5, np.uint32), frozenset(), key(1))
+    assert not stream.resting
+    again = Stream.decode(stream.encode())
+    assert (again.round, again.cohorts) == (2, (frozenset(),))
+    _, after = again.advance(np.ones(5, np.uint32), frozenset({1}), key(2))
+    assert after.resting == {1}
 
 
 def test_nothing_secret_is_shown_or_shared() -> None:

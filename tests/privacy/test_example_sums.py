@@ -106,6 +106,21 @@ def test_rounding_takes_the_root_of_the_length() -> None:
     assert mechanism.radius * (1 + SLACK) + root / 2 < far <= mechanism.bound
 
 
+@pytest.mark.usefixtures("silent")
+def test_an_example_that_is_gone_moves_the_others_up_and_nothing_else() -> None:
+    """Examples are alike and far below the clip, and the sums of pieces all just beyond the middle
+    between two steps in one set, and just before it in the other."""
+    mechanism, count = ExampleSum(1024, 1.0, 1.0, 0.1), 300
+    each = 0.744128 / 2**mechanism.exponent
+
+    def pieces(examples: int) -> list[np.ndarray]:
+        sizes = [len(part) for part in np.array_split(np.arange(examples), -(-examples // ROWS))]
+        return [np.full(1024, size * each) for size in sizes]
+
+    moved = steps(mechanism, *pieces(count * ROWS + 1)) - steps(mechanism, *pieces(count * ROWS))
+    assert np.abs(moved).max() <= 2
+
+
 # The noise
 
 

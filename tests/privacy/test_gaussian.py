@@ -1,6 +1,7 @@
 """Gaussian differential privacy: the closed form is what the definition says."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from tacit.crypto.errors import ParameterError
 from tacit.privacy import gaussian
-from tacit.privacy.gaussian import LARGEST_EPSILON, beside, delta_of, epsilon_of, limit
+from tacit.privacy.gaussian import LARGEST_EPSILON, beside, delta_of, epsilon_of, guessed, limit
 
 ms = st.floats(1e-3, 60)
 deltas = st.floats(-300, -0.01).map(lambda exponent: 10.0**exponent)
@@ -128,3 +129,21 @@ def test_no_distance_changes_nothing() -> None:
     assert beside(lambda delta: epsilon_of(1.0, delta), 1e-5, 0.0) == epsilon_of(1.0, 1e-5)
     assert beside(lambda delta: epsilon_of(1.0, delta), 1e-5, 1e-30) == epsilon_of(1.0, 1e-5)
     assert beside(lambda delta: epsilon_of(1.0, delta), 1e-5, 1e-5) == math.inf
+
+
+@pytest.mark.parametrize("prior", [1e-6, 0.01, 0.5, 0.99])
+@pytest.mark.parametrize("m", [0.0, 0.1, 1.0, 4.0])
+def test_a_guess_is_right_as_often_as_the_best_test_allows(m: float, prior: float) -> None:
+    """Of all events with probability `prior` under N(0, 1), the tail has the most under N(m, 1); a
+    guess among 1 / prior candidates that looks for the largest of as many tests comes close."""
+    most = guessed(m, prior)
+    assert most >= prior * (1 - 1e-9)
+    normal = NormalDist()
+    threshold = normal.inv_cdf(1 - prior)
+    assert most == pytest.approx(1 - NormalDist(m, 1).cdf(threshold), rel=1e-9)
+    for epsilon in (0.0, 0.5, 2.0):  # what epsilon and delta promise of any event
+        assert most <= math.exp(epsilon) * prior + delta_of(m, epsilon) + 1e-12
+
+
+def test_without_a_bound_a_guess_may_always_be_right() -> None:
+    assert guessed(math.inf, 0.01) == 1.0

@@ -430,18 +430,18 @@ def test_too_many_of_them_end_the_run() -> None:
 
 
 def test_devices_have_budgets_of_their_own() -> None:
-    """The server has no limit. Devices count no survivor that they do not know of, and refuse."""
+    """The server has no limit. Devices count no survivor that they do not know of, and refuse: the
+    run ends with the model it has."""
     privacy = Distributed(noise=4.0)
     m = math.sqrt(2) / 4 * 1.0005
     asks = replace(FREE, epsilon=epsilon_of(m, DELTA), delta=DELTA)
     ran = run(privacy, SIX, policy=asks, rounds=3)
     assert [event.round for event in ran.of(SumOpened)] == [1, 2]
-    (failed,) = ran.of(SumFailed)
-    assert failed.round == 3
+    assert [event.round for event in ran.of(BudgetSpent)] == [3]
     reasons = {event.reason for event in ran.of(LeftOut)}
     assert len(reasons) == 1
     assert "owner allows no more" in reasons.pop()
-    np.testing.assert_array_equal(ran.models[2]["w"], ran.models[3]["w"])
+    assert len(ran.models) == 3
 
 
 def test_after_a_restart_the_account_goes_on(tmp_path: Path) -> None:
@@ -491,7 +491,7 @@ def test_a_clip_comes_to_the_quantile_from_either_side(mode: type[Privacy], star
     assert 1 / step < ran.private.clip < step
 
 
-@pytest.mark.parametrize(("quantile", "low", "high"), [(0.2, 0.4, 0.65), (0.8, 1.2, 2.6)])
+@pytest.mark.parametrize(("quantile", "low", "high"), [(0.2, 0.4, 0.7), (0.8, 1.2, 2.6)])
 def test_another_quantile_is_another_clip(quantile: float, low: float, high: float) -> None:
     privacy = Distributed(clip=1.0, noise=0.01, adaptive=Adaptive(quantile, 0.4))
     assert low < run(privacy, NORMS, rounds=8).private.clip < high

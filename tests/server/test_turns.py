@@ -98,6 +98,20 @@ def test_whoever_rests_is_left_out_even_if_ranks_have_moved() -> None:
     assert after(3, members, Memory()).due(members) == {1, 4, 7}
 
 
+def test_of_two_processes_from_one_state_one_is_refused() -> None:
+    """Both would release a mixture of the same sums, and whoever was in these has paid once."""
+    storage = Memory()
+    for members in (frozenset({1, 4, 7}), frozenset({2, 5, 8})):  # with nothing kept, and after
+        one, two = PrivateSums(CENTRAL, storage), PrivateSums(CENTRAL, storage)
+        mechanism = Mechanism.of(one.noising(Asked(5, 3, 3, 0, 32)))
+        total = np.array([1, 2, 3, 4, 5, 3], np.uint32)
+        one._estimated(mechanism, mechanism.decode(total, 3), members)
+        before = storage.slots["stream"]
+        with pytest.raises(ParameterError, match="another process goes on"):
+            two._estimated(mechanism, mechanism.decode(total, 3), members)
+        assert storage.slots["stream"] == before
+
+
 def test_one_rotation_lasts_for_a_run_and_sums_go_when_it_is_over() -> None:
     storage = Memory()
     sums = after(2, [*range(1, 10)], storage)
