@@ -2,6 +2,8 @@
 
 config.toml         the settings, resolved
 metrics.jsonl       what happened, an event a line
+audit.log           the same, and what was kept, so that tampering shows: tacit log verify
+audit.key           what signs it
 devices.log         what devices would log and tell nobody: why one failed
 checkpoint.npz      the state after the last finished round
 model.safetensors   the model; for a finished run
@@ -20,7 +22,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -28,15 +30,18 @@ from typing import Any, Self
 import numpy as np
 from flwr.app import ArrayRecord
 
-from tacit.app import lines
+from tacit.app import journal, lines
 from tacit.app.config import Settings, load
+from tacit.app.journal import Journal, digest_of
 from tacit.client.vault import locked
 from tacit.crypto.errors import ParameterError
 from tacit.server.checkpoint import Checkpoint
+from tacit.server.entries import CheckpointKept, Released
 from tacit.server.events import Event, RoundFinished
 from tacit.server.inbox import Seen
 
 STATUS = "status.json"
+MODEL = "model.safetensors"
 DEVICE_LOG = "devices.log"
 LEDGER = "ledger"
 LOCK = "lock"  # in it
@@ -44,9 +49,11 @@ OWNERS = 0o700  # of folders that nobody but the server's owner may look into
 FILES = (
     "config.toml",
     "metrics.jsonl",
+    journal.LOG,
+    journal.KEY,
     DEVICE_LOG,
     "checkpoint.npz",
-    "model.safetensors",
+    MODEL,
     "facts.json",
     "report.html",
     STATUS,
@@ -59,13 +66,14 @@ class RunFolder:
 
     path: Path
     settings: Settings
+    journal: Journal = field(repr=False, compare=False)
 
     @classmethod
     def create(cls, path: Path, settings: Settings, *, replace: bool = False) -> "RunFolder":
         """A new folder. Raises ParameterError if there is a run in it, unless it is to be
         replaced, or if nothing can be written there; a folder that holds anything but a run is
         never touched."""
-        folder = cls(path, settings)
+        folder = cls(path, settings, Journal(path))
         try:
             if path.exists() and any(path.iterdir()):
                 folder._vacate(replace)
@@ -95,7 +103,7 @@ class RunFolder:
         """An existing run. Raises ParameterError if there is none."""
         if not (path / STATUS).exists():
             raise ParameterError(f"no run in {path}: tacit simulate --out {path} makes one")
-        return cls(path, load(path / "config.toml"))
+        return cls(path, load(path / "config.toml"), Journal(path))
 
     def resume(self) -> Checkpoint | None:
         """The last checkpoint, None before the first round. Later lines of metrics are dropped.
@@ -116,7 +124,8 @@ class RunFolder:
         return checkpoint
 
     def record(self, event: Event) -> None:
-        """Append one event to metrics.jsonl."""
+        """Append one event to metrics.jsonl and to the audit log."""
+        self.journal.note(event)
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(lines.of_event(event))
 
@@ -129,6 +138,8 @@ class RunFolder:
     def keep(self, checkpoint: Checkpoint) -> None:
         """Keep a checkpoint in place of the one before."""
         checkpoint.save(self.path / "checkpoint.npz")
+        digest = digest_of(self.path / "checkpoint.npz")
+        self.journal.note(CheckpointKept(checkpoint.round, digest))
 
     @property
     def storage(self) -> "Slots":
@@ -157,7 +168,8 @@ class RunFolder:
         from safetensors.numpy import save
 
         model = {name: np.asarray(array.numpy(), order="C") for name, array in arrays.items()}
-        _write(self.path / "model.safetensors", save(model))
+        _write(self.path / MODEL, save(model))
+        self.journal.note(Released(MODEL, digest_of(self.path / MODEL)))
         self._set_status("finished")
 
     def note(self, **facts: float) -> None:
@@ -197,6 +209,7 @@ class RunFolder:
     ) -> None:
         if kind is not None:
             self._set_status("interrupted" if issubclass(kind, KeyboardInterrupt) else "failed")
+        self.journal.close()
 
     def _set_status(self, status: str) -> None:
         _write(self.path / STATUS, json.dumps({"status": status}).encode() + b"\n")

@@ -6,12 +6,19 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from tacit.server.entries import Kind
 from tacit.server.events import Event
 
 
 def of_event(event: Event, **more: Any) -> str:
     """One event as a line: its kind under "event", then its fields."""
-    return of({"event": type(event).__name__, **asdict(event), **more})
+    return of(fields_of(event, **more))
+
+
+def fields_of(event: Event | Kind, **more: Any) -> dict[str, Any]:
+    """What a line, or an entry of an audit log, says of an event."""
+    fields: dict[str, Any] = _finite({"event": type(event).__name__, **asdict(event), **more})
+    return fields
 
 
 def of(fields: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ TacitError
 ├── ParameterError        our own caller asked for something unsafe or impossible
 ├── ProtocolError         a peer broke the protocol: who, at which stage
 │   └── MalformedMessage  ... its bytes do not decode
+├── Damaged               kept bytes are not what was written
 ├── PolicyRefusal         the device's owner does not allow what was asked
 ├── TooFewClients         the sum cannot finish and still be private
 ├── BudgetExceeded        the release would cost more privacy than is left
@@ -31,6 +32,10 @@ class ProtocolError(TacitError):
 
 class MalformedMessage(ProtocolError):
     """Bytes that are not a message of this protocol."""
+
+
+class Damaged(TacitError):
+    """Bytes that were kept are not what was written: altered, cut short, or not for this reader."""
 
 
 class PolicyRefusal(TacitError):

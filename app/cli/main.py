@@ -43,6 +43,14 @@ audit = typer.Typer(
 )
 cli.add_typer(audit)
 
+log = typer.Typer(
+    name="log",
+    help="Show whether an audit log is what it was.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+cli.add_typer(log)
+
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="A TOML file of settings.", metavar="FILE")
 ]
@@ -305,6 +313,109 @@ def explain_model(
     _load("explaining_model").model(_screen(quiet, json), name, data)
 
 
+@log.command("verify")
+def log_verify(
+    file: Annotated[Path, typer.Argument(help="The log.", metavar="FILE", show_default=False)],
+    key: Annotated[
+        str | None, typer.Option("--key", help="Who has to have signed it.", metavar="HEX")
+    ] = None,
+    head: Annotated[
+        list[Path] | None,
+        typer.Option("--head", help="A head kept from before. Repeatable.", metavar="FILE"),
+    ] = None,
+    keep: Annotated[
+        Path | None, typer.Option("--keep", help="Write its head there.", metavar="FILE")
+    ] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Find what was altered, moved, put in, taken out or cut off in an audit log, and where.
+
+    Without --key, all of it may have been signed anew by somebody else. Without --head, its end may
+    be missing. The exit code is 1 if anything is wrong.
+
+    [bold]Example[/]
+
+      tacit log verify runs/latest/audit.log --keep latest.head
+    """
+    _load("log").verify(_screen(quiet, json), file, key, head or [], keep)
+
+
+Run = Annotated[int | None, typer.Option("--run", help="The run it belongs to.", min=0)]
+Round = Annotated[int | None, typer.Option("--round", help="The round it is of.", min=0)]
+Root = Annotated[
+    str | None, typer.Option("--root", help="Root of the audit log, then.", metavar="HEX")
+]
+Over = Annotated[bool, typer.Option("--replace", help="Replace a file that is there.")]
+
+
+@cli.command()
+def seal(
+    file: Annotated[Path | None, typer.Argument(help="To seal.", metavar="FILE")] = None,
+    to: Annotated[
+        list[str] | None,
+        typer.Option("--to", help="A public key, or its .pub file. Repeatable.", metavar="KEY"),
+    ] = None,
+    new_key: Annotated[
+        Path | None,
+        typer.Option("--new-key", help="Make a pair of keys, and seal nothing.", metavar="FILE"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="By default FILE.sealed.", metavar="FILE")
+    ] = None,
+    run: Run = None,
+    round: Round = None,
+    root: Root = None,
+    replace: Over = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Encrypt a file so that only the holders of some keys can read it, or change it unnoticed.
+
+    Run, round and log root go with it, readable by all, and nobody can change them.
+
+    [bold]Examples[/]
+
+      tacit seal --new-key auditor.key
+
+      tacit seal model.safetensors --to auditor.key.pub
+    """
+    screen, sealing = _screen(quiet, json), _load("sealing")
+    if new_key is not None:
+        if file is not None or to:
+            raise ParameterError("--new-key makes keys and seals nothing: leave out the rest")
+        sealing.new_key(screen, new_key)
+        return
+    if file is None or not to:
+        raise ParameterError("name a FILE to seal, and with --to who may open it")
+    context = sealing.context_of(run or 0, round, root)
+    sealing.seal(screen, file, to, out, context, replace=replace)
+
+
+@cli.command("open")
+def unseal(
+    file: Annotated[Path, typer.Argument(help="Sealed.", metavar="FILE", show_default=False)],
+    key: Annotated[Path, typer.Option("--key", help="Of tacit seal --new-key.", metavar="KEYFILE")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="By default FILE without .sealed.", metavar="FILE"),
+    ] = None,
+    run: Run = None,
+    round: Round = None,
+    root: Root = None,
+    replace: Over = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Open a sealed file. There is a file at the end if every byte is as it was sealed, or none.
+
+    With any of --run, --round and --root it has to have been sealed with just these.
+    """
+    sealing = _load("sealing")
+    expected = sealing.context_of(run, round, root)
+    sealing.unseal(_screen(quiet, json), file, key, out, expected, replace=replace)
+
+
 @cli.command()
 def version(json: Json = False) -> None:
     """Print the versions that a report of a problem should name."""
@@ -320,6 +431,8 @@ def _load(
         "explaining",
         "explaining_model",
         "explaining_privacy",
+        "log",
+        "sealing",
     ],
 ) -> ModuleType:
     """The work itself, loaded when there is some: help and typing errors need not wait for it."""

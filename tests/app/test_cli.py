@@ -253,7 +253,7 @@ def test_a_run_from_start_to_report(tacit: Tacit, here: Path) -> None:
     names = {path.name for path in folder.path.iterdir()}
     assert names == {
         *("config.toml", "metrics.jsonl", "checkpoint.npz", "model.safetensors"),
-        *("facts.json", "report.html", "status.json", "seen"),
+        *("facts.json", "report.html", "status.json", "seen", "audit.log", "audit.key"),
     }
 
     again = tacit("simulate", *args())

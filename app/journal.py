@@ -1,0 +1,78 @@
+"""A run's audit log: its events, and digests of what it keeps, as they happen.
+
+The key that signs it is beside it, since a run on one machine has nobody else to keep it. So the
+log shows what others did to it, and not what the owner of the folder did, unless a head of it was
+kept elsewhere: `tacit log verify --keep`.
+"""
+
+import hashlib
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tacit.app import lines
+from tacit.crypto.errors import ParameterError
+from tacit.crypto.identity import KEY_BYTES, Identity
+from tacit.crypto.loghead import LOG_BYTES
+from tacit.server.auditlog import AuditLog
+from tacit.server.entries import Kind, encode
+from tacit.server.events import Event, LeftOut
+
+LOG, KEY = "audit.log", "audit.key"
+
+
+@dataclass(slots=True)
+class Journal:
+    """The log of the run in `folder`; it is made, or gone on with, at the first entry."""
+
+    folder: Path
+    _log: AuditLog | None = None
+    _waiting: list[bytes] = field(default_factory=list)
+
+    def note(self, entry: Event | Kind) -> None:
+        """Keep an entry durably. Devices that are left out wait for the next one: there may be
+        hundreds in a round, and each `fsync` takes a millisecond."""
+        fields = lines.fields_of(entry, at=round(time.time(), 3))
+        self._waiting.append(encode(fields))
+        if not isinstance(entry, LeftOut):
+            self._write()
+
+    def close(self) -> None:
+        """Keep what waits, and let others append."""
+        if self._waiting:
+            self._write()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def _write(self) -> None:
+        if self._log is None:
+            self._log = _opened(self.folder)
+        entries, self._waiting = self._waiting, []  # once: a failed log takes nothing more
+        self._log.append(entries)
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _opened(folder: Path) -> AuditLog:
+    if (folder / LOG).exists():
+        return AuditLog.open(folder / LOG, _kept_key(folder / KEY))
+    if not (folder / KEY).exists():
+        handle = os.open(folder / KEY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(os.urandom(KEY_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    return AuditLog.create(folder / LOG, _kept_key(folder / KEY), os.urandom(LOG_BYTES))
+
+
+def _kept_key(path: Path) -> Identity:
+    try:
+        return Identity(path.read_bytes())
+    except (OSError, ParameterError):
+        raise ParameterError(f"{path}, which signs the run's audit log, is not there") from None
