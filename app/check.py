@@ -5,8 +5,9 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from tacit.app.config import PrivacySettings, Secure, Settings, Train
+from tacit.app.config import Settings
 from tacit.app.material import descending, material, trainer_for
+from tacit.app.sections import PrivacySettings, Secure, Train
 from tacit.client.budget import charges
 from tacit.client.policy import Policy
 from tacit.crypto.errors import ParameterError, PolicyRefusal, TacitError, TooFewClients

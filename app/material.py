@@ -7,7 +7,7 @@ from typing import cast
 
 import numpy as np
 
-from tacit.app.config import Data, Model
+from tacit.app.sections import Data, Model
 from tacit.client.private_trainer import DescendingTrainer
 from tacit.client.trainer import Examples, Trainer
 from tacit.crypto.errors import ParameterError

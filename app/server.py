@@ -24,9 +24,10 @@ from flwr.serverapp.strategy import (
 )
 
 from tacit.app.client import WEIGHT
-from tacit.app.config import Settings, StrategySettings
+from tacit.app.config import Settings
 from tacit.app.folder import RunFolder
 from tacit.app.material import material, trainer_for
+from tacit.app.sections import StrategySettings
 from tacit.crypto.identity import Roster
 from tacit.privacy.ledger import Storage
 from tacit.server.checkpoint import Checkpoint

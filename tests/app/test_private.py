@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 from tacit.app import reporting
 from tacit.app.check import check
 from tacit.app.cli.main import cli
-from tacit.app.config import PrivacySettings, Settings
+from tacit.app.config import Settings
 from tacit.app.folder import RunFolder
+from tacit.app.sections import PrivacySettings
 from tacit.app.simulation import Finished, simulate
 from tacit.client.pipeline import Stated
 from tacit.crypto.errors import ParameterError, PolicyRefusal

@@ -206,9 +206,9 @@ def told_apart(patch: pytest.MonkeyPatch) -> bool:
     return False
 
 
-def chatty(*args: Any) -> Contribution:
+def chatty(*args: Any, **more: Any) -> Contribution:
     """A device that names its metrics by what they are."""
-    given = contribution(*args)
+    given = contribution(*args, **more)
     names = tuple(
         f"{name} about {value:.0f}" for name, value in zip(given.names, given.metrics, strict=True)
     )
