@@ -17,11 +17,18 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
 from tacit.client import budget, rounds
+from tacit.client.checks import (
+    ROSTER_SLOT,
+    check_binding,
+    check_ours,
+    check_plain,
+    held_roster,
+    verify_cohort,
+)
 from tacit.client.device import Device, DeviceOf, enrolled_device
 from tacit.client.pipeline import (
     Contribution,
     Stated,
-    all_arrays,
     contribution,
     private_update,
     received_arrays,
@@ -55,7 +62,7 @@ from tacit.crypto.secagg.hybrid import (
 from tacit.crypto.secagg.messages import AttestRequest, RevealRequest
 from tacit.crypto.secagg.noised import Noised
 from tacit.crypto.secagg.session import Purpose, Session
-from tacit.crypto.vector import Difference, Floats, Layout, model_digest
+from tacit.crypto.vector import Difference, Floats, Layout
 from tacit.crypto.wire import Reader, Writer
 from tacit.privacy.clear import draw_noise, released
 from tacit.privacy.mechanisms import Mechanism
@@ -64,9 +71,6 @@ from tacit.privacy.releases import Release
 log = logging.getLogger("tacit.client")
 
 T = TypeVar("T", bytes, str, bool)
-
-_ROSTER_SLOT = "roster"
-_COHORT_SLOT = "cohort"
 
 
 class SecureClientApp(ClientApp):
@@ -104,7 +108,7 @@ class SecureClientApp(ClientApp):
         secure = stage is not None or _is_secure(message)
         try:
             if not secure:
-                _check_plain(self._agreed(self._device_of(context)), message)
+                check_plain(self._agreed(self._device_of(context)), message)
                 return self._run_app(message, context)
             return (stage or self._report)(message, context)
         except TacitError as refused:
@@ -130,13 +134,13 @@ class SecureClientApp(ClientApp):
         roster = Roster.decode(_field(message, stages.ROSTER, bytes))
         hybrid = _holds(message, stages.HYBRID) and _field(message, stages.HYBRID, bool)
         roster.verify(device.authority)
-        kept = device.vault.read(_ROSTER_SLOT)
+        kept = device.vault.read(ROSTER_SLOT)
         if kept is not None and Roster.decode(kept).serial > roster.serial:
             raise ProtocolError("roster is older than the one we hold", sender=0, stage="enrol")
         listed = roster.member(device.number, now=_now())
         if listed.public != device.identity.public:
             raise ProtocolError("roster lists another key for us", sender=0, stage="enrol")
-        device.vault.write(_ROSTER_SLOT, roster.encode())
+        device.vault.write(ROSTER_SLOT, roster.encode())
         state = rounds.run_state(device.vault, context.run_id)
         if state is None:
             seed = os.urandom(SEED_BYTES) if hybrid else b""
@@ -157,7 +161,7 @@ class SecureClientApp(ClientApp):
         device = self._device_of(context)
         state, _ = _hybrid(device, context, "encapsulate")
         request = EncapsulateRequest.decode(_field(message, stages.MESSAGE, bytes))
-        me, roster = state.run_key(device.identity), _roster(device)
+        me, roster = state.run_key(device.identity), held_roster(device)
         secrets, answer = encapsulate(
             device.identity, roster, state.run, me, request.peers, now=_now()
         )
@@ -169,7 +173,7 @@ class SecureClientApp(ClientApp):
         device = self._device_of(context)
         state, kem = _hybrid(device, context, "decapsulate")
         request = DecapsulateRequest.decode(_field(message, stages.MESSAGE, bytes))
-        me, roster = state.run_key(device.identity), _roster(device)
+        me, roster = state.run_key(device.identity), held_roster(device)
         secrets = decapsulate(kem, roster, state.run, me, request.capsules, now=_now())
         rounds.keep_kem(device.vault, secrets)
         return _answer(message, {})
@@ -207,7 +211,7 @@ class SecureClientApp(ClientApp):
         ours = consortium.run == state.run
         if not ours or consortium.key(device.number).public != run_public(state.secret):
             raise ProtocolError("consortium does not hold our key", sender=0, stage="key")
-        consortium.verify(_roster(device), now=_now())
+        consortium.verify(held_roster(device), now=_now())
         return state
 
     def _report(self, message: Message, context: Context) -> Message:
@@ -219,12 +223,12 @@ class SecureClientApp(ClientApp):
         session = Session.decode(_field(message, stages.SESSION, bytes))
         weight_key = _field(message, stages.WEIGHT_KEY, str)
         del message.content[stages.RECORD]  # the app sees the message as its strategy made it
-        _check_ours(session, state)
-        _verify_cohort(device, session)
+        check_ours(session, state)
+        verify_cohort(device, session, now=_now())
         policy = self._agreed(device)
-        policy.check(session, _roster(device))
+        policy.check(session, held_roster(device))
         received = received_arrays(message.content)
-        _check_binding(session, message, received, weight_key)
+        check_binding(session, message, received, weight_key)
         policy.check_model(received)
         self._check_budgets(session, device, policy)
         # What Flower says of a message is not the session's; of it a function may use the round.
@@ -282,8 +286,8 @@ class SecureClientApp(ClientApp):
         if state is None:
             raise ProtocolError(stages.NOT_ENROLLED, sender=0, stage="attest")
         seated = secagg.witness(state, session)
-        _verify_cohort(device, session)
-        self._agreed(device).check(session, _roster(device))
+        verify_cohort(device, session, now=_now())
+        self._agreed(device).check(session, held_roster(device))
         rounds.forget(device.vault)
         rounds.serve_once(device.vault, session)
         rounds.begin(device.vault, seated)
@@ -316,7 +320,7 @@ class SecureClientApp(ClientApp):
         data = _field(message, stages.MESSAGE, bytes)
 
         def step(state: secagg.Attested) -> tuple[None, bytes]:
-            session, roster = state.session, _roster(device)
+            session, roster = state.session, held_roster(device)
             request = RevealRequest.decode(data, session)
             if not session.he:
                 return None, secagg.reveal(state, roster, request).encode()
@@ -441,72 +445,6 @@ class DeviceFailed(TacitError):
 
 def _failure(what: str) -> DeviceFailed:
     return DeviceFailed(f"{what}; the device's log has the details")
-
-
-def _check_plain(policy: Policy, message: Message) -> None:
-    """Raises PolicyRefusal unless the owner allows such a message outside a secure sum."""
-    policy.check_plain(message.metadata.message_type)
-    if policy.models:
-        for model in all_arrays(message.content):
-            policy.check_model(model)
-
-
-def _check_ours(session: Session, state: secagg.Enrolled) -> None:
-    """Raises ProtocolError unless the session is of this run and holds the key we published.
-
-    Checked before anything is counted or trained, so that a session of others costs us nothing.
-    """
-    ours = session.run == state.run and state.device in session.devices
-    if not ours or session.key(state.device).public != run_public(state.secret):
-        raise ProtocolError("session does not hold our key of this run", sender=0, stage="report")
-
-
-def _verify_cohort(device: Device, session: Session) -> None:
-    """Raises ProtocolError unless every device of the cohort is enrolled and its run key signed.
-
-    Signatures are checked once per cohort: the vault remembers the digest of the last good one.
-    """
-    roster = _roster(device)
-    session.verify_members(roster, now=_now())
-    if device.vault.read(_COHORT_SLOT) != session.cohort_digest:
-        session.verify_keys(roster)
-        device.vault.write(_COHORT_SLOT, session.cohort_digest)
-
-
-def _check_binding(session: Session, message: Message, received: Arrays, weight_key: str) -> None:
-    """Raises ProtocolError unless the session is about exactly this message."""
-
-    def refuse(reason: str) -> ProtocolError:
-        return ProtocolError(reason, sender=0, stage="report")
-
-    category = message.metadata.message_type.split(".")[0]
-    if category != session.purpose.name.lower():
-        raise refuse(f"a session to {session.purpose.name.lower()} in a {category} message")
-    if model_digest(received) != session.model:
-        raise refuse("the model is not the one the session names")
-    # Or noise would be drawn for as many coordinates as a server likes, and be paid for.
-    shown = 0 if session.clear is None else session.clear.size
-    trains = session.purpose is Purpose.TRAIN
-    if trains and Layout.of(received).size != session.codec.length + shown:
-        raise refuse("the model has not as many coordinates as the session hides and shows")
-    # Whatever the function can read has to be bound: one device asked for another action, or given
-    # a number of its own, would stand out in the sum.
-    configs = list(message.content.config_records.values())
-    config = dict(configs[0]) if len(configs) == 1 else {}
-    kind = message.metadata.message_type
-    if (
-        len(configs) > 1
-        or message.content.metric_records
-        or stages.config_digest(config, weight_key, kind, [*message.content]) != session.config
-    ):
-        raise refuse("the configuration is not the one the session names")
-
-
-def _roster(device: Device) -> Roster:
-    data = device.vault.read(_ROSTER_SLOT)
-    if data is None:
-        raise ProtocolError("this device holds no roster", sender=0, stage="report")
-    return Roster.decode(data)
 
 
 def _hybrid(device: Device, context: Context, stage: str) -> tuple[secagg.Enrolled, KemKey]:
