@@ -29,7 +29,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import log2
 from pathlib import Path
 from typing import Any
@@ -66,13 +66,15 @@ STYLES = {CENTRAL: "s0", DISTRIBUTED: "s1", CAREFUL: "s2", LOCAL: "s3"}
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A federation at some epsilons: so many splits for figures, and so many to choose on."""
+    """A federation at some epsilons: so many splits for figures, and so many to choose on. Where
+    one run is far from the next, `more` says for which epsilon it takes how many."""
 
     setting: Setting
     epsilons: tuple[float, ...]
     seeds: int
     splits: int
     ways: tuple[Way, ...] = WAYS
+    more: Mapping[float, int] = field(default_factory=dict)
 
 
 EPSILONS = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -82,7 +84,7 @@ CURVES = {
         Setting(
             DIGITS, 100, 14, 1e-5, 7, (10, 20, 40), (0.25, 0.5, 1.0, 2.0),
             (0.5, 2.0), 60,
-        ), EPSILONS, 10, 2,
+        ), EPSILONS, 10, 2, more={1.0: 60},
     ),
     "Digits, an example protected: 10 silos of 140": Task(
         Setting(DIGITS, 10, 140, 1e-4, 0, (30, 60), (1.0,), RATES, 300),
@@ -135,7 +137,8 @@ def results(task: Task) -> Results:
         "": {NONE: without(task.setting, task.seeds, task.splits)}
     }
     for epsilon in task.epsilons:
-        found[f"{epsilon:g}"] = measure(task.setting, epsilon, task.seeds, task.splits, task.ways)
+        seeds = task.more.get(epsilon, task.seeds)
+        found[f"{epsilon:g}"] = measure(task.setting, epsilon, seeds, task.splits, task.ways)
     return found
 
 
@@ -184,9 +187,10 @@ def note(task: Task, found: Results) -> str:
     mechanisms = [here[name] for here in (first, last) for name in (DISTRIBUTED.name, CAREFUL.name)]
     bits = sorted({round(each.bits) for each in mechanisms})
     rounds = sorted({each.choice.rounds for e in found if e for each in found[e].values()})
+    more = "".join(f" ({seeds} at epsilon {e:g})" for e, seeds in task.more.items())
     return (
-        f"Accuracy in % over {task.seeds} splits, {task.setting.examples} examples on each; no "
-        f"privacy: {spread(found[''][NONE])}. delta {power(task.setting.delta)}; bits for a "
+        f"Accuracy in % over {task.seeds} splits{more}, {task.setting.examples} examples on each; "
+        f"no privacy: {spread(found[''][NONE])}. delta {power(task.setting.delta)}; bits for a "
         f"parameter: {bits[0]} to {bits[-1]}; rounds: {', '.join(map(str, rounds))}."
     )
 
