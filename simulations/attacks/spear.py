@@ -40,6 +40,7 @@ _KEPT = 64  # directions per input that are kept of a chunk
 _MORE = 4  # zeros beyond the n - 1 that any draw has
 _EXACT = 1e-10  # of the largest singular value: below is rounding
 _NOISES = 4.0  # standard deviations within which an entry of D may be zero
+_ROUGH = 64.0  # the same of a draw, before it is fitted
 _INDEPENDENT = 1e-3  # sine of the least angle between one direction and all before it
 
 
@@ -149,21 +150,22 @@ class _Factors:
         Two with the same zeros are one.
         """
         n = len(self.spread)
-        zeros = self._zeros(directions, rows)
+        # What a draw maps to 0 is off by far more than noise where its rows are nearly dependent.
+        zeros = self._zeros(directions, rows, _ROUGH)
         zeros = zeros[zeros.sum(axis=1) >= n - 1 + _MORE]
         if len(zeros) == 0:
             return np.empty((0, n))
-        _, firsts = np.unique(np.packbits(zeros, axis=1), axis=0, return_index=True)
-        most = np.argsort(-zeros[firsts].sum(axis=1), kind="stable")[: _KEPT * n]
-        outer = (rows[:, :, None] * rows[:, None]).reshape(len(rows), -1)
-        squares = (zeros[firsts[most]].astype(np.float64) @ outer).reshape(-1, n, n)
-        fitted: Floats = np.linalg.eigh(squares)[1][:, :, 0]
+        fitted = _fitted(rows, _most(zeros, _KEPT * n))
+        fitted = _fitted(rows, _most(self._zeros(fitted, rows), len(fitted)))
         order = np.argsort(-self._zeros(fitted, rows).sum(axis=1), kind="stable")
         return fitted[order]
 
-    def _zeros(self, directions: Floats, rows: Floats) -> NDArray[np.bool_]:
+    def _zeros(
+        self, directions: Floats, rows: Floats, deviations: float = _NOISES
+    ) -> NDArray[np.bool_]:
+        """Where U q may be 0 but for noise, for these rows of U; shape (directions, rows)."""
         noise = np.sqrt((directions**2) @ self.spread**2)
-        return np.asarray(np.abs(directions @ rows.T) <= _NOISES * noise[:, None])
+        return np.asarray(np.abs(directions @ rows.T) <= deviations * noise[:, None])
 
     def inputs(self, directions: Floats) -> Floats:
         """X of this Q, shape (n, features)."""
@@ -184,6 +186,21 @@ def _kernels(rows: Floats, rng: np.random.Generator) -> Floats:
     drawn = rng.random((_CHUNK, len(rows))).argpartition(n - 2, axis=1)[:, : n - 1]
     kernels: Floats = np.linalg.svd(rows[drawn])[2][:, -1]
     return kernels
+
+
+def _most(zeros: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
+    """The patterns with the most zeros, at most `count` of them, and each of them once."""
+    _, firsts = np.unique(np.packbits(zeros, axis=1), axis=0, return_index=True)
+    return zeros[firsts[np.argsort(-zeros[firsts].sum(axis=1), kind="stable")[:count]]]
+
+
+def _fitted(rows: Floats, zeros: NDArray[np.bool_]) -> Floats:
+    """For each pattern the direction that maps its rows nearest to 0; shape (patterns, n)."""
+    n = rows.shape[1]
+    outer = (rows[:, :, None] * rows[:, None]).reshape(len(rows), -1)
+    squares = (zeros.astype(np.float64) @ outer).reshape(-1, n, n)
+    fitted: Floats = np.linalg.eigh(squares)[1][:, :, 0]
+    return fitted
 
 
 def _independent(directions: Floats) -> Floats:
