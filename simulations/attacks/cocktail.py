@@ -56,7 +56,8 @@ class CocktailParty:
             raise ParameterError(f"steps={self.steps}, expected at least 1")
 
     def reconstruct(self, view: View, rng: np.random.Generator) -> Floats:
-        """Shape (inputs, *shape); fewer where the gradient's rank says so.
+        """Shape (inputs, *shape); fewer where the gradient's rank says so, and none where
+        all of it could be noise.
 
         Raises ParameterError if the layer is missing, does not see inputs of this shape, or did not
         move.
@@ -68,9 +69,12 @@ class CocktailParty:
             raise ParameterError(
                 f"{self.layer}.weight is {weight.shape}: it does not see inputs of {self.shape}"
             )
-        mixed = _compressed(np.column_stack([weight, bias]), view.inputs)
-        if len(mixed) == 0:
+        gradient = np.column_stack([weight, bias])
+        if not gradient.any():
             raise ParameterError(f"{self.layer} did not move: there is nothing to read")
+        mixed = _compressed(gradient, view.inputs)
+        if len(mixed) == 0:
+            return np.empty((0, *self.shape))
         found = self._unmixing(mixed[:, :-1], rng) @ mixed
         with np.errstate(divide="ignore", invalid="ignore"):
             guesses = np.nan_to_num(found[:, :-1] / found[:, -1:])

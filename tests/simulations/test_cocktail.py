@@ -84,6 +84,15 @@ def test_noise_brings_it_to_the_floor() -> None:
     assert at_floor(outcome.score, outcome.floor)
 
 
+def test_what_could_all_be_noise_gives_few_guesses_or_none() -> None:
+    seen, _ = summed(4, 0)
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        update = {n: rng.normal(0, 1, v.shape) for n, v in seen.update.items()}
+        view = view_of(replace(seen, update=update))
+        assert len(ATTACK.reconstruct(view, rng)) <= 1
+
+
 def test_the_same_draws_give_the_same_guess() -> None:
     seen, chosen = summed(4, 0)
     one, other = (attacked(ATTACK, seen, chosen).guess for _ in range(2))

@@ -102,6 +102,15 @@ def test_noise_brings_it_to_the_floor() -> None:
     assert at_floor(drowned.score, drowned.floor)
 
 
+def test_what_could_all_be_noise_gives_few_guesses_or_none() -> None:
+    seen, _ = summed(4, 2)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        update = {n: rng.normal(0, 1, v.shape) for n, v in seen.update.items()}
+        view = view_of(replace(seen, update=update))
+        assert len(ATTACK.reconstruct(view, rng)) <= 4
+
+
 def test_the_truth_and_the_draws_decide_nothing_else() -> None:
     seen, chosen = summed(4, 2)
     guess = attacked(seen, chosen).guess
