@@ -84,7 +84,7 @@ CURVES = {
         Setting(
             DIGITS, 100, 14, 1e-5, 7, (10, 20, 40), (0.25, 0.5, 1.0, 2.0),
             (0.5, 2.0), 60,
-        ), EPSILONS, 10, 2, more={1.0: 60},
+        ), EPSILONS, 10, 2, more={1.0: 60, 2.0: 60},
     ),
     "Digits, an example protected: 10 silos of 140": Task(
         Setting(DIGITS, 10, 140, 1e-4, 0, (30, 60), (1.0,), RATES, 300),
