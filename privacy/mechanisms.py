@@ -159,11 +159,6 @@ class Mechanism(Noised):
         return _bound(self.radius, self.coordinates, self.records)
 
     @property
-    def bound_l1(self) -> int:
-        """The largest L1 norm: by Cauchy and Schwarz, and as |x| <= x**2 for whole numbers."""
-        return min(math.isqrt(self.coordinates * self.bound), self.bound)
-
-    @property
     def variance(self) -> Fraction:
         """V, of the noise on each coordinate of a sum that is released, in steps squared: what is
         there at least and is not known to anybody."""
