@@ -246,7 +246,7 @@ def save_seen(path: Path, seen: Seen) -> None:
         "clients": seen.clients,
         "weight": seen.weight,
         "protocol": seen.protocol,
-        "node": seen.node,
+        "members": seen.members,
         "names": list(seen.model),
     }
     buffer = io.BytesIO()
@@ -259,13 +259,13 @@ def load_seen(path: Path) -> Seen:
     try:
         with np.load(path, allow_pickle=False) as file:
             about = json.loads(str(file["about"]))
-            names = about["names"]
+            names = about.pop("names")
             model = {name: file[f"model/{name}"] for name in names}
             update = {name: file[f"update/{name}"] for name in names}
-            facts = [about[key] for key in ("clients", "weight", "protocol", "node")]
-    except (OSError, ValueError, KeyError) as bad:
+            about["members"] = tuple(map(int, about["members"]))
+        return Seen(model=model, update=update, **about)
+    except (OSError, ValueError, KeyError, TypeError) as bad:
         raise ParameterError(f"{path} cannot be read: {bad}") from None
-    return Seen(about["round"], model, update, *facts)
 
 
 def _write(path: Path, content: bytes) -> None:

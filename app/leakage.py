@@ -105,10 +105,9 @@ def expose(plan: Exposure, on_step: OnStep | None = None) -> Iterator[Outcome]:
             held = material(settings.data, settings.run.seed)
             inbox: list[Seen] = []
             simulate(settings, tap=inbox.append)
-            inbox.sort(key=lambda seen: seen.node)
+            inbox.sort(key=lambda seen: seen.members)
             for seen in inbox[: plan.victims]:
-                alone = seen.protocol == "plain"
-                devices = [seen.node - FIRST_NODE_ID] if alone else list(range(plan.devices))
+                devices = [member - FIRST_NODE_ID for member in seen.members]
                 chosen = attack(held, plan, protocol, on_step)
                 yield _attacked(chosen, seen, held, devices, plan.seed)
 

@@ -507,7 +507,9 @@ class SecureGrid(WrappedGrid):
         mean, layout = opened.mean, Layout.of(model)
         update = mean.update if self._private is None else seen_of(session, layout, mean)
         clients, kind = len(opened.survivors), self.protocol.kind(session)
-        self._tap(Seen(session.round, model, layout.split(update), clients, mean.weight, kind))
+        parts = layout.split(update)
+        members = tuple(sorted(n for n, k in self._keys.items() if k.device in opened.survivors))
+        self._tap(Seen(session.round, model, parts, clients, mean.weight, kind, members))
 
     def _show_clear(
         self, broadcast: Broadcast, session: Session, nodes: Mapping[int, int], report: Report
@@ -519,7 +521,7 @@ class SecureGrid(WrappedGrid):
         part = Layout.of(model).within(clear.ranges)
         update = part.split(clear.unpack(report.clear).astype(np.float64) * clear.step)
         shown, node = {name: model[name] for name in update}, nodes[report.device]
-        self._tap(Seen(broadcast.round, shown, update, 1, 0.0, self.protocol.name, node))
+        self._tap(Seen(broadcast.round, shown, update, 1, 0.0, self.protocol.name, (node,)))
 
 
 def _run_key(content: RecordDict) -> RunKey:

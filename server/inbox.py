@@ -22,6 +22,9 @@ class Seen:
     was sent in the clear, of the whole cohort if a secure sum was opened. `weight` is the sum of
     the devices' weights (their example counts), which the server learns with the update.
 
+    `members` are the nodes whose updates are in it, in order, as far as they are known: who takes
+    part in a sum is no secret from the server that asks them.
+
     Of a single device of a secure sum it is the arrays that were sent in the clear, clipped, under
     noise, and times its share of the largest weight; its weight is not known, and 0 here.
     """
@@ -32,7 +35,7 @@ class Seen:
     clients: int
     weight: float
     protocol: str  # "plain", or the name of the secure sum
-    node: int = 0  # who sent it, where it is one node's
+    members: tuple[int, ...] = ()
 
 
 Tap: TypeAlias = Callable[[Seen], None]

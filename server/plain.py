@@ -71,7 +71,7 @@ class PlainGrid(WrappedGrid):
         if model is not None:
             update = self._filter.update(reply.content, model)
             if self._tap is not None:
-                self._tap(Seen(round, model, update, 1, weight, "plain", node))
+                self._tap(Seen(round, model, update, 1, weight, "plain", (node,)))
 
     def _leave_out(self, round: int, node: int, stage: str, reason: str) -> None:
         self._on_event(LeftOut(round, stage, node, reason))

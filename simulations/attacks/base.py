@@ -1,14 +1,14 @@
-"""What an adversary on the server is granted, and what it gives back.
+"""What an adversary on the server does, sees, is granted, and gives back.
 
-The honest-but-curious server follows the protocol and keeps what it saw. An attack is built from
-that alone: a `View` comes from `tacit.server.inbox.Seen` and from grants that are named one by
-one, so a result can always be read together with what the adversary was given. No attack ever
-holds the truth; `tacit.simulations.evaluate` keeps it to itself.
+A server keeps what it saw, whether it follows the protocol or not. An attack is built from that
+alone: a `View` comes from `tacit.server.inbox.Seen` and from grants that are named one by one, so
+a result can always be read together with what the adversary was given. No attack ever holds the
+truth; `tacit.simulations.evaluate` keeps it to itself.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Flag, auto
+from enum import Enum, Flag, auto
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +16,23 @@ from numpy.typing import NDArray
 
 from tacit.crypto.errors import ParameterError
 from tacit.server.inbox import Arrays, Seen
+
+
+class Conduct(Enum):
+    """How far the server goes."""
+
+    HONEST = "honest but curious"  # it follows the protocol and keeps what it sees
+    MALICIOUS = "malicious"  # it sends whatever models it likes, to whom it likes
+
+
+class Target(Enum):
+    """What an attack guesses at, and the shape of its guesses."""
+
+    INPUTS = "inputs"  # (n, *shape), in data units
+    LABELS = "labels"  # (n,) whole numbers, sorted: whose they are is not guessed
+    UPDATES = "updates"  # (members, length): each device's own update, in the order of the members
+    TOKENS = "tokens"  # (n, length) whole numbers; -1 where there is none
+    ROWS = "rows"  # (n, columns): table rows, categories as whole numbers
 
 
 class Knows(Flag):
@@ -39,7 +56,8 @@ class View:
     """All an attack may look at.
 
     From the server's inbox: `model` as it was sent, `update` = weighted mean of (trained - sent)
-    over `clients` devices, `examples` the sum of their weights, `round`, `protocol`. The rest is
+    over `clients` devices, `examples` the sum of their weights, `round`, `protocol`, the `members`
+    in it, and `history`: all that this server saw, in order, this update included. The rest is
     None unless `knows` grants it: `labels` are sorted, `batch_size` counts the inputs behind the
     whole update, `public_data` has one example per row, `statistics` is (mean, deviation).
     """
@@ -51,6 +69,8 @@ class View:
     round: int
     protocol: str
     knows: Knows
+    members: tuple[int, ...] = ()
+    history: tuple[Seen, ...] = field(default=(), repr=False)
     labels: tuple[int, ...] | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
@@ -68,7 +88,7 @@ class View:
 
 
 class Attack(Protocol):
-    """Turns a view into a guess at the inputs behind the update."""
+    """Turns a view into a guess at what is behind the update."""
 
     @property
     def name(self) -> str: ...
@@ -76,8 +96,14 @@ class Attack(Protocol):
     @property
     def needs(self) -> Knows: ...
 
-    def reconstruct(self, view: View, rng: np.random.Generator) -> NDArray[np.float64]:
-        """At most `view.inputs` guesses, best first, shape (n, *shape), in data units.
+    @property
+    def conduct(self) -> Conduct: ...
+
+    @property
+    def target(self) -> Target: ...
+
+    def reconstruct(self, view: View, rng: np.random.Generator) -> NDArray[Any]:
+        """At most `view.inputs` guesses, best first, shaped as `Target` says.
 
         Deterministic in `view` and `rng`. Raises ParameterError, before any work, if the view
         does not grant what the attack needs or does not fit its model.
@@ -88,6 +114,7 @@ class Attack(Protocol):
 def view_of(
     seen: Seen,
     *,
+    history: Sequence[Seen] = (),
     knows: Knows = Knows.NOTHING,
     labels: Sequence[int] | NDArray[np.int64] | None = None,
     batch_size: int | None = None,
@@ -95,7 +122,7 @@ def view_of(
     public_data: NDArray[Any] | None = None,
     statistics: tuple[NDArray[Any], NDArray[Any]] | None = None,
 ) -> View:
-    """What the server saw, and exactly the grants named in `knows`.
+    """What the server saw, and exactly the grants named in `knows`; `history` is all of a run.
 
     Raises ParameterError if a grant has no value, a value was not granted, or the two do not
     agree: a report that names the grants must not be wrong about them.
@@ -126,6 +153,8 @@ def view_of(
         round=seen.round,
         protocol=seen.protocol,
         knows=knows,
+        members=seen.members,
+        history=tuple(history) or (seen,),
         labels=known,
         batch_size=batch_size,
         learning_rate=learning_rate,

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.crypto.errors import ParameterError
-from tacit.simulations.attacks.base import Knows, View, array_of, require
+from tacit.simulations.attacks.base import Conduct, Knows, Target, View, array_of, require
 
 Floats = NDArray[np.float64]
 
@@ -46,6 +46,8 @@ class CocktailParty:
     steps: int = 500
     name: str = "cocktail party"
     needs: Knows = Knows.NOTHING
+    conduct: Conduct = Conduct.HONEST
+    target: Target = Target.INPUTS
 
     def __post_init__(self) -> None:
         if len(self.shape) < 2 or min(self.shape) < 1 or min(self.shape[-2:]) < 2:

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from tacit.crypto.errors import ParameterError
 from tacit.server.inbox import Arrays
-from tacit.simulations.attacks.base import Knows, View, array_of, require
+from tacit.simulations.attacks.base import Conduct, Knows, Target, View, array_of, require
 from tacit.simulations.attacks.linear import LinearReadout
 
 Floats = NDArray[np.float64]
@@ -170,6 +170,8 @@ class ImprintReadout:
     tolerance: float = 1e-3
     name: str = "imprint"
     needs: Knows = Knows.NOTHING
+    conduct: Conduct = Conduct.MALICIOUS
+    target: Target = Target.INPUTS
 
     def reconstruct(self, view: View, rng: np.random.Generator) -> Floats:
         """Inputs that were alone in their bins first; then mixtures, of those that were not.

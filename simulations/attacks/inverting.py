@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from tacit.crypto.errors import ParameterError
-from tacit.simulations.attacks.base import Knows, View, array_of, require
+from tacit.simulations.attacks.base import Conduct, Knows, Target, View, array_of, require
 
 Build: TypeAlias = Callable[[], nn.Module]
 OnStep: TypeAlias = Callable[[int, int], None]
@@ -57,6 +57,8 @@ class InvertingGradients:
     dtype: torch.dtype = torch.float32
     on_step: OnStep | None = field(default=None, repr=False, compare=False)
     name: str = "inverting gradients"
+    conduct: Conduct = Conduct.HONEST
+    target: Target = Target.INPUTS
 
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1:

@@ -11,33 +11,17 @@ For more, `LabelCounts` is exact wherever it knows mean(p) to within 1 / (2 n): 
 last layer's weights are 0, and nearly always where the model has not been trained.
 """
 
-from collections import Counter
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tacit.crypto.errors import ParameterError
-from tacit.simulations.attacks.base import Knows, View, array_of, require
+from tacit.simulations.attacks.base import Conduct, Knows, Target, View, array_of, require
 from tacit.simulations.attacks.inverting import infer_label
 
 Floats = NDArray[np.float64]
-
-
-class LabelAttack(Protocol):
-    """Turns a view into a guess at the labels behind the update."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def needs(self) -> Knows: ...
-
-    def infer(self, view: View) -> tuple[int, ...]:
-        """`view.inputs` labels, sorted. Deterministic in `view`. Raises ParameterError, before any
-        work, if the view does not grant what the attack needs or does not fit it."""
-        ...
+Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +35,14 @@ class LoneLabel:
     layer: str
     name: str = "iDLG label"
     needs: Knows = Knows.NOTHING
+    conduct: Conduct = Conduct.HONEST
+    target: Target = Target.LABELS
 
-    def infer(self, view: View) -> tuple[int, ...]:
+    def reconstruct(self, view: View, rng: np.random.Generator) -> Labels:
         """One label. Raises ParameterError for more inputs, or a bias that did not move."""
         if view.inputs != 1:
             raise ParameterError(f"{self.name} is for one input, this update has {view.inputs}")
-        return (infer_label(-_bias_gradient(view, self.layer)),)
+        return np.array([infer_label(-_bias_gradient(view, self.layer))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +57,10 @@ class DistinctLabels:
     layer: str
     name: str = "GradInversion labels"
     needs: Knows = Knows.NOTHING
+    conduct: Conduct = Conduct.HONEST
+    target: Target = Target.LABELS
 
-    def infer(self, view: View) -> tuple[int, ...]:
+    def reconstruct(self, view: View, rng: np.random.Generator) -> Labels:
         """Raises ParameterError for more inputs than classes: one of them repeats for certain."""
         weight = -array_of(view.update, f"{self.layer}.weight", "update")
         if weight.ndim != 2 or not weight.any():
@@ -83,7 +71,7 @@ class DistinctLabels:
                 f"{len(weight)} classes"
             )
         lowest = weight.min(axis=1)
-        return tuple(sorted(np.argsort(lowest, kind="stable")[: view.inputs].tolist()))
+        return np.sort(np.argsort(lowest, kind="stable")[: view.inputs])
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +91,10 @@ class LabelCounts:
     layer: str
     name: str = "label counts"
     needs: Knows = Knows.LEARNING_RATE
+    conduct: Conduct = Conduct.HONEST
+    target: Target = Target.LABELS
 
-    def infer(self, view: View) -> tuple[int, ...]:
+    def reconstruct(self, view: View, rng: np.random.Generator) -> Labels:
         """Raises ParameterError if the learning rate is not granted or the layer does not fit."""
         require(view, self.needs, self.name)
         assert view.learning_rate is not None
@@ -118,30 +108,7 @@ class LabelCounts:
             raise ParameterError(f"{self.layer} of the update is not shaped as that of the model")
         chances = _softmax(sent[0] @ _mean_features(weight, bias) + sent[1])
         counts = _rounded(view.inputs * (chances - bias), view.inputs)
-        return tuple(np.repeat(np.arange(len(counts)), counts).tolist())
-
-
-def labels_right(guess: tuple[int, ...], truth: tuple[int, ...]) -> float:
-    """The share of the labels in `truth` that `guess` has too, both as multisets.
-
-    Raises ParameterError if they are not equally many, as more guesses would be a lottery.
-    """
-    if not truth or len(guess) != len(truth):
-        raise ParameterError(f"{len(guess)} labels guessed, of {len(truth)}")
-    return (Counter(guess) & Counter(truth)).total() / len(truth)
-
-
-def labels_floor(truth: tuple[int, ...], classes: int) -> float:
-    """What `labels_right` comes to, on average, for a guess of all `classes` equally often.
-
-    What does not divide evenly goes to classes drawn by lot.
-    """
-    if not truth or not 0 <= min(truth) <= max(truth) < classes:
-        raise ParameterError(f"labels {sorted(set(truth))} are not those of {classes} classes")
-    each, over = divmod(len(truth), classes)
-    there = np.bincount(np.asarray(truth), minlength=classes)
-    one_more = np.minimum(there, each + 1) - np.minimum(there, each)
-    return float((np.minimum(there, each) + one_more * over / classes).sum() / len(truth))
+        return np.repeat(np.arange(len(counts)), counts)
 
 
 def _bias_gradient(view: View, layer: str) -> Floats:

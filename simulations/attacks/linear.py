@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.crypto.errors import ParameterError
-from tacit.simulations.attacks.base import Knows, View, array_of, require
+from tacit.simulations.attacks.base import Conduct, Knows, Target, View, array_of, require
 
 Floats = NDArray[np.float64]
 
@@ -46,6 +46,8 @@ class LinearReadout:
     tolerance: float = 1e-3
     name: str = "linear read-out"
     needs: Knows = Knows.NOTHING
+    conduct: Conduct = Conduct.HONEST
+    target: Target = Target.INPUTS
 
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1:

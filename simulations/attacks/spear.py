@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from tacit.crypto.errors import ParameterError
 from tacit.server.inbox import Arrays
-from tacit.simulations.attacks.base import Knows, View, array_of, require
+from tacit.simulations.attacks.base import Conduct, Knows, Target, View, array_of, require
 
 Floats = NDArray[np.float64]
 
@@ -60,6 +60,8 @@ class Spear:
     agreed: float = 1.0
     name: str = "SPEAR"
     needs: Knows = Knows.NOTHING
+    conduct: Conduct = Conduct.HONEST
+    target: Target = Target.INPUTS
 
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1:

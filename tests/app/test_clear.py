@@ -49,11 +49,12 @@ def test_sums_are_exact_and_each_part_shows(protocol: str) -> None:
     finished, _, seen = run(settings)
     assert finished.oracle is not None
     assert (finished.oracle.exact, finished.oracle.checked) == (3, 3)
-    whole = [each for each in seen if not each.node]
-    parts = [each for each in seen if each.node]
+    whole = [each for each in seen if each.clients > 1]
+    parts = [each for each in seen if each.clients == 1]
+    assert all(each.members == tuple(FIRST_NODE_ID + d for d in range(4)) for each in whole)
     assert [list(each.update) for each in whole] == 3 * [["fc.weight", "fc.bias"]]
     assert [list(each.update) for each in parts] == 12 * [["fc.bias"]]
-    assert {each.node for each in parts} == {FIRST_NODE_ID + d for d in range(4)}
+    assert {each.members[0] for each in parts} == {FIRST_NODE_ID + d for d in range(4)}
     for each in whole:  # the sum of what single devices sent, over the share of their weights
         of_round = [part.update["fc.bias"] for part in parts if part.round == each.round]
         np.testing.assert_allclose(
@@ -122,8 +123,8 @@ def readout(protocol: str, noise: float) -> tuple[list[float], list[float]]:
     )
     held, found, floor = material(settings.data, 0), [], []
     for seen in run(settings)[2]:
-        if seen.node:
-            device = [seen.node - FIRST_NODE_ID]
+        if seen.clients == 1:
+            device = [seen.members[0] - FIRST_NODE_ID]
             attack = LinearReadout("fc0", held.dataset.shape)
             outcome = leakage._attacked(attack, seen, held, device, 0)
             found.append(outcome.score.mean_ssim)

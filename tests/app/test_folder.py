@@ -20,7 +20,7 @@ MODEL = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.array(3)}
 
 def seen(round: int = 1) -> Seen:
     update = {name: array * 0.5 for name, array in MODEL.items()}
-    return Seen(round, MODEL, update, 4, 12.5, "pairwise")
+    return Seen(round, MODEL, update, 4, 12.5, "pairwise", (1000, 1002, 1003, 1007))
 
 
 def test_a_run_leaves_all_of_itself(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_number_that_is_not_finite_is_left_out_of_the_metrics(tmp_path: Path) 
 def test_an_update_comes_back_as_it_was_seen(tmp_path: Path) -> None:
     save_seen(tmp_path / "one.npz", seen())
     back = load_seen(tmp_path / "one.npz")
-    for name in ("round", "clients", "weight", "protocol", "node"):
+    for name in ("round", "clients", "weight", "protocol", "members"):
         assert getattr(back, name) == getattr(seen(), name)
     for kind in ("model", "update"):
         got, sent = getattr(back, kind), getattr(seen(), kind)

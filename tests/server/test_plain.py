@@ -255,7 +255,7 @@ def test_the_tap_sees_every_device() -> None:
         run_rounds(grid, FedAvg(**EVERYONE), linear.initial(), Plan(2))
     assert len(seen) == 2 * DEVICES
     for entry in seen[:DEVICES]:
-        partition = entry.node - 1000
+        partition = entry.members[0] - 1000
         want = linear.fit(linear.arrays_of(linear.initial()), partition)["w"]
         np.testing.assert_array_equal(entry.update["w"], want)
         assert (entry.clients, entry.protocol, entry.weight) == (1, "plain", 20 + 7 * partition)

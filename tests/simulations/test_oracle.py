@@ -80,7 +80,7 @@ def test_what_is_in_the_clear_is_checked_too(wrong: int | None) -> None:
     if wrong is not None:
         shown[wrong] += 1
     update = clear.joined(CODEC.decode(total, 3), shown, CODEC).update
-    single = Seen(1, {}, {}, 1, 0.0, "pairwise", node=1001)  # what one device sent: not the sum
+    single = Seen(1, {}, {}, 1, 0.0, "pairwise", (1001,))  # what one device sent: not the sum
     oracle.saw(single)
     oracle.saw(seen(update))
     assert (oracle.exact, oracle.checked) == (int(wrong is None), 1)

@@ -1,0 +1,71 @@
+"""Figures with their floors: what each of them is, worked out the long way."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from math import nan
+
+import numpy as np
+import pytest
+
+from tacit.crypto.errors import ParameterError
+from tacit.simulations.measure import Measure, of_inputs, of_labels, of_updates
+from tacit.simulations.score import Score
+
+
+def score(psnr: tuple[float, ...], ssim: tuple[float, ...]) -> Score:
+    return Score((0.0,) * len(psnr), psnr, ssim, 0.5, 10)
+
+
+class TestInputs:
+    def test_pictures_are_told_by_their_ssim_first(self) -> None:
+        found, floor = score((30.0, 20.0), (0.9, 0.5)), score((10.0, 10.0), (0.1, 0.1))
+        first, second, recovered, identified = of_inputs(found, floor)
+        assert (first.name, first.mean, first.mean_floor) == ("SSIM", 0.7, 0.1)
+        assert (second.values, second.floor) == (found.psnr, floor.psnr)
+        assert (recovered.values, identified.values) == ((0.5,), (0.5,))
+
+    def test_what_is_no_picture_has_none(self) -> None:
+        found = of_inputs(score((30.0,), (nan,)), score((10.0,), (nan,)))
+        assert [measure.name for measure in found] == ["PSNR", "recovered", "identified"]
+
+
+class TestLabels:
+    def test_right_counts_each_label_once(self) -> None:
+        assert of_labels((1, 1, 2, 3), (3, 1, 4, 4), 5).values == (0.5,)
+        for guess, labels in (((1,), (1, 2)), ((), ())):
+            with pytest.raises(ParameterError, match="labels guessed"):
+                of_labels(guess, labels, 5)
+
+    @pytest.mark.parametrize("labels", [(0,), (2, 2, 1), (0, 1, 2, 3, 3, 3, 3)])
+    def test_the_floor_is_what_a_blind_guess_gets(self, labels: Sequence[int]) -> None:
+        # Against the sum over all choices of the classes that are guessed once more.
+        each, over = divmod(len(labels), 4)
+        guesses = [[*range(4)] * each + list(extra) for extra in combinations(range(4), over)]
+        mean = np.mean([of_labels(guess, labels, 4).mean for guess in guesses])
+        assert of_labels(labels, labels, 4).mean_floor == pytest.approx(mean, abs=1e-12)
+
+    def test_the_floor_knows_the_classes(self) -> None:
+        with pytest.raises(ParameterError, match="not those of 3 classes"):
+            of_labels((0, 3), (0, 3), 3)
+
+
+class TestUpdates:
+    def test_a_cosine_for_each_device_and_that_of_the_mean_beside_it(self) -> None:
+        truth = np.array([[1.0, 0.0], [0.0, 2.0]])
+        found = of_updates(np.array([[3.0, 0.0], [1.0, 0.0]]), truth, np.array([1.0, 1.0]))
+        assert found.values == (1.0, 0.0)
+        assert found.floor == pytest.approx((0.5**0.5, 0.5**0.5))
+
+    def test_nothing_points_nowhere(self) -> None:
+        nothing = np.zeros((1, 2))
+        assert of_updates(nothing, np.ones((1, 2)), np.zeros(2)).values == (0.0,)
+
+    def test_shapes(self) -> None:
+        with pytest.raises(ParameterError, match="guess"):
+            of_updates(np.zeros((1, 2)), np.zeros((2, 2)), np.zeros(2))
+
+
+def test_a_value_has_a_floor() -> None:
+    for values, floor in (((), ()), ((1.0,), (1.0, 2.0))):
+        with pytest.raises(ParameterError, match="for the floor"):
+            Measure("SSIM", values, floor)
