@@ -9,19 +9,15 @@ Each start ("lane") has its own history and its own line search. One evaluation 
 whichever accepts its trial point goes on to its next direction, while the others go on searching.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-# (lanes, length) -> values (lanes,), gradients (lanes, length); a lane's depend on its row alone.
-Slope: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
-OnStep: TypeAlias = Callable[[int, int], None]
+from tacit.simulations.attacks.descent import OnStep, Slope
 
 _DECREASE, _CURVATURE = 1e-4, 0.9  # c1 and c2 of the Wolfe conditions
-_HISTORY = 20
+_HISTORY = 50
 _TRIALS = 40  # halvings until a direction is given up: 2**-40 is near the rounding of a step
 
 
@@ -33,24 +29,29 @@ def minimise(
     enough: float = 0.0,
     on_step: OnStep | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Points (lanes, length) of lowest value for each start, and those values (lanes,).
+    """The point that each start led down to, shaped as `starts`, and its value, shape (lanes,).
 
     Calls `slope` at most `evaluations` times: less if a value is at most `enough`, or if no lane
-    can go lower. `on_step(done, total)` follows each call. A lane whose start is not finite stays
-    there. Every other lane ends no higher than it began.
+    can go lower. `on_step(done, evaluations)` follows each call, and the last says all are done.
+    A lane whose start has no finite value stays there; no lane ends higher than it began.
     """
-    value, gradient = slope(starts)
-    lanes = _Lanes.at(starts, value, gradient)
+
+    def measured(points: Tensor) -> tuple[Tensor, Tensor]:
+        gradients, values = slope(points.view(starts.shape))
+        return gradients.reshape(points.shape), values
+
+    points = starts.reshape(len(starts), -1)
+    lanes = _Lanes.at(points, *measured(points))
     for done in range(1, evaluations):
-        if on_step is not None:
-            on_step(done, evaluations)
         if bool((lanes.value <= enough).any()) or not bool(lanes.moving.any()):
             break
-        point = lanes.trial()
-        lanes.judge(point, *slope(point))
+        if on_step is not None:
+            on_step(done, evaluations)
+        points = lanes.trial()
+        lanes.judge(points, *measured(points))
     if on_step is not None:
         on_step(evaluations, evaluations)
-    return lanes.point, lanes.value
+    return lanes.point.view(starts.shape), lanes.value
 
 
 @dataclass(slots=True)
@@ -76,7 +77,7 @@ class _Lanes:
     weight: Tensor
 
     @classmethod
-    def at(cls, point: Tensor, value: Tensor, gradient: Tensor) -> "_Lanes":
+    def at(cls, point: Tensor, gradient: Tensor, value: Tensor) -> "_Lanes":
         count, length = point.shape
         history = point.new_zeros(_HISTORY, count, length)
         lanes = cls(
@@ -101,7 +102,7 @@ class _Lanes:
             self.moving[:, None], self.point + self.step[:, None] * self.direction, self.point
         )
 
-    def judge(self, point: Tensor, value: Tensor, gradient: Tensor) -> None:
+    def judge(self, point: Tensor, gradient: Tensor, value: Tensor) -> None:
         """Accept the trial points that meet the Wolfe conditions, and search on for the rest."""
         along = _dot(self.gradient, self.direction)
         finite = value.isfinite() & gradient.isfinite().all(1)
@@ -110,7 +111,7 @@ class _Lanes:
         taken = self.moving & low_enough & flat_enough
         self._narrow(self.moving & ~taken, low_enough)
         if bool(taken.any()):
-            self._accept(taken, point, value, gradient)
+            self._accept(taken, point, gradient, value)
         self._give_up(self.moving & ~taken & (self.trials >= _TRIALS))
 
     def _narrow(self, searching: Tensor, low_enough: Tensor) -> None:
@@ -120,7 +121,7 @@ class _Lanes:
         self.step = torch.where(searching, between, self.step)
         self.trials = self.trials + searching
 
-    def _accept(self, taken: Tensor, point: Tensor, value: Tensor, gradient: Tensor) -> None:
+    def _accept(self, taken: Tensor, point: Tensor, gradient: Tensor, value: Tensor) -> None:
         row = taken[:, None]
         move = torch.where(row, point - self.point, 0)
         turn = torch.where(row, gradient - self.gradient, 0)
