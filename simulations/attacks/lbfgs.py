@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tacit.simulations.attacks.descent import OnStep, Slope
+from tacit.simulations.attacks.traced import PAYS_FROM, traced
 
 _DECREASE, _CURVATURE = 1e-4, 0.9  # c1 and c2 of the Wolfe conditions
 _HISTORY = 50
@@ -27,6 +28,7 @@ def minimise(
     evaluations: int,
     *,
     enough: float = 0.0,
+    compiled: bool | None = None,
     on_step: OnStep | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The point that each start led down to, shaped as `starts`, and its value, shape (lanes,).
@@ -34,10 +36,14 @@ def minimise(
     Calls `slope` at most `evaluations` times: less if a value is at most `enough`, or if no lane
     can go lower. `on_step(done, evaluations)` follows each call, and the last says all are done.
     A lane whose start has no finite value stays there; no lane ends higher than it began.
+    `compiled` is as in `Descent`.
     """
 
+    compiled = evaluations >= PAYS_FROM if compiled is None else compiled
+    quick = traced(lambda x: tuple(slope(x)), (starts,), compiled=compiled)
+
     def measured(points: Tensor) -> tuple[Tensor, Tensor]:
-        gradients, values = slope(points.view(starts.shape))
+        gradients, values = quick(points.view(starts.shape))
         return gradients.reshape(points.shape), values
 
     points = starts.reshape(len(starts), -1)
