@@ -10,6 +10,7 @@ whichever accepts its trial point goes on to its next direction, while the other
 """
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ def minimise(
     starts: Tensor,
     evaluations: int,
     *,
-    enough: float = 0.0,
+    enough: float = -inf,
     compiled: bool | None = None,
     on_step: OnStep | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -66,7 +67,8 @@ class _Lanes:
 
     `step` is tried along `direction`; the step to accept is known to be above `low` and below
     `high`. `moves` and `turns` (history, lanes, length) are differences of points and of gradients,
-    newest last; `weight` is 1 / (move * turn), or 0 where there is no pair yet.
+    newest last; `weight` is 1 / (move * turn), or 0 where there is no pair. No lane has more than
+    `pairs` of them.
     """
 
     point: Tensor
@@ -81,6 +83,7 @@ class _Lanes:
     moves: Tensor
     turns: Tensor
     weight: Tensor
+    pairs: int = 0
 
     @classmethod
     def at(cls, point: Tensor, gradient: Tensor, value: Tensor) -> "_Lanes":
@@ -145,6 +148,7 @@ class _Lanes:
         for kept, new in ((self.moves, move), (self.turns, turn), (self.weight, weight)):
             # One after the other: lanes accept at different times, so each rolls on its own.
             kept[:, taken] = torch.cat([kept[1:, taken], new[None, taken]])
+        self.pairs = min(self.pairs + 1, _HISTORY)
 
     def _head(self, lanes: Tensor) -> None:
         """A new direction for these lanes; without a history, down the gradient."""
@@ -156,22 +160,22 @@ class _Lanes:
         self.direction = torch.where(lanes[:, None], direction, self.direction)
         self.step = torch.where(lanes, step, self.step)
         self.low = torch.where(lanes, 0, self.low)
-        self.high = torch.where(lanes, torch.inf, self.high)
+        self.high = torch.where(lanes, inf, self.high)
         self.trials = torch.where(lanes, 0, self.trials)
 
     def _two_loops(self) -> Tensor:
         """The approximate inverse Hessian times the gradient."""
         q = self.gradient
-        used = [i for i in range(_HISTORY) if bool(self.weight[i].any())]
+        used = range(_HISTORY - self.pairs, _HISTORY)
         parts: dict[int, Tensor] = {}
         for i in reversed(used):
             parts[i] = self.weight[i] * _dot(self.moves[i], q)
-            q = q - parts[i][:, None] * self.turns[i]
+            q = torch.addcmul(q, parts[i][:, None], self.turns[i], value=-1)
         size = _dot(self.turns[-1], self.turns[-1]) * self.weight[-1]
         q = torch.where(size > 0, 1 / size, 1)[:, None] * q
         for i in used:
-            part = self.weight[i] * _dot(self.turns[i], q)
-            q = q + (parts[i] - part)[:, None] * self.moves[i]
+            part = parts[i] - self.weight[i] * _dot(self.turns[i], q)
+            q = torch.addcmul(q, part[:, None], self.moves[i])
         return q
 
     def _give_up(self, stuck: Tensor) -> None:
@@ -183,4 +187,4 @@ class _Lanes:
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum(1)
+    return torch.linalg.vecdot(a, b)
