@@ -127,7 +127,7 @@ class GradInversion:
         span = self.high - self.low
         drawn = self.low + span * rng.random((self.restarts, view.inputs, *self.shape))
         starts = torch.tensor(drawn, dtype=self.dtype, device=device)
-        slope = _together(slope_of(objective), self.group)
+        slope = drawn_together(slope_of(objective), self.group)
         found, value = self._descent().follow(slope, starts)
         guess: NDArray[np.float64] = found[int(value.argmin())].cpu().numpy().astype(np.float64)
         return guess
@@ -239,10 +239,10 @@ def moments(surrogate: Surrogate, layers: Layers, x: Tensor) -> dict[str, Moment
     return found
 
 
-def _together(slope: Slope, weight: float) -> Slope:
+def drawn_together(slope: Slope, weight: float) -> Slope:
     """`slope` with the paper's R_group added: `weight` times the distance from the mean restart."""
 
-    def drawn(x: Tensor) -> tuple[Tensor, Tensor]:
+    def pulled(x: Tensor) -> tuple[Tensor, Tensor]:
         direction, value = slope(x)
         away = (x - x.mean(0)).flatten(1)
         # Root mean square, so that the weight does not depend on the number of coordinates.
@@ -250,7 +250,7 @@ def _together(slope: Slope, weight: float) -> Slope:
         pull = away / (far * away.shape[1]).clamp_min(_LEAST)[:, None]
         return direction + weight * pull.view(x.shape), value + weight * far
 
-    return drawn if weight else slope
+    return pulled if weight else slope
 
 
 def _root_mean_square(x: Tensor) -> Tensor:
