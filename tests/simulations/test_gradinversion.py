@@ -56,7 +56,7 @@ def without_momentum() -> nn.Module:
     return normalised(8, 10, None)
 
 
-ATTACK = GradInversion(normalised, FACE, steps=60, restarts=1)
+ATTACK = GradInversion(normalised, FACE, steps=80, restarts=1)
 QUICK = GradInversion(small, SHAPE, steps=5, restarts=2)
 
 
@@ -114,25 +114,25 @@ class TestWhatTheServerHolds:
 
 class TestGradInversion:
     def test_the_statistics_of_the_batch_improve_the_pictures(self) -> None:
-        ahead = [
-            on.score.mean_psnr - off.score.mean_psnr
-            for i in range(6)
-            for on, off in [
-                [attacked(replace(ATTACK, bn=bn), np.array([i])) for bn in (ATTACK.bn, 0.0)]
-            ]
-        ]
-        # Paired by picture: better for certain, and by half the squared error at least.
+        faces = [np.array([i]) for i in range(3)]
+        off, sent, batch = (
+            [attacked(attack, face).score.mean_psnr for face in faces]
+            for attack in (
+                replace(ATTACK, bn=0.0),
+                replace(ATTACK, statistics=Statistics.SENT),
+                ATTACK,
+            )
+        )
+        # Paired by picture: half the squared error at least, and not by luck.
+        ahead = np.subtract(batch, off).tolist()
         assert interval(ahead, np.random.default_rng(0)).low > 3
-
-    def test_the_statistics_that_were_sent_say_little_of_one_batch(self) -> None:
-        """Those of a model that never trained are 0 and 1: they are no knowledge, and no gain."""
-        sent = replace(ATTACK, statistics=Statistics.SENT)
-        chosen = np.array([0])
-        assert attacked(ATTACK, chosen).score.mean_psnr > attacked(sent, chosen).score.mean_psnr
+        # A model that never trained has 0 and 1, which say nothing of these pictures.
+        ahead = np.subtract(batch, sent).tolist()
+        assert interval(ahead, np.random.default_rng(0)).low > 3
 
     def test_a_sum_of_16_is_at_the_floor(self) -> None:
         chosen = np.random.default_rng(0).choice(len(FACES), 16, replace=False)
-        outcome = attacked(ATTACK, chosen, clients=16)
+        outcome = attacked(replace(ATTACK, steps=50), chosen, clients=16)
         assert at_floor(outcome.score, outcome.floor)
 
     def test_restarts_are_drawn_to_their_mean(self) -> None:
