@@ -58,7 +58,7 @@ def test_our_side_of_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)
     pixels = photographs(2)
     write(tmp_path / "two.pt", [victim(SMOOTH, each[None], i) for i, each in enumerate(pixels)])
-    job = Job(str(tmp_path / "two.pt"), steps=20, found=str(tmp_path / "found.npy"))
+    job = Job(str(tmp_path / "two.pt"), steps=60, found=str(tmp_path / "found.npy"))
     assert own(job) == {}
     found = np.load(job.found)
     assert found.shape == (2, 1, *SHAPE)
