@@ -59,9 +59,9 @@ def without_momentum() -> nn.Module:
 QUICK = GradInversion(small, SHAPE, steps=5, restarts=2)
 
 
-def of_digits(attack: GradInversion, seed: int) -> tuple[float, ...]:
+def of_digits(attack: GradInversion) -> tuple[float, ...]:
     """The PSNR of each of four digits of one device."""
-    chosen = np.random.default_rng(seed).choice(200, 4, replace=False)
+    chosen = np.random.default_rng(2).choice(200, 4, replace=False)
     view = labelled(federated(small, IMAGES[chosen], LABELS[chosen], PLAN), LABELS[chosen])
     outcome = evaluate(attack, view, IMAGES[chosen], IMAGES[:200], np.random.default_rng(0))
     return outcome.score.psnr
@@ -116,17 +116,12 @@ class TestWhatTheServerHolds:
 class TestGradInversion:
     def test_the_statistics_of_the_batch_improve_the_pictures(self) -> None:
         attack = replace(QUICK, steps=150, restarts=1)
-        off, batch = (
-            [psnr for seed in (1, 2) for psnr in of_digits(chosen, seed)]
-            for chosen in (replace(attack, bn=0.0), attack)
-        )
-        # Paired by picture: half the squared error at least, and not by luck.
-        ahead = np.subtract(batch, off).tolist()
-        assert interval(ahead, np.random.default_rng(0)).low > 3
-        # A model that never trained has 0 and 1, which say nothing of these pictures.
-        sent = of_digits(replace(attack, statistics=Statistics.SENT), 1)
-        ahead = np.subtract(batch[: len(sent)], sent).tolist()
-        assert interval(ahead, np.random.default_rng(0)).low > 3
+        batch = of_digits(attack)
+        # Those of a model that never trained are 0 and 1, which say nothing of these pictures.
+        for less in (replace(attack, bn=0.0), replace(attack, statistics=Statistics.SENT)):
+            # Paired by picture: half the squared error at least, and not by luck.
+            ahead = np.subtract(batch, of_digits(less)).tolist()
+            assert interval(ahead, np.random.default_rng(0)).low > 3
 
     def test_a_sum_of_16_is_at_the_floor(self) -> None:
         chosen = np.random.default_rng(0).choice(len(FACES), 16, replace=False)
@@ -154,14 +149,8 @@ class TestGradInversion:
             distance = 0.5 * (x - starts.mean(0)).square().mean().sqrt()
             (slope,) = torch.autograd.grad(distance, x)
             torch.testing.assert_close(pull[i], slope)
-
-    def test_a_lone_restart_has_nobody_to_agree_with(self) -> None:
-        view = labelled(federated(small, IMAGES[:1], LABELS[:1], PLAN), LABELS[:1])
-        one, other = (
-            replace(QUICK, restarts=1, group=group).reconstruct(view, np.random.default_rng(0))
-            for group in (0.0, 1.0)
-        )
-        np.testing.assert_array_equal(one, other)
+        # A lone one has nobody to agree with.
+        assert not any(part.any() for part in drawn_together(flat, 0.5)(starts[:1]))
 
     def test_a_model_without_batch_normalisation_is_attacked_too(self) -> None:
         seen = federated(smooth, IMAGES[5:6], LABELS[5:6], PLAN)
