@@ -19,6 +19,7 @@ from tacit.app.server import coordinate
 from tacit.client.device import simulated_device
 from tacit.client.policy import Policy
 from tacit.crypto.errors import ParameterError
+from tacit.privacy.ledger import Storage
 from tacit.server.checkpoint import Checkpoint
 from tacit.server.events import Event, LeftOut, OnEvent, unheard
 from tacit.server.inbox import Seen, Tap
@@ -47,6 +48,7 @@ def simulate(
     resume: Checkpoint | None = None,
     hostile: HostileServer | None = None,
     trained: Trained | None = None,
+    storage: Storage | None = None,
 ) -> Finished:
     """Run the federation that `settings` describe in this process.
 
@@ -55,9 +57,10 @@ def simulate(
     devices 0, 1, ... as faults and partitions do. With secure sums and without worker processes
     an oracle checks each opened sum.
 
-    A `hostile` server sends models of its own design; where devices refuse them, events have their
-    reasons. `trained` is told what each device made of the model, before anything was done to it:
-    the truth that a scorer needs. Like the oracle it takes secure sums without worker processes.
+    Without a folder, `storage` is where a private run keeps its ledger. A `hostile` server sends
+    models of its own design; where devices refuse them, events have their reasons. `trained` is
+    told what each device made of the model, before anything was done to it: the truth that a
+    scorer needs. Like the oracle it takes secure sums without worker processes.
     """
     mode = Mode[settings.run.mode.upper()]
     watched = settings.secure.protocol != "plain" and mode is not Mode.PROCESSES
@@ -84,7 +87,6 @@ def simulate(
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
-        keep, storage = (folder.keep, folder.storage) if folder else (None, None)
         around = None if hostile is None else hostile.above
         results.append(
             coordinate(
@@ -92,9 +94,9 @@ def simulate(
                 settings,
                 on_event=tell,
                 tap=show,
-                keep=keep,
+                keep=folder.keep if folder else None,
                 resume=resume,
-                storage=storage,
+                storage=folder.storage if folder else storage,
                 around=around,
             )
         )

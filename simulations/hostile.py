@@ -10,7 +10,7 @@ reads then comes by the usual `tap`, and what devices refuse is in the events, w
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message, RecordDict
@@ -33,6 +33,7 @@ class Sent:
     instead: Mapping[int, Arrays] = field(default_factory=dict, repr=False)
 
 
+@runtime_checkable
 class Malicious(Attack, Protocol):
     """An attack whose server designs what it sends."""
 

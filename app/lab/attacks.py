@@ -21,6 +21,10 @@ from tacit.app.material import Material, trainer_for
 from tacit.crypto.errors import ParameterError
 from tacit.simulations.attacks.base import Attack
 from tacit.simulations.attacks.cocktail import CocktailParty
+from tacit.simulations.attacks.disaggregation import Disaggregation
+from tacit.simulations.attacks.fishing import ClassFishing
+from tacit.simulations.attacks.imprint import Imprint
+from tacit.simulations.attacks.inconsistency import Inconsistency
 from tacit.simulations.attacks.inverting import InvertingGradients
 from tacit.simulations.attacks.labels import LabelCounts
 from tacit.simulations.attacks.linear import LinearReadout
@@ -34,7 +38,8 @@ class Ground:
     """What anyone can know of a federation before it begins.
 
     `build` makes its model; `arrays` has the shape of each array, in the model's order; `shape` is
-    that of one example; `rate` and `steps` are how devices train.
+    that of one example; `rate` and `steps` are how devices train. `label` is a class that somebody
+    has an example of: the one to fish for, for a server that knows of it.
     """
 
     build: Callable[[], nn.Module] = field(repr=False)
@@ -43,6 +48,7 @@ class Ground:
     classes: int
     rate: float
     steps: int
+    label: int
 
     @classmethod
     def of(cls, settings: Settings, held: Material) -> "Ground":
@@ -50,7 +56,9 @@ class Ground:
         made = trainer_for(settings.model, settings.data, settings.run.seed)
         arrays = {name: array.shape for name, array in made.initial(0).items()}
         build = partial(factory(settings.model.name), data.shape, data.classes)
-        return cls(build, arrays, data.shape, data.classes, train.learning_rate, train.epochs)
+        label = int(held.examples(0).y[0])
+        rate, steps = train.learning_rate, train.epochs
+        return cls(build, arrays, data.shape, data.classes, rate, steps, label)
 
     def first(self) -> str:
         """The layer that inputs come to first. Raises ParameterError unless it is a dense one."""
@@ -84,6 +92,15 @@ class Ground:
 Make = Callable[..., Attack]
 
 
+def _two(ground: Ground) -> tuple[str, str]:
+    """The first two layers, both dense."""
+    first = ground.hidden()
+    following = [name for name in ground.arrays if name.endswith(".weight")][1]
+    if len(ground.arrays[following]) != 2:
+        raise ParameterError("the model's second layer is not a dense one")
+    return first, following.removesuffix(".weight")
+
+
 def _inverting(ground: Ground, **options: Any) -> Attack:
     return InvertingGradients(ground.build, ground.image(), **options)
 
@@ -95,6 +112,10 @@ ATTACKS: Mapping[str, Make] = MappingProxyType(
         "cocktail-party": lambda g, **o: CocktailParty(g.first(), g.image(), **o),
         "spear": lambda g, **o: Spear(g.hidden(), g.shape, **o),
         "inverting-gradients": _inverting,
+        "imprint": lambda g, **o: Imprint(g.shape, *_two(g), **o),
+        "model-inconsistency": lambda g, **o: Inconsistency(g.hidden(), g.shape, **o),
+        "class-fishing": lambda g, **o: ClassFishing(g.label, g.shape, g.hidden(), g.last(), **o),
+        "disaggregation": lambda g, **o: Disaggregation(**o),
     }
 )
 

@@ -9,14 +9,16 @@ from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
-from tacit.simulations.hostile import HostileServer
 
 from tacit.app.lab.attacks import Ground, Named
 from tacit.app.lab.federation import Scene, run, settings_of, unused
 from tacit.app.material import Material, material
 from tacit.simulations import measure
-from tacit.simulations.attacks.base import Attack, Conduct, Knows, Target, View, view_of
+from tacit.simulations.attacks.base import Attack, Knows, Target, View, view_of
+from tacit.simulations.attacks.fishing import ClassFishing
+from tacit.simulations.attacks.inconsistency import Inconsistency
 from tacit.simulations.evaluate import Floats, Outcome, evaluate
+from tacit.simulations.hostile import HostileServer, Malicious
 from tacit.simulations.measure import Measure
 from tacit.simulations.score import floor_of
 from tacit.simulations.trial import Cell, Trial
@@ -39,10 +41,11 @@ def attempt(cell: Cell, seed: int) -> Attempt:
     held = material(settings.data, seed)
     attack = Named.parse(cell.attack).make(Ground.of(settings, held))
     hostile = None
-    if attack.conduct is Conduct.MALICIOUS:
+    if isinstance(attack, Malicious):
         public = unused(held) if Knows.PUBLIC_DATA in attack.needs else None
         hostile = HostileServer(attack, public, seed)
-    return scored(cell, seed, attack, run(cell, seed, hostile, noting=attack.target is Target.UPDATES))
+    noting = attack.target is Target.UPDATES
+    return scored(cell, seed, attack, run(cell, seed, hostile, noting=noting))
 
 
 def scored(cell: Cell, seed: int, attack: Attack, scene: Scene) -> Attempt:
@@ -102,10 +105,10 @@ def _granted(attack: Attack) -> Knows:
 
 
 def _inputs(attack: Attack, scene: Scene, rng: np.random.Generator) -> Scored:
-    truth, _ = scene.examples(scene.members)
+    truth = _sought(attack, scene)
     public, candidates = unused(scene.held), gallery(truth, scene.held)
     if scene.stopped:
-        floor = floor_of(*(part.astype(np.float64) for part in (truth, candidates, public)))
+        floor = floor_of(_exact(truth), _exact(candidates), _exact(public))
         return Scored(measure.of_inputs(floor, floor))
     outcome = evaluate(attack, view(attack, scene), truth, candidates, rng, public=public)
     found = outcome.score
@@ -118,6 +121,39 @@ def _inputs(attack: Attack, scene: Scene, rng: np.random.Generator) -> Scored:
         (outcome.truth, outcome.guess) if len(scene.held.dataset.shape) == 3 else None,
         outcome,
     )
+
+
+def _exact(data: NDArray[np.float32]) -> Floats:
+    return data.astype(np.float64)
+
+
+def _sought(attack: Attack, scene: Scene) -> NDArray[np.float32]:
+    """The inputs that an attack is after: all, but for one that singles some out."""
+    x, y = scene.examples(scene.members)
+    match attack:
+        case Inconsistency(victim=victim):
+            return scene.examples(scene.members[victim : victim + 1])[0]
+        case ClassFishing(label=label):
+            of_class: NDArray[np.float32] = x[y == label]
+            return of_class
+    return x
+
+
+def _updates(attack: Attack, scene: Scene, rng: np.random.Generator) -> Scored:
+    """Each device's mean update over the rounds it was in."""
+    own = [
+        [update for (_, who), update in scene.updates.items() if who == node]
+        for node in scene.members
+    ]
+    truth = np.array([np.mean(several, axis=0) for several in own])
+    if scene.stopped:
+        nothing = np.zeros(truth.shape)
+        return Scored((measure.of_updates(nothing, truth, nothing[0]),))
+    flat = [np.concatenate([np.ravel(a) for a in seen.update.values()]) for seen in scene.seen]
+    mean = np.average(flat, axis=0, weights=[seen.weight for seen in scene.seen])
+    began = perf_counter()
+    guess = attack.reconstruct(view(attack, scene), rng)
+    return Scored((measure.of_updates(guess, truth, mean),), perf_counter() - began)
 
 
 def _labels(attack: Attack, scene: Scene, rng: np.random.Generator) -> Scored:
@@ -141,4 +177,6 @@ def gallery(truth: NDArray[np.float32], held: Material) -> NDArray[np.float32]:
 
 
 _SCORED: Mapping[Target, Callable[[Attack, Scene, np.random.Generator], Scored]]
-_SCORED = MappingProxyType({Target.INPUTS: _inputs, Target.LABELS: _labels})
+_SCORED = MappingProxyType(
+    {Target.INPUTS: _inputs, Target.LABELS: _labels, Target.UPDATES: _updates}
+)

@@ -58,6 +58,16 @@ class Defence:
         return cls(name, every)
 
     @property
+    def is_open(self) -> bool:
+        """Whether devices send their updates as they are."""
+        return self.name in ("none", "ideal-sum")
+
+    @property
+    def is_private(self) -> bool:
+        """Whether there is noise."""
+        return self.name in ("local", "distributed", "central")
+
+    @property
     def sums(self) -> bool:
         """Whether the attack has a sum, rather than single updates."""
         return self.name != "none"

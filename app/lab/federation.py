@@ -7,7 +7,6 @@ from functools import partial
 import numpy as np
 from flwr.app import ArrayRecord
 from numpy.typing import NDArray
-from tacit.simulations.hostile import HostileServer, ideal_sum
 
 from tacit.app.config import Settings
 from tacit.app.lab.defences import Defence
@@ -20,6 +19,7 @@ from tacit.server.events import Event, LeftOut, SumFailed
 from tacit.server.inbox import Seen
 from tacit.server.private_sums import Memory, PrivateSums
 from tacit.simulations.engine.device import FIRST_NODE_ID
+from tacit.simulations.hostile import HostileServer, ideal_sum
 from tacit.simulations.trial import Cell
 
 LEAST = 3  # devices without which there is no run, whatever is attacked
@@ -96,6 +96,8 @@ def settings_of(cell: Cell, seed: int) -> Settings:
         raise ParameterError(f"{cell.defence}: a sum is over {LEAST} devices or more")
     if defence.name == "central" and cell.rounds > 1:
         raise ParameterError("central: what is let out is attacked after one round")
+    # Room for larger weights than there are would only cost precision; under noise all weigh 1.
+    weights = [] if defence.is_private else [f"secure.max_weight={float(cell.examples)}"]
     return Settings().changed(
         [
             f"data.name={json.dumps(cell.data)}",
@@ -112,9 +114,8 @@ def settings_of(cell: Cell, seed: int) -> Settings:
             f"run.rounds={cell.rounds}",
             f"run.seed={seed}",
             "strategy.fraction_evaluate=0.0",
-            # Room for larger weights than there are would only cost precision.
-            f"secure.max_weight={float(cell.examples)}",
             *defence.changes,
+            *weights,
         ]
     )
 

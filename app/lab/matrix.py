@@ -1,5 +1,6 @@
 """Running a matrix: what is left of it to do, over several processes, kept as it comes."""
 
+import logging
 import math
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
@@ -79,9 +80,8 @@ def violations(trials: Sequence[Trial]) -> Iterator[str]:
     for cell, several in cells.items():
         bound = max(trial.bound or 0.0 for trial in several)
         mean = sum(trial.hits / trial.of for trial in several) / len(several)
-        if mean > bound and math.exp(-len(several) * _divergence(mean, bound)) < CHANCE / len(
-            cells
-        ):
+        chance = math.exp(-len(several) * _divergence(mean, bound)) if mean > bound else 1.0
+        if chance < CHANCE / len(cells):
             yield (
                 f"{cell.attack} identified {mean:.1%} under {cell.defence}, {cell.threat}: "
                 f"no attack can more than {bound:.1%}"
@@ -103,7 +103,7 @@ def _alone(left: Sequence[tuple[Cell, int]]) -> Iterator[Trial]:
 def _together(left: Sequence[tuple[Cell, int]], workers: int) -> Iterator[Trial]:
     # Spawned: a fork of a process that has used torch, or runs threads, may hang.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_one_thread)
+    pool = ProcessPoolExecutor(workers, context, initializer=_quiet)
     waiting, running = iter(left), set[Future[Trial]]()
     try:
         while True:
@@ -122,8 +122,10 @@ def _tried(cell: Cell, seed: int) -> Trial:
     return attempt(cell, seed).trial
 
 
-def _one_thread() -> None:
+def _quiet() -> None:
+    """In a process of its own: one thread, and what Flower logs is for the one who shows it."""
     torch.set_num_threads(1)
+    logging.getLogger("flwr").addFilter(lambda record: record.levelno >= logging.ERROR)
 
 
 def clear(path: Path) -> None:

@@ -30,6 +30,7 @@ from tacit.app.lab.federation import settings_of
 from tacit.app.material import material
 from tacit.app.sections import Section
 from tacit.crypto.errors import ParameterError
+from tacit.simulations.attacks.base import Target
 from tacit.simulations.named import nearest
 from tacit.simulations.trial import Cell
 
@@ -130,9 +131,13 @@ def _explain(wrong: ValidationError) -> str:
 
 
 def _unfit(cell: Cell) -> str:
-    """Why this attack cannot be tried on such models and data; empty if it can."""
+    """Why this attack cannot be tried on such models and data; empty if it can. Raises
+    ParameterError for a run that cannot be, whatever attacks it."""
+    ground = _ground(replace(cell, attack=""))
     try:
-        Named.parse(cell.attack).make(_ground(replace(cell, attack="")))
+        attack = Named.parse(cell.attack).make(ground)
+        if attack.target is Target.UPDATES and Defence.parse(cell.defence).is_open:
+            return "updates in the clear need no attack"
     except ParameterError as unfit:
         return str(unfit)
     return ""
@@ -140,7 +145,6 @@ def _unfit(cell: Cell) -> str:
 
 @cache
 def _ground(cell: Cell) -> Ground:
-    """Raises ParameterError for a run that cannot be, which is the plan's fault and no attack's."""
     settings = settings_of(cell, 0)
     check(settings)
     return Ground.of(settings, material(settings.data, 0))

@@ -69,7 +69,9 @@ def faces() -> Dataset:
 def portraits() -> Dataset:
     """The 100 faces of `faces` alone: one class of two, 80 to train on."""
     both = faces()
-    halves = [Examples(half.x[half.y == 1], half.y[half.y == 1]) for half in (both.train, both.test)]
+    halves = [
+        Examples(half.x[half.y == 1], half.y[half.y == 1]) for half in (both.train, both.test)
+    ]
     return replace(both, name="portraits", train=halves[0], test=halves[1])
 
 
