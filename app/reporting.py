@@ -29,13 +29,16 @@ from tacit.simulations.report.data import (
     Summary,
     limits_of,
 )
+from tacit.simulations.report.matrix import render_matrix
 from tacit.simulations.report.page import render
 from tacit.simulations.score import interval
+from tacit.simulations.trial import TRIALS, TrialLog
 
 ATTACKS, CURVE = "attacks", "curve"
 PLAIN, SECURE = "plain", "secure"
 AUTO = "auto"  # as secure.protocol
-PAGE = "report.html"
+PAGE, CSV = "report.html", "trials.csv"
+TITLE = "What an update gives away"
 Events = list[dict[str, Any]]
 
 
@@ -45,8 +48,8 @@ def rewrite(path: Path) -> Path:
         return write_comparison(path)
     if (path / STATUS).exists():
         return write(path)
-    if (path / ATTACKS).exists():
-        return write_attacks(path)
+    if (path / TRIALS).exists():
+        return write_trials(path)
     raise ParameterError(f"no run in {path}: tacit simulate --out {path} makes one")
 
 
@@ -128,14 +131,11 @@ def write_comparison(path: Path) -> Path:
     return _save(path, data)
 
 
-def write_attacks(path: Path) -> Path:
-    """The report of attacks alone."""
-    outcomes, leakage = _attacks(path)
-    devices = max(outcome.clients for outcome in outcomes)
-    single = sum(outcome.protocol == PLAIN for outcome in outcomes)
-    summary = Summary(devices, 1, "plain and pairwise", len(outcomes) - single, single)
-    title = "What an update gives away"
-    return _save(path, ReportData(title, summary, outcomes=outcomes, leakage=leakage))
+def write_trials(path: Path, title: str = TITLE) -> Path:
+    """The report of the attacks whose trials are in a folder."""
+    target = path / PAGE
+    target.write_text(render_matrix(title, list(TrialLog(path).trials())), encoding="utf-8")
+    return target
 
 
 def headline_numbers(path: Path) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """One cell of a matrix, tried once: a federation runs, an attack guesses, the scorer compares."""
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 from dataclasses import dataclass, field
 from time import perf_counter
 from types import MappingProxyType
@@ -170,10 +171,9 @@ def _labels(attack: Attack, scene: Scene, rng: np.random.Generator) -> Scored:
 
 def gallery(truth: NDArray[np.float32], held: Material) -> NDArray[np.float32]:
     """The truth, and others that could have been it: GALLERY in all, or as many as there are."""
-    everyone = held.dataset.train.x
-    used = {index for share in held.shares for index in share}
-    others = [index for index in range(len(everyone)) if index not in used]
-    return np.concatenate([truth, everyone[others[: max(0, GALLERY - len(truth))]]])
+    known = {one.tobytes() for one in truth}
+    others = (one for one in held.dataset.train.x if one.tobytes() not in known)
+    return np.array([*truth, *islice(others, max(0, GALLERY - len(truth)))])
 
 
 _SCORED: Mapping[Target, Callable[[Attack, Scene, np.random.Generator], Scored]]
