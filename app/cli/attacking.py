@@ -7,6 +7,7 @@ from pathlib import Path
 
 import typer
 from rich.table import Table
+from tacit.simulations.pooling import Tried, by_cell
 
 from tacit.app import reporting
 from tacit.app.cli.screen import Screen, complain, interruptible
@@ -15,7 +16,6 @@ from tacit.app.lab.finished import attack_run, fitting
 from tacit.app.lab.matrix import Matrix, clear, violations
 from tacit.app.lab.plan import Plan
 from tacit.crypto.errors import ParameterError
-from tacit.simulations.pooling import Tried, by_cell
 from tacit.simulations.trial import Trial, TrialLog, table
 
 FAILED = 1
@@ -46,7 +46,7 @@ def attack(
         bar = screen.bar("trials")
         bar(len(lab.done()), len(lab.trials))
         lab.run(lambda trial, done, total: bar(done, total, trial.cell.attack), workers or _cores())
-    _tell(screen, plan.title, lab.done(), out)
+    _tell(screen, lab.done(), out)
 
 
 def attack_finished(screen: Screen, run: Path, attacks: Sequence[str]) -> None:
@@ -65,14 +65,14 @@ def attack_finished(screen: Screen, run: Path, attacks: Sequence[str]) -> None:
         for done, trial in enumerate(attack_run(folder, chosen), 1):
             log.add(trial)
             bar(done, None, trial.cell.attack)
-    _tell(screen, f"What {run.name} gives away", list(log.trials()), target)
+    _tell(screen, list(log.trials()), target)
 
 
-def _tell(screen: Screen, title: str, trials: Sequence[Trial], out: Path) -> None:
+def _tell(screen: Screen, trials: Sequence[Trial], out: Path) -> None:
     """Table, CSV file and report; and an error, if what cannot be has been."""
     with (out / reporting.CSV).open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(table(trials))
-    page = reporting.write_trials(out, title)
+    page = reporting.write_trials(out)
     cells = by_cell(trials)
     screen.console.print(_table(cells[:SHOWN]))
     if len(cells) > SHOWN:

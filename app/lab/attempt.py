@@ -1,8 +1,8 @@
 """One cell of a matrix, tried once: a federation runs, an attack guesses, the scorer compares."""
 
 from collections.abc import Callable, Mapping
-from itertools import islice
 from dataclasses import dataclass, field
+from itertools import islice
 from time import perf_counter
 from types import MappingProxyType
 from typing import Any
@@ -142,14 +142,13 @@ def _sought(attack: Attack, scene: Scene) -> NDArray[np.float32]:
 
 def _updates(attack: Attack, scene: Scene, rng: np.random.Generator) -> Scored:
     """Each device's mean update over the rounds it was in."""
+    if scene.stopped:  # nothing was trained either
+        return Scored((Measure("cosine", (0.0,), (0.0,)),))
     own = [
         [update for (_, who), update in scene.updates.items() if who == node]
         for node in scene.members
     ]
     truth = np.array([np.mean(several, axis=0) for several in own])
-    if scene.stopped:
-        nothing = np.zeros(truth.shape)
-        return Scored((measure.of_updates(nothing, truth, nothing[0]),))
     flat = [np.concatenate([np.ravel(a) for a in seen.update.values()]) for seen in scene.seen]
     mean = np.average(flat, axis=0, weights=[seen.weight for seen in scene.seen])
     began = perf_counter()

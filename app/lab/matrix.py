@@ -15,9 +15,8 @@ import torch
 from tacit.app.lab.attempt import attempt
 from tacit.app.lab.plan import Plan, Skipped
 from tacit.crypto.errors import ParameterError
-from tacit.simulations.trial import TRIALS, Cell, Trial, TrialLog, key_of
+from tacit.simulations.trial import PICTURES, PLAN, TRIALS, Cell, Trial, TrialLog, key_of
 
-PLAN = "matrix.toml"
 CHANCE = 1e-4  # with which a matrix in which every bound holds may be told that one does not
 
 OnTrial = Callable[[Trial, int, int], None]
@@ -132,5 +131,5 @@ def clear(path: Path) -> None:
     """Remove what a matrix leaves in its folder, and nothing else."""
     for name in (PLAN, TRIALS, "trials.csv", "report.html"):
         (path / name).unlink(missing_ok=True)
-    for picture in (path / "pictures").glob("*.npz"):
+    for picture in (path / PICTURES).glob("*.npz"):
         picture.unlink()
