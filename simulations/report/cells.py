@@ -6,9 +6,9 @@ from html import escape
 from tacit.simulations.pooling import IDENTIFIED, Identified, Pooled, Tried
 from tacit.simulations.report.frame import scrolling
 from tacit.simulations.report.grid import Grid
-from tacit.simulations.report.words import count, figure, span
+from tacit.simulations.report.words import duration, figure, span
 
-_ABOUT = ("Attack", "Defence and threat", "Adversary", "Trials")
+_ABOUT = ("Attack", "Defence and threat", "Adversary")
 _FIGURES = ("Measure", "Mean", "95 % interval", "Floor", "Bound", "Above the floor")
 
 
@@ -32,15 +32,14 @@ def _about(tried: Tried, rows: int) -> str:
     cell, trial = tried.cell, tried.first
     seeds = ", ".join(str(each.seed) for each in tried.trials)
     word = "seed" if len(tried.trials) == 1 else "seeds"
-    took = f"{tried.seconds:.1f} s each" if tried.seconds >= 0.1 else "under 0.1 s each"
+    took = f"{duration(tried.seconds)} a trial"
     granted = " or ".join(dict.fromkeys(each.granted for each in tried.trials))
     protocols = ", ".join(dict.fromkeys(each.protocol for each in tried.trials))
     epsilon = [] if tried.epsilon is None else [f"epsilon {tried.epsilon:.3g}"]
     parts = (
-        (cell.attack, (f"{cell.model}, {cell.data}",)),
+        (cell.attack, (f"{cell.model}, {cell.data}", f"{word} {seeds}", took)),
         (cell.defence, (cell.threat, f"protocol {protocols}", *epsilon)),
         (trial.conduct, (f"granted: {granted or 'nothing'}",)),
-        (count(len(tried.trials), "trial"), (f"{word} {seeds}", took)),
     )
     first, *others = (
         escape(name) + "".join(f"<small>{escape(line)}</small>" for line in under)
@@ -100,7 +99,7 @@ def _told(words: str) -> str:
 
 
 def _cells(*contents: str) -> str:
-    return "".join(f"<td>{content}</td>" for content in contents)
+    return "".join(f'<td class="figure">{content}</td>' for content in contents)
 
 
 def _reasons(tried: Tried) -> str:

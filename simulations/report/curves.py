@@ -9,14 +9,17 @@ from tacit.simulations.report.svg import Axis, Line, chart, legend, ticks
 from tacit.simulations.report.words import figure
 
 DEVICES, EPSILON = "devices in the sum", "epsilon"
-STYLES = ("s0", "s1", "s2", "s3")
 _ROOM = 0.08  # of the width of a chart: what a label on the axis takes
 
 
-def leak_figure(curves: Sequence[LeakCurve], caption: str, against: str = DEVICES) -> str:
-    """Curves of one measure, at most as many as STYLES, on a logarithmic axis."""
-    styles = ("warm",) if len(curves) == 1 else STYLES
-    lines = [_line(curve, style) for curve, style in zip(curves, styles, strict=False)]
+def leak_figure(
+    curves: Sequence[LeakCurve],
+    caption: str,
+    against: str = DEVICES,
+    styles: Sequence[str] = ("warm",),
+) -> str:
+    """Curves of one measure, each in its style (see `svg.Line`), on a logarithmic axis."""
+    lines = [_line(curve, style) for curve, style in zip(curves, styles, strict=True)]
     lines += [*_limit(curves, "bound"), *_limit(curves, "floor")]
     measure = curves[0].measure
     told = "; ".join(f"{curve.name}: {_told(curve)}" for curve in curves)
@@ -26,14 +29,15 @@ def leak_figure(curves: Sequence[LeakCurve], caption: str, against: str = DEVICE
     drawing = chart(lines, _across(curves, against), y, words)
     return (
         f'<figure class="plot"><figcaption>{escape(caption)}</figcaption>'
-        f"{drawing}{legend(lines)}</figure>"
+        f"{drawing}{legend(lines)}"
+        '<p class="hint">Shaded: the 95 % interval.</p></figure>'
     )
 
 
 def _line(curve: LeakCurve, style: str) -> Line:
     points = sorted(curve.points, key=lambda point: point.at)
     return Line(
-        f"{curve.name}, 95 % interval",
+        curve.name,
         [(log2(p.at), p.score.mean) for p in points],
         style,
         [(log2(p.at), p.score.low, p.score.high) for p in points],

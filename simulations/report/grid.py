@@ -12,8 +12,9 @@ _UNDEFENDED = ("none", "plain")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What attacks, and what was trained."""
+    """Who attacks how, and what was trained."""
 
+    conduct: str
     attack: str
     model: str
     data: str
@@ -69,23 +70,23 @@ def column_of(cell: Cell) -> Column:
     return Column(cell.defence, cell.devices, cell.examples, cell.steps, cell.rate, cell.rounds)
 
 
-def row_of(cell: Cell) -> Row:
-    return Row(cell.attack, cell.model, cell.data)
+def row_of(tried: Tried) -> Row:
+    cell = tried.cell
+    return Row(tried.first.conduct, cell.attack, cell.model, cell.data)
 
 
 def grid_of(cells: Sequence[Tried]) -> Grid:
     private = {tried.cell.defence for tried in cells if tried.epsilon is not None}
-    conduct = {row_of(tried.cell): tried.first.conduct for tried in cells}
     columns = {column_of(tried.cell) for tried in cells}
     return Grid(
-        tuple(sorted(conduct, key=lambda row: (conduct[row], *_natural(row)))),
+        tuple(sorted({row_of(tried) for tried in cells}, key=_row_order)),
         tuple(sorted(columns, key=lambda column: _defence_order(column, private))),
-        {(row_of(tried.cell), column_of(tried.cell)): tried for tried in cells},
+        {(row_of(tried), column_of(tried.cell)): tried for tried in cells},
     )
 
 
-def _natural(row: Row) -> tuple[list[str | float], ...]:
-    return _numbers(row.attack), _numbers(row.model), _numbers(row.data)
+def _row_order(row: Row) -> tuple[object, ...]:
+    return (row.conduct, _numbers(row.attack), row.attack, row.model, row.data)
 
 
 def _defence_order(column: Column, private: set[str]) -> tuple[object, ...]:

@@ -7,7 +7,7 @@ from itertools import groupby
 from tacit.simulations.pooling import Tried
 from tacit.simulations.report.frame import scrolling
 from tacit.simulations.report.grid import Column, Grid, Row
-from tacit.simulations.report.words import figure
+from tacit.simulations.report.words import capital, figure
 
 STEPS = 5  # of colour above the floor; the sheet has one class for each, h1 to h5
 
@@ -17,8 +17,11 @@ def heat_map(grid: Grid) -> str:
     reasons = list(
         dict.fromkeys(why for row in grid.rows for cell in grid.row(row) for why in cell.reasons)
     )
-    rows = "".join(_row(grid, row, reasons) for row in grid.rows)
-    table = f'<table class="heat"><thead>{_head(grid)}</thead><tbody>{rows}</tbody></table>'
+    bodies = "".join(
+        _body(grid, conduct, list(rows), reasons)
+        for conduct, rows in groupby(grid.rows, lambda row: row.conduct)
+    )
+    table = f'<table class="heat"><thead>{_head(grid)}</thead>{bodies}</table>'
     return f"{scrolling('Heat map', table)}{_key()}{_notes(reasons)}"
 
 
@@ -40,13 +43,21 @@ def _threat(grid: Grid, column: Column) -> str:
     return f'<th scope="col">{devices}{more}</th>'
 
 
+def _body(grid: Grid, conduct: str, rows: Sequence[Row], reasons: Sequence[str]) -> str:
+    title = f"{escape(capital(conduct))} server"
+    shown = "".join(_row(grid, row, reasons) for row in rows)
+    return (
+        f'<tbody><tr class="group"><th scope="rowgroup">{title}</th>'
+        f'<td colspan="{len(grid.columns)}"></td></tr>{shown}</tbody>'
+    )
+
+
 def _row(grid: Grid, row: Row, reasons: Sequence[str]) -> str:
     tried = grid.row(row)
     measures = dict.fromkeys(cell.main.name for cell in tried if not cell.stopped)
-    conducts = dict.fromkeys(cell.first.conduct for cell in tried)
     about = "".join(
         f"<small>{escape(', '.join(words))}</small>"
-        for words in (grid.about(row), measures, conducts)
+        for words in (grid.about(row), measures)
         if words
     )
     cells = "".join(_cell(grid.cells.get((row, column)), reasons) for column in grid.columns)

@@ -1,6 +1,7 @@
 """A matrix of attacks as one HTML page that needs nothing else: what came out, past what."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from html import escape
 from math import nan
 
@@ -14,7 +15,7 @@ from tacit.simulations.report.heatmap import heat_map
 from tacit.simulations.report.pictures import Pair, picture_grid
 from tacit.simulations.report.png import is_image
 from tacit.simulations.report.series import by_devices, by_epsilon
-from tacit.simulations.report.words import capital, count, figure, listed
+from tacit.simulations.report.words import capital, count, duration, figure, listed
 from tacit.simulations.trial import Trial
 
 PAIRS = 4  # pictures of a cell
@@ -93,12 +94,16 @@ def _most(cells: Sequence[Tried], source: str) -> str:
     if not above:
         return f"No attack got more out of {source} than guessing blindly does."
     best = max(above, key=lambda cell: cell.main.relative)
-    main, cell = best.main, best.cell
-    where = count(cell.devices, "device")
+    alike = [c for c in above if replace(c.cell, devices=0) == replace(best.cell, devices=0)]
+    largest = max(alike, key=lambda cell: cell.cell.devices)
+    main = best.main
+    told = [
+        f"{figure(main.name, cell.main.score.mean)} from {count(cell.cell.devices, 'device')}"
+        for cell in dict.fromkeys((best, largest))
+    ]
     return (
-        f"{capital(cell.attack)} got most out of {source}: {main.name} "
-        f"{figure(main.name, main.score.mean)} from {where}, where guessing blindly gives "
-        f"{figure(main.name, main.floor)}."
+        f"{capital(best.cell.attack)} got most out of {source}: {main.name} {listed(told)}, "
+        f"where guessing blindly gives {figure(main.name, main.floor)}."
     )
 
 
@@ -111,8 +116,8 @@ def _at_floor(sums: Sequence[Tried]) -> str:
     there = [cell for cell in bare if cell.cell.devices == devices]
     attacks = {cell.cell.attack for cell in there}
     beaten = attacks - {cell.cell.attack for cell in there if not cell.at_floor}
-    every = f"{len(beaten)} of {count(len(attacks), 'attack')} got nothing"
-    return f"At {devices:,} devices {every}."
+    tried = f"Of {count(len(attacks), 'attack')} on a sum of {devices:,} devices"
+    return f"{tried}, {len(beaten) or 'none'} got nothing."
 
 
 def _stopped(cells: Sequence[Tried]) -> Iterator[str]:
@@ -134,7 +139,7 @@ def _facts(cells: Sequence[Tried]) -> Iterator[tuple[str, str]]:
         yield label, f"{len({getattr(cell.cell, name) for cell in cells}):,}"
     for name, label in (("model", "Models"), ("data", "Data")):
         yield label, ", ".join(sorted({getattr(cell.cell, name) for cell in cells}))
-    yield "Time of attack", f"{sum(trial.seconds for trial in trials):,.1f} s"
+    yield "Time of attack", duration(sum(trial.seconds for trial in trials))
 
 
 def _alarm(cells: Sequence[Tried]) -> str:
@@ -152,14 +157,15 @@ def _overview(grid: Grid) -> str:
     return (
         "<section><h2>The matrix</h2><p>How far each attack got from the floor, 0%, to the best "
         "possible, 100%, by the measure named under it: the mean over seeds and inputs.</p>"
-        f'{heat_map(grid)}<h3>How to read this</h3><dl class="statement">{terms}</dl></section>'
+        f"{heat_map(grid)}<h3>How to read this</h3>"
+        f'<dl class="statement terms">{terms}</dl></section>'
     )
 
 
 def _curves(grid: Grid) -> str:
     parts = (
-        ("By size of the sum", list(by_devices(grid))),
-        ("By privacy budget", list(by_epsilon(grid))),
+        ("Against the size of the sum", list(by_devices(grid))),
+        ("Against the privacy budget", list(by_epsilon(grid))),
     )
     drawn = "".join(f"<h3>{title}</h3>{_plots(plots)}" for title, plots in parts if plots)
     return f"<section><h2>Curves</h2>{drawn}</section>" if drawn else ""
@@ -177,32 +183,33 @@ def _plots(plots: Sequence[str]) -> str:
 def _pictures(grid: Grid) -> str:
     groups: list[str] = []
     for row in grid.rows:
-        cards = [_card(grid, cell) for cell in grid.row(row) if _pairs(cell)]
-        if cards:
+        strips = [_strip(grid, cell) for cell in grid.row(row) if _pairs(cell)]
+        if strips:
             state = " open" if len(groups) < _OPEN_ROWS else ""
             name = escape(capital(", ".join((row.attack, *grid.about(row)))))
             groups.append(
                 f"<details{state}><summary>{name}</summary>"
-                f'<div class="cards">{"".join(cards)}</div></details>'
+                f'<ul class="strips">{"".join(strips)}</ul></details>'
             )
     if not groups:
         return ""
     return (
         "<section><h2>Pictures</h2><p>Left the original, right what the attacker got: the first "
-        f"{PAIRS} of each cell's first seed, neither the best nor the worst.</p>"
+        f"{PAIRS} of each cell's first seed, not picked by how they came out.</p>"
         f"{''.join(groups)}</section>"
     )
 
 
-def _card(grid: Grid, tried: Tried) -> str:
+def _strip(grid: Grid, tried: Tried) -> str:
     cell = tried.cell
     tone, verdict = ("calm", "at the floor") if tried.at_floor else ("warm", "above the floor")
     threat = ", ".join((count(cell.devices, "device"), *grid.training(cell)))
     origin = f"by {cell.attack} under {cell.defence}, {cell.threat}"
     return (
-        f'<article class="card"><header><h4>{escape(capital(cell.defence))}</h4>'
-        f'<span class="badge {tone}">{verdict}</span></header>'
-        f'<p class="hint">{escape(threat)}</p>{picture_grid(_pairs(tried), origin)}</article>'
+        f"<li><p><b>{escape(capital(cell.defence))}</b> "
+        f'<span class="threat">{escape(threat)}</span> '
+        f'<span class="badge {tone}">{verdict}</span></p>'
+        f"{picture_grid(_pairs(tried), origin)}</li>"
     )
 
 

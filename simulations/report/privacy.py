@@ -10,7 +10,7 @@ import numpy as np
 from tacit.simulations.evaluate import Outcome
 from tacit.simulations.report.pictures import Pair, picture_grid
 from tacit.simulations.report.png import is_image
-from tacit.simulations.report.words import capital
+from tacit.simulations.report.words import capital, duration
 from tacit.simulations.score import Score, at_floor, interval, pooled
 
 MAX_IMAGES = 12
@@ -140,12 +140,11 @@ def _scores(case: Case) -> str:
             rows.insert(1, best)
     images = len(score.mse)
     seconds = sum(outcome.seconds for outcome in case.outcomes)
-    took = f"{seconds:.1f} s" if seconds >= 0.1 else "under 0.1 s"
     return (
         '<table class="scores"><thead><tr><th scope="col">Measure</th><th scope="col">Attack</th>'
         f'<th scope="col">Floor</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
         f'<p class="hint">{images} {"input" if images == 1 else "inputs"}, '
-        f"{took} of attack.</p>"
+        f"{duration(seconds)} of attack.</p>"
     )
 
 

@@ -6,11 +6,12 @@ from html import escape
 from math import inf, isfinite
 
 from tacit.simulations.pooling import IDENTIFIED, Tried
-from tacit.simulations.report.curves import EPSILON, STYLES, leak_figure
+from tacit.simulations.report.curves import DEVICES, EPSILON, leak_figure
 from tacit.simulations.report.data import LeakCurve, LeakPoint
-from tacit.simulations.report.grid import Grid, column_of
+from tacit.simulations.report.grid import Grid, column_of, row_of
 from tacit.simulations.report.words import capital, count, listed
 
+_STYLES = ("s0", "s1", "s2", "s3")
 # "central dp 8" and "central dp 2" are one defence at two strengths.
 _STRENGTH = re.compile(r"[\s\-_=,:;(]*(?:eps|epsilon|ε)?[\s\-_=:]*\d+(?:\.\d+)?\)?$", re.IGNORECASE)
 
@@ -45,18 +46,36 @@ def by_epsilon(grid: Grid) -> Iterator[str]:
 
 
 def _devices(grid: Grid, drawn: Sequence[Tried], stopped: Sequence[Tried]) -> Iterator[str]:
-    curves: dict[str, list[LeakPoint]] = {}
+    found: dict[str, list[LeakPoint]] = {}
     for tried in drawn:
         main = tried.main
         point = LeakPoint(tried.cell.devices, main.score, main.floor)
-        curves.setdefault(tried.cell.defence, []).append(point)
+        found.setdefault(tried.cell.defence, []).append(point)
+    # One size alone is no curve, but a start for the others: one device in the clear.
+    start = min((p.at for points in found.values() if len(points) > 1 for p in points), default=0)
     measure = drawn[0].main.name
-    named = [LeakCurve(name, tuple(points), measure) for name, points in curves.items()]
+    named = [
+        LeakCurve(name, tuple(points), measure)
+        for name, points in found.items()
+        if len(points) > 1 or points[0].at < start
+    ]
     caption = f"{_words(grid, drawn[0])}: {measure} by size of the sum"
     names = list(dict.fromkeys(each.cell.defence for each in stopped))
     note = f'<p class="hint">Stopped by {escape(listed(names))}.</p>' if names else ""
-    for start in range(0, len(named), len(STYLES)):
-        yield f"<div>{leak_figure(named[start : start + len(STYLES)], caption)}{note}</div>"
+    for sheet in _sheets(grid, named):
+        curves, styles = zip(*sheet, strict=True)
+        yield f"<div>{leak_figure(curves, caption, DEVICES, styles)}{note}</div>"
+
+
+def _sheets(grid: Grid, curves: Iterable[LeakCurve]) -> Iterable[list[tuple[LeakCurve, str]]]:
+    """Curves with their styles, in figures: a defence looks the same in every figure, and those
+    beyond the styles there are go into another one."""
+    order = list(dict.fromkeys(column.defence for column in grid.columns))
+    sheets: dict[int, list[tuple[LeakCurve, str]]] = {}
+    for curve in curves:
+        sheet, style = divmod(order.index(curve.name), len(_STYLES))
+        sheets.setdefault(sheet, []).append((curve, _STYLES[style]))
+    return sheets.values()
 
 
 def _epsilon(grid: Grid, cells: Sequence[Tried]) -> str:
@@ -87,8 +106,7 @@ def _from_bound(cells: Sequence[Tried]) -> float:
 
 def _words(grid: Grid, tried: Tried, *, training: bool = True) -> str:
     cell = tried.cell
-    row = next(row for (row, _), each in grid.cells.items() if each is tried)
-    more = (*grid.about(row), *(grid.training(cell) if training else ()))
+    more = (*grid.about(row_of(tried)), *(grid.training(cell) if training else ()))
     return capital(", ".join((cell.attack, *more)))
 
 

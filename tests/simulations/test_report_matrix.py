@@ -69,7 +69,7 @@ def trial_of(cell: Cell, seed: int, kept: float, *, epsilon: float | None = None
         granted,
         (
             Measure("SSIM", tuple(got), tuple(floor)),
-            Measure("PSNR", tuple(10 + 40 * got), tuple(10 + 4 * floor)),
+            Measure("PSNR", tuple(10 + 40 * (got - floor)), tuple(np.full(inputs, 10.0))),
             Measure("recovered", (float(np.mean(got > 0.9)),), (0.0,)),
             Measure("identified", (hits / inputs,), (1 / GALLERY,)),
         ),
