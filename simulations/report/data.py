@@ -95,18 +95,22 @@ class RoundRow:
 
 @dataclass(frozen=True, slots=True)
 class LeakPoint:
-    """The mean score of an attack against `devices` summed devices, and the floor there."""
+    """The mean score of an attack, and the floor and the bound there, if there are any.
 
-    devices: int
+    `at` is how strong the defence is: the number of summed devices, or epsilon.
+    """
+
+    at: float
     score: Interval
-    floor: float
+    floor: float | None
+    bound: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LeakCurve:
-    """How a score falls as more devices are summed."""
+    """How the score of one attack or under one defence, its `name`, moves with the defence."""
 
-    attack: str
+    name: str
     points: tuple[LeakPoint, ...]
     measure: str = "SSIM"
 
