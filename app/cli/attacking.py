@@ -7,7 +7,6 @@ from pathlib import Path
 
 import typer
 from rich.table import Table
-from tacit.simulations.pooling import Tried, by_cell
 
 from tacit.app import reporting
 from tacit.app.cli.screen import Screen, complain, interruptible
@@ -16,6 +15,7 @@ from tacit.app.lab.finished import attack_run, fitting
 from tacit.app.lab.matrix import Matrix, clear, violations
 from tacit.app.lab.plan import Plan
 from tacit.crypto.errors import ParameterError
+from tacit.simulations.pooling import Tried, by_cell
 from tacit.simulations.trial import Trial, TrialLog, table
 
 FAILED = 1
@@ -88,19 +88,25 @@ def _tell(screen: Screen, trials: Sequence[Trial], out: Path) -> None:
 
 
 def _table(cells: Sequence[Tried]) -> Table:
-    shown = Table("attack", "defence", "on", "measure", "found", "floor", "")
+    shown = Table("attack", "defence", "devices", "found", "floor", "")
     for each in cells:
         cell, main = each.cell, each.main
         shown.add_row(
-            cell.attack,
-            cell.defence,
-            f"{cell.threat}; {cell.model}, {cell.data}",
-            main.name,
-            f"{main.score.mean:.2f}",
+            _brief(cell.attack),
+            _brief(cell.defence),
+            str(cell.devices),
+            f"{main.score.mean:.2f} {main.name}",
             f"{main.floor:.2f}",
             "stopped" if each.stopped else "at the floor" if each.at_floor else "leaks",
         )
     return shown
+
+
+def _brief(text: str) -> str:
+    """The name, and options or settings without their section: "distributed epsilon=8"."""
+    name, *rest = text.split()
+    pairs = (each.partition("=") for each in rest)
+    return " ".join([name, *(f"{key.rpartition('.')[2]}={value}" for key, _, value in pairs)])
 
 
 def _summary(each: Tried) -> dict[str, object]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 
 from tacit.app.lab import attempt as lab_attempt
 from tacit.app.lab import matrix as lab
@@ -137,7 +138,7 @@ class TestMatrix:
 
     def test_a_killed_matrix_goes_on_where_it_was(self, tmp_path: Path) -> None:
         many = plan(40)
-        (tmp_path / "m.toml").write_text(lab.tomli_w.dumps(many.model_dump()))
+        (tmp_path / "m.toml").write_text(tomli_w.dumps(many.model_dump()))
         command = [sys.executable, "-m", "tacit.app.cli.main", "attack", "m.toml", "--out", "x",
                    "--workers", "1"]  # fmt: skip
         first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
