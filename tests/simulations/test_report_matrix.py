@@ -1,27 +1,14 @@
 """A matrix as a page: it stands alone, shows every trial, and its colours and words follow the
 numbers."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
-from importlib.resources import files
 
 import numpy as np
-import pytest
 
-from tacit.crypto.errors import ParameterError
 from tacit.simulations.measure import Measure
-from tacit.simulations.pooling import Tried, by_cell
 from tacit.simulations.report import render_matrix
-from tacit.simulations.report.curves import EPSILON, leak_figure
-from tacit.simulations.report.data import LeakCurve, LeakPoint
-from tacit.simulations.report.grid import grid_of
-from tacit.simulations.report.heatmap import STEPS
-from tacit.simulations.report.matrix import headline
-from tacit.simulations.report.pictures import Pair
-from tacit.simulations.report.words import figure, listed
-from tacit.simulations.score import Interval
 from tacit.simulations.trial import Cell, Trial
 
 VOID = {"br", "img", "meta"}
