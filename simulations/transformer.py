@@ -23,14 +23,14 @@ class Attention(nn.Module):
         self._heads = heads
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (self._split(layer(x)) for layer in (self.query, self.key, self.value))
+        n, length, width = x.shape
+        split = (n, length, self._heads, width // self._heads)
+        q, k, v = (
+            layer(x).view(split).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
         mixed = scaled_dot_product_attention(q, k, v, is_causal=True)
-        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        out: Tensor = self.out(mixed.transpose(1, 2).reshape(n, length, width))
         return out
-
-    def _split(self, x: Tensor) -> Tensor:
-        """(n, length, width) -> (n, heads, length, width / heads)."""
-        return x.unflatten(2, (self._heads, -1)).transpose(1, 2)
 
 
 class Block(nn.Module):

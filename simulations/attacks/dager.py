@@ -52,8 +52,9 @@ _CHUNK = 1024  # texts that go through the model at a time
 class Dager:
     """Reads texts of `length` tokens below `vocabulary` off the model that `build` makes.
 
-    It is a decoder that takes shorter texts too, as rows of whole numbers. `first` and `second` name the layers that project the inputs of its first and its second
-    attention. At most `beam` beginnings of texts are followed at a time, the nearest ones.
+    It is a decoder that takes shorter texts too, as rows of whole numbers. `first` and `second`
+    name the layers that project the inputs of its first and its second attention. At most `beam`
+    beginnings of texts are followed at a time, the nearest ones.
     """
 
     build: Build = field(repr=False)
@@ -171,7 +172,7 @@ class _Span:
     @property
     def tells(self) -> bool:
         rank, width = self.directions.shape
-        return 0 < rank < width
+        return bool(0 < rank < width)
 
     def excess(self, inputs: Floats) -> Floats:
         """How far each input is outside, in units of how far noise takes one that is inside."""
@@ -204,7 +205,7 @@ def _inputs_of(model: nn.Module, layer: str, texts: Tokens) -> Floats:
 
     watch = model.get_submodule(layer).register_forward_pre_hook(catch)
     try:
-        for chunk in torch.from_numpy(texts).split(_CHUNK):
+        for chunk in torch.split(torch.from_numpy(texts), _CHUNK):
             with suppress(_Enough):
                 model(chunk)
     finally:
