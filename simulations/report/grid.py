@@ -92,7 +92,7 @@ def _row_order(row: Row) -> tuple[object, ...]:
 def _defence_order(column: Column, private: set[str]) -> tuple[object, ...]:
     name = column.defence
     known = (name.lower() not in _UNDEFENDED, name in private, _numbers(name), name)
-    return (*known, column.devices, *column.setting)
+    return (*known, *column.setting, column.devices)
 
 
 def _numbers(name: str) -> list[str | float]:
