@@ -17,7 +17,7 @@ from tacit.crypto.errors import ParameterError
 from tacit.simulations.measure import Measure
 from tacit.simulations.score import Floats
 
-TRIALS, PICTURES = "trials.jsonl", "pictures"
+PLAN, TRIALS, PICTURES = "matrix.toml", "trials.jsonl", "pictures"
 MOST_PICTURES = 8
 
 
