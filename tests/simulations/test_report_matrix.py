@@ -340,6 +340,27 @@ class TestCurves:
         ]
         assert sorted(captions) == sorted(by_size + by_budget)
 
+    @pytest.mark.parametrize(
+        ("name", "kind"),
+        [
+            ("distributed privacy.epsilon={}", "distributed"),
+            ("dp-{}", "dp"),
+            ("dp_eps{}.5", "dp"),
+            ("top 10, dp (epsilon {})", "top 10, dp"),
+            ("{}", None),
+            ("dp {} strong", None),
+        ],
+    )
+    def test_one_defence_at_several_strengths_is_one_curve(
+        self, name: str, kind: str | None
+    ) -> None:
+        cells = [
+            simple(defence=name.format(e), epsilon=float(e), bound=0.5, hits=1, of=10)
+            for e in (2, 8)
+        ]
+        text = Page(render_matrix("t", cells)).text
+        assert (f"A under {kind}, 1 device" in text) is (kind is not None)
+
     def test_the_bound_is_drawn_against_epsilon(self) -> None:
         drawn = [s.get("aria-label") or "" for s in PAGE.all("svg")]
         (one,) = [words for words in drawn if "by epsilon" in words and "2.1% at 0.5" in words]
