@@ -130,6 +130,13 @@ class Tried:
         return tuple(measure for measure in self.measures if not measure.at_floor)
 
     @property
+    def leak(self) -> Pooled:
+        """The main measure; where that is at the floor and another is not, the one furthest out."""
+        if not self.main.at_floor:
+            return self.main
+        return max(self.standing_out, key=lambda measure: measure.relative, default=self.main)
+
+    @property
     def at_floor(self) -> bool:
         """Whether no measure stands out: a poor picture that says whose it is is no floor."""
         return not self.standing_out
@@ -171,11 +178,9 @@ def by_cell(trials: Iterable[Trial]) -> tuple[Tried, ...]:
     cells: dict[Cell, list[Trial]] = {}
     for trial in {trial.key: trial for trial in trials}.values():
         cells.setdefault(trial.cell, []).append(trial)
+    order = sorted(cells, key=lambda cell: tuple(cell.to_json().values()))
     return tuple(
-        Tried(cell, tuple(sorted(members, key=lambda trial: trial.seed)))
-        for cell, members in sorted(
-            cells.items(), key=lambda item: tuple(item[0].to_json().values())
-        )
+        Tried(cell, tuple(sorted(cells[cell], key=lambda trial: trial.seed))) for cell in order
     )
 
 

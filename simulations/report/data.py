@@ -9,10 +9,13 @@ from tacit.simulations.evaluate import Outcome
 from tacit.simulations.score import Interval
 
 MEMORY = "The trained model may remember examples. Only differential privacy bounds that."
+UNPROVEN = (
+    "An attack that fails is not a proof. These scores are what the attacks shown here got; a "
+    "better attack may get more."
+)
 # What holds for every run of this kind, whatever its numbers.
 LIMITS = (
-    "An attack that fails is not a proof. These scores are what the attacks shown here got; a "
-    "better attack may get more.",
+    UNPROVEN,
     "A secure sum hides which device sent what. It does not always hide what was in it: a wide "
     "ReLU layer gives single inputs away even from a sum of ten, if each device holds one input.",
     "The attacks take the server to follow the protocol and to keep what it sees. One that designs "

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from tacit.simulations.pooling import Tried
 from tacit.simulations.trial import Cell
@@ -37,7 +38,7 @@ class Column:
         return self.examples, self.steps, self.rate, self.rounds
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Grid:
     """Rows: honest servers first, then by name. Columns: no defence first, private ones last."""
 
@@ -59,11 +60,17 @@ class Grid:
 
     def training(self, cell: Cell) -> tuple[str, ...]:
         """How the devices train, in words, without what is so in every cell."""
-        common = set.intersection(*(set(tried.cell.training) for tried in self.cells.values()))
+        common, rates = self._common
         told = tuple(part for part in cell.training if part not in common)
         # With one step the words do not tell the rate, and it may be all that differs.
-        rates = {tried.cell.rate for tried in self.cells.values() if tried.cell.steps == 1}
         return told if cell.steps > 1 or len(rates) < 2 else (*told, f"rate {cell.rate:g}")
+
+    @cached_property
+    def _common(self) -> tuple[set[str], set[float]]:
+        """What every cell says of its training, and the rates of those with one step."""
+        cells = [tried.cell for tried in self.cells.values()]
+        rates = {cell.rate for cell in cells if cell.steps == 1}
+        return set.intersection(*(set(cell.training) for cell in cells)), rates
 
 
 def column_of(cell: Cell) -> Column:
@@ -92,7 +99,7 @@ def _row_order(row: Row) -> tuple[object, ...]:
 def _defence_order(column: Column, private: set[str]) -> tuple[object, ...]:
     name = column.defence
     known = (name.lower() not in _UNDEFENDED, name in private, _numbers(name), name)
-    return (*known, column.devices, *column.setting)
+    return (*known, *column.setting, column.devices)
 
 
 def _numbers(name: str) -> list[str | float]:

@@ -28,7 +28,7 @@ def heat_map(grid: Grid) -> str:
 def _head(grid: Grid) -> str:
     groups = [(name, list(of)) for name, of in groupby(grid.columns, lambda c: c.defence)]
     defences = "".join(
-        f'<th scope="colgroup" colspan="{len(columns)}">{escape(name)}</th>'
+        f'<th scope="colgroup" colspan="{len(columns)}"><span>{escape(name)}</span></th>'
         for name, columns in groups
     )
     first = '<th scope="col" rowspan="2">Attack</th>'
@@ -87,8 +87,7 @@ def _verdict(tried: Tried) -> str:
     if not tried.main.at_floor:
         return ""
     # The picture is poor, and something else in it stands out all the same.
-    most = max(tried.standing_out, key=lambda measure: measure.relative)
-    return escape(f"{most.name} {figure(most.name, most.score.mean)}")
+    return escape(f"{tried.leak.name} {figure(tried.leak.name, tried.leak.score.mean)}")
 
 
 def _step(tried: Tried) -> int:

@@ -8,7 +8,7 @@ from math import nan
 from tacit.crypto.errors import ParameterError
 from tacit.simulations.pooling import Tried, by_cell
 from tacit.simulations.report.cells import cell_table
-from tacit.simulations.report.data import LIMITS
+from tacit.simulations.report.data import MEMORY, UNPROVEN
 from tacit.simulations.report.frame import document, header, limits_section
 from tacit.simulations.report.grid import Grid, grid_of
 from tacit.simulations.report.heatmap import heat_map
@@ -54,8 +54,11 @@ HOW_TO_READ = (
     ),
 )
 NOT_SHOWN = (
+    UNPROVEN,
     "A cell that was not tried says nothing, nor does a defence that was not in the matrix.",
+    "A server can combine what these attacks do one by one, and no cell shows that.",
     "Verdicts are made cell by cell. Among very many cells at the floor a few stand out by luck.",
+    MEMORY,
 )
 
 
@@ -73,7 +76,7 @@ def render_matrix(title: str, trials: Sequence[Trial]) -> str:
         _curves(grid),
         _pictures(grid),
         _cells(grid),
-        limits_section((*NOT_SHOWN, *LIMITS), "What this does not show"),
+        limits_section(NOT_SHOWN, "What this does not show"),
     )
     return document(title, "".join(parts))
 
@@ -90,21 +93,28 @@ def headline(grid: Grid) -> str:
 def _most(cells: Sequence[Tried], source: str) -> str:
     above = [cell for cell in cells if not cell.stopped and not cell.at_floor]
     if all(cell.stopped for cell in cells):
-        return f"No attack got at {source}."
+        return f"Every attack on {source} was stopped."
     if not above:
         return f"No attack got more out of {source} than guessing blindly does."
-    best = max(above, key=lambda cell: cell.main.relative)
-    alike = [c for c in above if replace(c.cell, devices=0) == replace(best.cell, devices=0)]
-    largest = max(alike, key=lambda cell: cell.cell.devices)
-    main = best.main
-    told = [
-        f"{figure(main.name, cell.main.score.mean)} from {count(cell.cell.devices, 'device')}"
-        for cell in dict.fromkeys((best, largest))
-    ]
-    return (
-        f"{capital(best.cell.attack)} got most out of {source}: {main.name} {listed(told)}, "
-        f"where guessing blindly gives {figure(main.name, main.floor)}."
+    best = max(above, key=lambda cell: cell.leak.relative)
+    largest = max(
+        (cell for cell in above if _alike(cell, best)), key=lambda cell: cell.cell.devices
     )
+    name = best.leak.name
+    told = dict.fromkeys(
+        f"{figure(name, cell.leak.score.mean)} from {count(cell.cell.devices, 'device')}"
+        for cell in (best, largest)
+    )
+    return (
+        f"{capital(best.cell.attack)} got most out of {source}: {name} {listed(list(told))}, "
+        f"where guessing blindly gives {figure(name, best.leak.floor)}."
+    )
+
+
+def _alike(one: Tried, other: Tried) -> bool:
+    """Whether two cells differ in the number of devices alone and say so by the same measure."""
+    same = replace(one.cell, devices=0) == replace(other.cell, devices=0)
+    return same and one.leak.name == other.leak.name
 
 
 def _at_floor(sums: Sequence[Tried]) -> str:
@@ -147,8 +157,8 @@ def _alarm(cells: Sequence[Tried]) -> str:
     broken = [cell for cell in cells if cell.identified and cell.identified.breaks_bound]
     if not broken:
         return ""
-    where = listed([f"{cell.cell.attack} under {cell.cell.defence}" for cell in broken])
-    told = escape(f"{capital(where)} identified more than the bound allows.")
+    names = dict.fromkeys(f"{cell.cell.attack} under {cell.cell.defence}" for cell in broken)
+    told = escape(f"{capital(listed(list(names)))} identified more than the bound allows.")
     return f'<p class="alarm"><b>{told}</b> The privacy that was claimed there does not hold.</p>'
 
 

@@ -12,8 +12,10 @@ from tacit.simulations.report.grid import Grid, column_of, row_of
 from tacit.simulations.report.words import capital, count, listed
 
 _STYLES = ("s0", "s1", "s2", "s3")
-# "central dp 8" and "central dp 2" are one defence at two strengths.
-_STRENGTH = re.compile(r"[\s\-_=,:;(]*(?:eps|epsilon|ε)?[\s\-_=:]*\d+(?:\.\d+)?\)?$", re.IGNORECASE)
+# "central privacy.epsilon=8" and "central privacy.epsilon=2" are one defence at two strengths.
+_STRENGTH = re.compile(
+    r"[\s\-_=,:;(]*(?:(?:[\w.]*\.)?(?:epsilon|eps|ε))?[\s\-_=:]*\d+(?:\.\d+)?\)?$", re.IGNORECASE
+)
 
 
 def by_devices(grid: Grid) -> Iterator[str]:
