@@ -18,6 +18,7 @@ from tacit.client.trainer import Examples
 from tacit.crypto.errors import ParameterError
 from tacit.simulations.data.dataset import Dataset, divided, images, labels, scaled, split, take
 from tacit.simulations.data.pictures import read, stack
+from tacit.simulations.data.table import FLAG, NUMBER, Table
 from tacit.simulations.data.texts import alphabet, passages
 
 VARIABLE = "TACIT_DATA"
@@ -99,7 +100,8 @@ def heart_disease(root: Path | None = None) -> Dataset:
     missing = np.isnan(measured)
     filled = np.where(missing, 0, (measured - mean) / deviation)
     can_be_missing = [i for i, column in enumerate(columns) if column != "age"]
-    x = np.hstack([filled, missing[:, can_be_missing], *_one_hot(arrays)]).astype(np.float32)
+    categories = _one_hot(arrays)
+    x = np.hstack([filled, missing[:, can_be_missing], *categories]).astype(np.float32)
     examples = Examples(x, y)
     return Dataset(
         name="heart-disease",
@@ -111,6 +113,11 @@ def heart_disease(root: Path | None = None) -> Dataset:
         class_names=("healthy", "heart disease"),
         source="Heart Disease, UCI (Janosi, Steinbrunn, Pfisterer & Detrano 1989); "
         "no licence stated where this copy came from",
+        table=Table(
+            (NUMBER,) * len(columns)
+            + (FLAG,) * len(can_be_missing)
+            + tuple(part.shape[1] for part in categories)
+        ),
     )
 
 
