@@ -1,4 +1,4 @@
-"""What `make demo` shows: a federation of ten, and what two attacks get out of one round of another.
+"""What `make demo` shows: a federation of ten, and what two attacks get out of a round of another.
 
 There ten devices hold one portrait each and take one step of training: the worst case for them.
 """

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tacit.simulations.report.matrix import render_matrix
 
 from tacit.app.folder import STATUS, RunFolder
 from tacit.crypto.errors import ParameterError
@@ -29,16 +30,14 @@ from tacit.simulations.report.data import (
     Summary,
     limits_of,
 )
-from tacit.simulations.report.matrix import render_matrix
 from tacit.simulations.report.page import render
 from tacit.simulations.score import interval
-from tacit.simulations.trial import TRIALS, TrialLog
+from tacit.simulations.trial import PLAN, TRIALS, TrialLog
 
 ATTACKS, CURVE = "attacks", "curve"
 PLAIN, SECURE = "plain", "secure"
 AUTO = "auto"  # as secure.protocol
 PAGE, CSV = "report.html", "trials.csv"
-TITLE = "What an update gives away"
 Events = list[dict[str, Any]]
 
 
@@ -131,9 +130,12 @@ def write_comparison(path: Path) -> Path:
     return _save(path, data)
 
 
-def write_trials(path: Path, title: str = TITLE) -> Path:
-    """The report of the attacks whose trials are in a folder."""
-    target = path / PAGE
+def write_trials(path: Path) -> Path:
+    """The report of the attacks whose trials are in a folder: a matrix's, or a run's `attacks`."""
+    plan, target = path / PLAN, path / PAGE
+    title = f"What {path.resolve().parent.name} gives away"
+    if plan.exists():
+        title = str(tomllib.loads(plan.read_text(encoding="utf-8"))["title"])
     target.write_text(render_matrix(title, list(TrialLog(path).trials())), encoding="utf-8")
     return target
 

@@ -17,7 +17,7 @@ from tacit.crypto.errors import ParameterError
 from tacit.simulations.measure import Measure
 from tacit.simulations.score import Floats
 
-TRIALS, PICTURES = "trials.jsonl", "pictures"
+PLAN, TRIALS, PICTURES = "matrix.toml", "trials.jsonl", "pictures"
 MOST_PICTURES = 8
 
 
@@ -42,9 +42,14 @@ class Cell:
     @property
     def threat(self) -> str:
         """The training and what is summed of it, in words: "16 devices, 1 example, 1 step"."""
-        parts = [_count(self.devices, "device"), _count(self.examples, "example")]
-        parts.append(_count(self.steps, "step") + (f" at {self.rate:g}" if self.steps > 1 else ""))
-        return ", ".join(parts + ([_count(self.rounds, "round")] if self.rounds > 1 else []))
+        return ", ".join((_count(self.devices, "device"), *self.training))
+
+    @property
+    def training(self) -> tuple[str, ...]:
+        """What each device does, in words: ("1 example", "5 steps at 0.1", "40 rounds")."""
+        steps = _count(self.steps, "step") + (f" at {self.rate:g}" if self.steps > 1 else "")
+        rounds = [_count(self.rounds, "round")] if self.rounds > 1 else []
+        return (_count(self.examples, "example"), steps, *rounds)
 
     def to_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}

@@ -46,7 +46,7 @@ def attack(
         bar = screen.bar("trials")
         bar(len(lab.done()), len(lab.trials))
         lab.run(lambda trial, done, total: bar(done, total, trial.cell.attack), workers or _cores())
-    _tell(screen, plan.title, lab.done(), out)
+    _tell(screen, lab.done(), out)
 
 
 def attack_finished(screen: Screen, run: Path, attacks: Sequence[str]) -> None:
@@ -65,14 +65,14 @@ def attack_finished(screen: Screen, run: Path, attacks: Sequence[str]) -> None:
         for done, trial in enumerate(attack_run(folder, chosen), 1):
             log.add(trial)
             bar(done, None, trial.cell.attack)
-    _tell(screen, f"What {run.name} gives away", list(log.trials()), target)
+    _tell(screen, list(log.trials()), target)
 
 
-def _tell(screen: Screen, title: str, trials: Sequence[Trial], out: Path) -> None:
+def _tell(screen: Screen, trials: Sequence[Trial], out: Path) -> None:
     """Table, CSV file and report; and an error, if what cannot be has been."""
     with (out / reporting.CSV).open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(table(trials))
-    page = reporting.write_trials(out, title)
+    page = reporting.write_trials(out)
     cells = by_cell(trials)
     screen.console.print(_table(cells[:SHOWN]))
     if len(cells) > SHOWN:
@@ -88,19 +88,25 @@ def _tell(screen: Screen, title: str, trials: Sequence[Trial], out: Path) -> Non
 
 
 def _table(cells: Sequence[Tried]) -> Table:
-    shown = Table("attack", "defence", "on", "measure", "found", "floor", "")
+    shown = Table("attack", "defence", "devices", "found", "floor", "")
     for each in cells:
         cell, main = each.cell, each.main
         shown.add_row(
-            cell.attack,
-            cell.defence,
-            f"{cell.threat}; {cell.model}, {cell.data}",
-            main.name,
-            f"{main.score.mean:.2f}",
+            _brief(cell.attack),
+            _brief(cell.defence),
+            str(cell.devices),
+            f"{main.score.mean:.2f} {main.name}",
             f"{main.floor:.2f}",
             "stopped" if each.stopped else "at the floor" if each.at_floor else "leaks",
         )
     return shown
+
+
+def _brief(text: str) -> str:
+    """The name, and options or settings without their section: "distributed epsilon=8"."""
+    name, *rest = text.split()
+    pairs = (each.partition("=") for each in rest)
+    return " ".join([name, *(f"{key.rpartition('.')[2]}={value}" for key, _, value in pairs)])
 
 
 def _summary(each: Tried) -> dict[str, object]:

@@ -121,8 +121,11 @@ def simulate(
 def attack(
     matrix: Annotated[
         Path | None,
-        typer.Argument(help="A TOML file of cells; by default the one that comes with Tacit.",
-                       metavar="MATRIX", show_default=False),
+        typer.Argument(
+            help="A TOML file of cells; by default the one that comes with Tacit.",
+            metavar="MATRIX",
+            show_default=False,
+        ),
     ] = None,
     out: Out = Path("runs/attack"),
     run: Annotated[
