@@ -26,6 +26,7 @@ Factory: TypeAlias = "Callable[[Shape, int], nn.Module]"
 Backend: TypeAlias = Literal["auto", "torch", "numpy"]
 
 MLP_HIDDEN = (64,)
+HEAD = 32  # width of one attention head
 
 
 def softmax(shape: Shape, classes: int) -> "nn.Module":
@@ -139,6 +140,24 @@ def factory(name: str) -> Factory:
     return partial(mlp, hidden=_widths(name, known, widths)) if widths else MODELS[known]
 
 
+def transformer(shape: Shape, classes: int, width: int = 128, blocks: int = 3) -> "nn.Module":
+    """A decoder of texts of shape (length,) whose classes are the tokens: it predicts the next one.
+
+    Heads are 32 wide. Arrays blocks.0.attention.query and so on.
+    """
+    from tacit.simulations import transformer as nets
+
+    if len(shape) != 1:
+        raise ParameterError(
+            f"model 'transformer' takes texts (length,), not examples of shape {shape}"
+        )
+    if width < HEAD or width % HEAD or blocks < 1:
+        raise ParameterError(
+            f"width={width}, blocks={blocks}: expected a multiple of {HEAD}, and at least 1"
+        )
+    return nets.Decoder(shape[0], classes, width, width // HEAD, blocks)
+
+
 MODELS: Mapping[str, Factory] = MappingProxyType(
     {
         "softmax": softmax,
@@ -147,6 +166,7 @@ MODELS: Mapping[str, Factory] = MappingProxyType(
         "lenet": lenet,
         "smooth-cnn": smooth_cnn,
         "resnet": resnet,
+        "transformer": transformer,
     }
 )
 IN_NUMPY: Mapping[str, tuple[int, ...]] = MappingProxyType({"softmax": (), "mlp": MLP_HIDDEN})

@@ -20,6 +20,7 @@ from tacit.app.config import Settings
 from tacit.app.material import Material, trainer_for
 from tacit.crypto.errors import ParameterError
 from tacit.simulations.attacks.base import Attack
+from tacit.simulations.attacks.candidates import CandidateMatching
 from tacit.simulations.attacks.cocktail import CocktailParty
 from tacit.simulations.attacks.disaggregation import Disaggregation
 from tacit.simulations.attacks.fishing import ClassFishing
@@ -39,7 +40,8 @@ class Ground:
 
     `build` makes its model; `arrays` has the shape of each array, in the model's order; `shape` is
     that of one example; `rate` and `steps` are how devices train. `label` is a class that somebody
-    has an example of: the one to fish for, for a server that knows of it.
+    has an example of: the one to fish for, for a server that knows of it. `clip` is how
+    long an update may be, where that is bounded.
     """
 
     build: Callable[[], nn.Module] = field(repr=False)
@@ -49,6 +51,7 @@ class Ground:
     rate: float
     steps: int
     label: int
+    clip: float | None
 
     @classmethod
     def of(cls, settings: Settings, held: Material) -> "Ground":
@@ -58,7 +61,10 @@ class Ground:
         build = partial(factory(settings.model.name), data.shape, data.classes)
         label = int(held.examples(0).y[0])
         rate, steps = train.learning_rate, train.epochs
-        return cls(build, arrays, data.shape, data.classes, rate, steps, label)
+        clip = settings.policy.max_norm or None
+        if settings.private is not None:
+            clip = settings.privacy.clip
+        return cls(build, arrays, data.shape, data.classes, rate, steps, label, clip)
 
     def first(self) -> str:
         """The layer that inputs come to first. Raises ParameterError unless it is a dense one."""
@@ -92,6 +98,10 @@ class Ground:
 Make = Callable[..., Attack]
 
 
+def _candidates(ground: Ground, **options: Any) -> Attack:
+    return CandidateMatching(ground.build, **{"clip": ground.clip, **options})
+
+
 def _two(ground: Ground) -> tuple[str, str]:
     """The first two layers, both dense."""
     first = ground.hidden()
@@ -112,6 +122,7 @@ ATTACKS: Mapping[str, Make] = MappingProxyType(
         "cocktail-party": lambda g, **o: CocktailParty(g.first(), g.image(), **o),
         "spear": lambda g, **o: Spear(g.hidden(), g.shape, **o),
         "inverting-gradients": _inverting,
+        "candidate-matching": _candidates,
         "imprint": lambda g, **o: Imprint(g.shape, *_two(g), **o),
         "model-inconsistency": lambda g, **o: Inconsistency(g.hidden(), g.shape, **o),
         "class-fishing": lambda g, **o: ClassFishing(g.label, g.shape, g.hidden(), g.last(), **o),

@@ -1,8 +1,7 @@
 """One cell of a matrix, tried once: a federation runs, an attack guesses, the scorer compares."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +20,7 @@ from tacit.simulations.attacks.inconsistency import Inconsistency
 from tacit.simulations.evaluate import Floats, Outcome, evaluate
 from tacit.simulations.hostile import HostileServer, Malicious
 from tacit.simulations.measure import Measure
+from tacit.simulations.named import resolve
 from tacit.simulations.score import floor_of
 from tacit.simulations.trial import Cell, Trial
 
@@ -35,9 +35,12 @@ class Attempt:
     outcome: Outcome | None = field(default=None, repr=False)
 
 
-def attempt(cell: Cell, seed: int) -> Attempt:
-    """Run it. The same cell and seed give the same attempt, but for seconds, and for the noise of a
-    private run, which is nobody's to repeat."""
+def attempt(cell: Cell, seed: int, perceptual: str = "") -> Attempt:
+    """Run it, with a `measure.Distance` of pictures by its dotted name, if there is one.
+
+    The same cell and seed give the same attempt, but for seconds, and for the noise of a private
+    run, which is nobody's to repeat.
+    """
     settings = settings_of(cell, seed)
     held = material(settings.data, seed)
     attack = Named.parse(cell.attack).make(Ground.of(settings, held))
@@ -46,7 +49,14 @@ def attempt(cell: Cell, seed: int) -> Attempt:
         public = unused(held) if Knows.PUBLIC_DATA in attack.needs else None
         hostile = HostileServer(attack, public, seed)
     noting = attack.target is Target.UPDATES
-    return scored(cell, seed, attack, run(cell, seed, hostile, noting=noting))
+    scene = run(cell, seed, hostile, noting=noting)
+    found = scored(cell, seed, attack, scene)
+    if not perceptual or found.outcome is None:
+        return found
+    guess, truth = found.outcome.guess, found.outcome.truth
+    near = measure.of_perception(resolve(perceptual), guess, truth, unused(held))
+    measures = (*found.trial.measures, near)
+    return replace(found, trial=replace(found.trial, measures=measures))
 
 
 def scored(cell: Cell, seed: int, attack: Attack, scene: Scene) -> Attempt:
@@ -95,6 +105,7 @@ def view(attack: Attack, scene: Scene) -> View:
         Knows.BATCH_SIZE: ("batch_size", len(x)),
         Knows.LEARNING_RATE: ("learning_rate", scene.settings.train.learning_rate),
         Knows.PUBLIC_DATA: ("public_data", public),
+        Knows.CANDIDATES: ("candidates", candidates(_sought(attack, scene), scene.held)),
         Knows.STATISTICS: ("statistics", (public.mean(axis=0), public.std(axis=0))),
     }
     granted = dict(value for grant, value in values.items() if grant in knows)
@@ -107,16 +118,16 @@ def _granted(attack: Attack) -> Knows:
 
 def _inputs(attack: Attack, scene: Scene, rng: np.random.Generator) -> Scored:
     truth = _sought(attack, scene)
-    public, candidates = unused(scene.held), gallery(truth, scene.held)
+    public, gallery = unused(scene.held), candidates(truth, scene.held)[0]
     if scene.stopped:
-        floor = floor_of(_exact(truth), _exact(candidates), _exact(public))
+        floor = floor_of(_exact(truth), _exact(gallery), _exact(public))
         return Scored(measure.of_inputs(floor, floor))
-    outcome = evaluate(attack, view(attack, scene), truth, candidates, rng, public=public)
+    outcome = evaluate(attack, view(attack, scene), truth, gallery, rng, public=public)
     found = outcome.score
     return Scored(
         measure.of_inputs(found, outcome.floor),
         outcome.seconds,
-        scene.bound(len(truth), len(candidates)),
+        scene.bound(len(truth), len(gallery)),
         round(found.identified * len(truth)),
         len(truth),
         (outcome.truth, outcome.guess) if len(scene.held.dataset.shape) == 3 else None,
@@ -168,11 +179,15 @@ def _labels(attack: Attack, scene: Scene, rng: np.random.Generator) -> Scored:
     return Scored((measure.of_labels(guess, known, classes),), seconds)
 
 
-def gallery(truth: NDArray[np.float32], held: Material) -> NDArray[np.float32]:
-    """The truth, and others that could have been it: GALLERY in all, or as many as there are."""
-    known = {one.tobytes() for one in truth}
-    others = (one for one in held.dataset.train.x if one.tobytes() not in known)
-    return np.array([*truth, *islice(others, max(0, GALLERY - len(truth)))])
+def candidates(
+    truth: NDArray[np.float32], held: Material
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The truth, and others that could have been it, with labels: GALLERY in all, or as many as
+    there are. In the order of the data set, which tells nothing of who holds what."""
+    everyone, known = held.dataset.train, {one.tobytes() for one in truth}
+    is_other = np.array([one.tobytes() not in known for one in everyone.x])
+    kept = ~is_other | (np.cumsum(is_other) <= GALLERY - len(known))
+    return everyone.x[kept], everyone.y[kept]
 
 
 _SCORED: Mapping[Target, Callable[[Attack, Scene, np.random.Generator], Scored]]

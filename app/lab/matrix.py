@@ -58,7 +58,8 @@ class Matrix:
         kept; each of the `workers`, if more than one, is a process of its own."""
         there = {trial.key for trial in self.log.trials()}
         left = [each for each in self.trials if key_of(*each) not in there]
-        found = _alone(left) if workers == 1 else _together(left, workers)
+        name = self.plan.perceptual
+        found = _alone(left, name) if workers == 1 else _together(left, name, workers)
         for done, trial in enumerate(found, len(self.trials) - len(left) + 1):
             self.log.add(trial)
             on_trial(trial, done, len(self.trials))
@@ -95,11 +96,11 @@ def _divergence(mean: float, bound: float) -> float:
     return above if mean == 1 else above + (1 - mean) * math.log((1 - mean) / (1 - bound))
 
 
-def _alone(left: Sequence[tuple[Cell, int]]) -> Iterator[Trial]:
-    return (attempt(cell, seed).trial for cell, seed in left)
+def _alone(left: Sequence[tuple[Cell, int]], perceptual: str) -> Iterator[Trial]:
+    return (_tried(cell, seed, perceptual) for cell, seed in left)
 
 
-def _together(left: Sequence[tuple[Cell, int]], workers: int) -> Iterator[Trial]:
+def _together(left: Sequence[tuple[Cell, int]], perceptual: str, workers: int) -> Iterator[Trial]:
     # Spawned: a fork of a process that has used torch, or runs threads, may hang.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=_quiet)
@@ -108,7 +109,7 @@ def _together(left: Sequence[tuple[Cell, int]], workers: int) -> Iterator[Trial]
         while True:
             # No more than are worked on: what is killed then has not been handed out for nothing.
             for cell, seed in islice(waiting, workers - len(running)):
-                running.add(pool.submit(_tried, cell, seed))
+                running.add(pool.submit(_tried, cell, seed, perceptual))
             if not running:
                 return
             ended, running = wait(running, return_when=FIRST_COMPLETED)
@@ -117,8 +118,8 @@ def _together(left: Sequence[tuple[Cell, int]], workers: int) -> Iterator[Trial]
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _tried(cell: Cell, seed: int) -> Trial:
-    return attempt(cell, seed).trial
+def _tried(cell: Cell, seed: int, perceptual: str) -> Trial:
+    return attempt(cell, seed, perceptual).trial
 
 
 def _quiet() -> None:

@@ -31,7 +31,7 @@ from tacit.app.material import material
 from tacit.app.sections import Section
 from tacit.crypto.errors import ParameterError
 from tacit.simulations.attacks.base import Target
-from tacit.simulations.named import nearest
+from tacit.simulations.named import nearest, resolve
 from tacit.simulations.trial import Cell
 
 SHIPPED = Path(__file__).parent / "matrices"
@@ -75,6 +75,9 @@ class Plan(Section):
     """All of it. The same plan is the same trials."""
 
     title: str = "What an update gives away"
+    perceptual: str = Field(
+        "", description="a perceptual distance of pictures as package.module:function"
+    )
     block: list[Block] = Field(min_length=1, description="blocks of the matrix")
 
     @classmethod
@@ -102,6 +105,8 @@ class Plan(Section):
         Raises ParameterError before any work if an attack applies to none of its block's cells, or
         for names and settings that are not there.
         """
+        if self.perceptual:
+            resolve(self.perceptual)
         seeds: dict[Cell, int] = {}
         skipped: dict[Cell, str] = {}
         for block in self.block:

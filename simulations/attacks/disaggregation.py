@@ -47,23 +47,28 @@ class Disaggregation:
         """The mean update of each of `view.members` over its rounds: (members, length), arrays in
         the view's order, each flat.
 
-        Draws nothing from `rng`. Raises ParameterError if the view does not name its members.
+        Draws nothing from `rng`. Raises ParameterError if the view does not name its members, or
+        its weight is not known.
         """
         require(view, self.needs, self.name)
-        if not view.members:
-            raise ParameterError(f"{self.name} needs to know who was in each sum: name the members")
-        names = list(view.update)
-        rounds = [seen for seen in view.history if seen.members and list(seen.update) == names]
+        if not view.members or not view.examples > 0:
+            raise ParameterError(f"{self.name} needs to know the members of a sum, and its weight")
+        rounds = [seen for seen in view.history if _fits(seen, view)]
         everyone = sorted({node for seen in rounds for node in seen.members})
         sums = np.array([_sum(seen) for seen in rounds])
         there = np.array([np.isin(everyone, seen.members) for seen in rounds], dtype=np.float64)
         found = np.linalg.pinv(there) @ sums
         rows = found[np.searchsorted(everyone, view.members)]
         totals, weights = rows[:, :-1], rows[:, -1:]
-        # A weight that is not above 0 is noise, too small to divide by.
+        # In fewer rounds than it takes, the least solution may give a device a weight below 0.
         usual = view.examples / len(view.members)
         guess: Floats = totals / np.where(weights > 0, weights, usual)
         return guess
+
+
+def _fits(seen: Seen, view: View) -> bool:
+    """Whether it is a sum of the same arrays, of known weight, over members that are known."""
+    return bool(seen.members) and seen.weight > 0 and list(seen.update) == list(view.update)
 
 
 def _sum(seen: Seen) -> Floats:

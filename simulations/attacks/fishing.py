@@ -14,7 +14,8 @@ devices they are, nor how many others there are.
 pull. The paper has a steep score of class c see to that. Where h comes out of a ReLU it takes no
 steepness, and that is what is done here: w is 1 at j and 0 elsewhere, and the bias of neuron j puts
 the edge of its ReLU at t. If public data say that one input in n is above t, then of n inputs of
-the class it is often exactly one; a server whose haul is a mixture moves t and asks again.
+the class it may well be one. A server that caught several, or none, takes another feature or
+cut-off in the next round.
 
 The linear read-out does the rest: exact where one input is left, a mixture where several are.
 

@@ -9,7 +9,7 @@ import tacit.client.app
 import tacit.client.budget
 from tacit.app.check import check
 from tacit.app.config import Settings
-from tacit.app.lab.attempt import gallery
+from tacit.app.lab.attempt import candidates
 from tacit.app.lab.federation import settings_of, unused
 from tacit.app.material import material, trainer_for
 from tacit.app.simulation import Finished, simulate
@@ -138,7 +138,7 @@ def readout(protocol: str, noise: float) -> tuple[list[float], list[float]]:
             attack, rng = LinearReadout("fc0", held.dataset.shape), np.random.default_rng(0)
             view = view_of(seen, knows=Knows.BATCH_SIZE, batch_size=1)
             known = unused(held)
-            outcome = evaluate(attack, view, truth, gallery(truth, held), rng, public=known)
+            outcome = evaluate(attack, view, truth, candidates(truth, held)[0], rng, public=known)
             found.append(outcome.score.mean_ssim)
             floor.append(outcome.floor.mean_ssim)
     return found, floor

@@ -104,6 +104,12 @@ class TestAttempts:
         assert replace(one, seconds=0) == replace(other, seconds=0)
         assert one.measures[0].floor != third.measures[0].floor
 
+    def test_a_perceptual_distance_of_ones_own(self) -> None:
+        name = "tests.simulations.test_measure:mean_gap"
+        found = attempt(READOUT, 0, name).trial.measures[-1]
+        assert found.name == "1 - LPIPS"
+        assert found.mean > 0.999 > found.mean_floor
+
 
 class TestMatrix:
     def test_it_runs_and_is_done(self, tmp_path: Path) -> None:
