@@ -56,6 +56,8 @@ HOW_TO_READ = (
 NOT_SHOWN = (
     UNPROVEN,
     "A cell that was not tried says nothing, nor does a defence that was not in the matrix.",
+    "Guesses are matched with the originals they are nearest to. Many different guesses match a "
+    "little better than the one blind guess that makes the floor: a small lead may be no more.",
     "A server can combine what these attacks do one by one, and no cell shows that.",
     "Verdicts are made cell by cell. Among very many cells at the floor a few stand out by luck.",
     MEMORY,
