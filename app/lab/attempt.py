@@ -18,7 +18,7 @@ from tacit.simulations import measure
 from tacit.simulations.attacks.base import Attack, Knows, Target, View, view_of
 from tacit.simulations.attacks.fishing import ClassFishing
 from tacit.simulations.attacks.inconsistency import Inconsistency
-from tacit.simulations.evaluate import Floats, Outcome, evaluate
+from tacit.simulations.evaluate import Floats, Outcome, evaluate, over_rounds
 from tacit.simulations.hostile import HostileServer, Malicious
 from tacit.simulations.measure import Measure
 from tacit.simulations.named import resolve
@@ -195,16 +195,9 @@ def _updates(attack: Attack, scene: Scene, rng: np.random.Generator) -> Scored:
     """Each device's mean update over the rounds it was in."""
     if scene.stopped:  # nothing was trained either
         return Scored((Measure("cosine", (0.0,), (0.0,)),))
-    own = [
-        [update for (_, who), update in scene.updates.items() if who == node]
-        for node in scene.members
-    ]
-    truth = np.array([np.mean(several, axis=0) for several in own])
-    flat = [np.concatenate([np.ravel(a) for a in seen.update.values()]) for seen in scene.seen]
-    mean = np.average(flat, axis=0, weights=[seen.weight for seen in scene.seen])
     began = perf_counter()
-    guess = attack.reconstruct(view(attack, scene), rng)
-    return Scored((measure.of_updates(guess, truth, mean),), perf_counter() - began)
+    ((_, found),) = over_rounds(attack, scene.seen, scene.updates, [len(scene.seen)], rng)
+    return Scored((found,), perf_counter() - began)
 
 
 def _labels(attack: Attack, scene: Scene, rng: np.random.Generator) -> Scored:

@@ -24,9 +24,9 @@ _OPEN_FIGURES, _OPEN_ROWS, _OPEN_CELLS = 6, 2, 12  # what is beyond these starts
 HOW_TO_READ = (
     (
         "Floor",
-        "What guessing without the update scores at the same measure: the better of mid-grey and "
-        "the mean of public data for pictures, chance for the rest. A figure says nothing without "
-        "it.",
+        "What guessing without the update scores at the same measure: the best of mid-grey, the "
+        "mean of public data and as many other pictures of the kind; chance for the rest. A figure "
+        "says nothing without it.",
     ),
     (
         "At the floor",
