@@ -212,5 +212,7 @@ class Named:
         made: Make = resolve(self.name) if is_dotted(self.name) else ATTACKS[self.name]
         try:
             return made(ground, **self.options)
+        except ParameterError:
+            raise
         except (TypeError, ValueError) as wrong:  # an option that it does not have, or a value
             raise ParameterError(f"{self.name}: {wrong}") from None
