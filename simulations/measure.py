@@ -1,7 +1,7 @@
 """Figures of how much came out, whatever was guessed at, each with its floor beside it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isnan
 from typing import Any, TypeAlias
@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from tacit.crypto.errors import ParameterError
-from tacit.simulations.score import Floats, Score
+from tacit.simulations.score import GREY, Floats, Score
+
+# From guesses and originals, (n, *shape) in [0, 1] each, to (n,) distances, 0 for the same.
+Distance: TypeAlias = Callable[[Floats, Floats], Any]
 
 Table: TypeAlias = NDArray[Any]
 
@@ -60,6 +63,29 @@ def of_inputs(found: Score, floor: Score) -> tuple[Measure, ...]:
     if any(isnan(value) for value in (*found.ssim, *floor.ssim)):
         return shares
     return (Measure("SSIM", found.ssim, floor.ssim), *shares)
+
+
+def of_perception(
+    distance: Distance, guess: Floats, truth: Floats, public: NDArray[np.floating[Any]]
+) -> Measure:
+    """One less a perceptual distance, such as LPIPS (Zhang et al. 2018, "The Unreasonable
+    Effectiveness of Deep Features as a Perceptual Metric", CVPR), of guesses matched with the truth
+    (n, *shape) in [0, 1]. The floor is that of mid-grey or the mean of public data, whichever is
+    nearer. Raises ParameterError unless there is a finite number for each.
+    """
+    blind = (np.full(truth.shape[1:], GREY), public.astype(np.float64).mean(axis=0))
+    floors = [_near(distance, np.broadcast_to(each, truth.shape).copy(), truth) for each in blind]
+    return Measure("1 - LPIPS", _near(distance, guess, truth), max(floors, key=sum))
+
+
+def _near(distance: Distance, guess: Floats, truth: Floats) -> tuple[float, ...]:
+    found = np.asarray(distance(guess, truth), dtype=np.float64)
+    if found.shape != (len(truth),) or not np.isfinite(found).all():
+        raise ParameterError(
+            f"a perceptual distance gave {found.shape}, expected a finite number for each of "
+            f"{len(truth)} pictures"
+        )
+    return tuple((1 - found).tolist())
 
 
 def of_labels(guess: Sequence[int], truth: Sequence[int], classes: int) -> Measure:

@@ -26,6 +26,7 @@ Floats: TypeAlias = NDArray[np.float64]
 PSNR_CAP = 120.0  # dB; float32 data cannot be told apart beyond about 140
 RECOVERED_DB = 25.0
 GREY = 0.5
+LUCK = 0.05  # what happens by chance more often than this says nothing
 _WINDOW = 7  # scikit-image's default side of the SSIM window
 
 
@@ -162,17 +163,19 @@ def at_floor(found: Score, floor: Score) -> bool:
     n in the gallery. A blurred guess that still says who it is does not count as the floor.
     """
     pairs = ((found.psnr, floor.psnr), (found.ssim, floor.ssim))
-    clear = any(_stands_out(ours, blind) for ours, blind in pairs if not np.isnan(ours).any())
+    clear = any(stands_out(ours, blind) for ours, blind in pairs if not np.isnan(ours).any())
     n = len(found.mse)
     hits = round(found.identified * n)
     luck = float(binom.sf(hits - 1, n, min(1.0, n / found.gallery)))
-    return not clear and luck > 0.05
+    return not clear and luck > LUCK
 
 
-def _stands_out(ours: Sequence[float], blind: Sequence[float]) -> bool:
+def stands_out(ours: Sequence[float], blind: Sequence[float]) -> bool:
+    """Whether the mean advantage, in pairs, is above two standard errors; any, if of one pair."""
     ahead = np.subtract(ours, blind)
     error = float(ahead.std(ddof=1)) / sqrt(len(ahead)) if len(ahead) > 1 else 0.0
-    return float(ahead.mean()) > 2 * error
+    # Equal in exact arithmetic is equal: sums in another order differ by less than this.
+    return float(ahead.mean()) > 2 * error + 1e-9
 
 
 def pooled(scores: Sequence[Score]) -> Score:

@@ -14,6 +14,7 @@ EMBEDDED: Mapping[str, Callable[[], Dataset]] = MappingProxyType(
         "digits": embedded.digits,
         "breast-cancer": embedded.breast_cancer,
         "faces": embedded.faces,
+        "portraits": embedded.portraits,
         "photos": embedded.photos,
     }
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tacit.crypto.errors import ParameterError
-from tacit.simulations.measure import Measure, of_inputs, of_labels, of_updates
+from tacit.simulations.measure import Measure, of_inputs, of_labels, of_perception, of_updates
 from tacit.simulations.score import Score
 
 
@@ -27,6 +27,24 @@ class TestInputs:
     def test_what_is_no_picture_has_none(self) -> None:
         found = of_inputs(score((30.0,), (nan,)), score((10.0,), (nan,)))
         assert [measure.name for measure in found] == ["PSNR", "recovered", "identified"]
+
+
+class TestPerception:
+    def test_it_is_one_less_the_distance_beside_the_nearer_blind_guess(self) -> None:
+        truth, public = np.full((2, 1, 3, 3), 0.75), np.full((4, 1, 3, 3), 1.0)
+        guess = truth + np.array([0.0, 0.125]).reshape(2, 1, 1, 1)
+        found = of_perception(mean_gap, guess, truth, public)
+        assert (found.name, found.values, found.floor) == ("1 - LPIPS", (1, 0.875), (0.75, 0.75))
+
+    @pytest.mark.parametrize("broken", [[0.1], [0.1, float("nan")], 0.3])
+    def test_a_number_for_each_picture(self, broken: object) -> None:
+        truth = np.zeros((2, 1, 3, 3))
+        with pytest.raises(ParameterError, match="a finite number for each of 2 pictures"):
+            of_perception(lambda *_: broken, truth, truth, truth)
+
+
+def mean_gap(guess: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    return np.abs(guess - truth).mean(axis=(1, 2, 3))
 
 
 class TestLabels:

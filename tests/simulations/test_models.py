@@ -15,7 +15,7 @@ from tacit.client.torch_trainer import TorchTrainer
 from tacit.client.trainer import Examples, LocalPlan
 from tacit.crypto.errors import ParameterError
 from tacit.simulations import models
-from tacit.simulations.models import MODELS, lenet, mlp, resnet, trainer
+from tacit.simulations.models import MODELS, Backend, lenet, mlp, resnet, trainer
 
 SHAPES = [(1, 8, 8), (1, 25, 25), (3, 32, 32)]
 
@@ -176,3 +176,15 @@ def test_a_name_that_does_not_work_says_why(here: Path, name: str, says: str) ->
 def test_what_cannot_be_built_says_so_at_once(ask: Callable[[], object]) -> None:
     with pytest.raises(ParameterError, match=r"expected at least 2|takes images"):
         ask()
+
+
+class TestNames:
+    @pytest.mark.parametrize("backend", ["torch", "numpy"])
+    def test_an_mlp_of_other_widths(self, backend: Backend) -> None:
+        arrays = trainer("mlp:7,5", (1, 2, 3), 4, backend=backend).initial(0)
+        assert [a.shape for n, a in arrays.items() if "weight" in n] == [(7, 6), (5, 7), (4, 5)]
+
+    @pytest.mark.parametrize("name", ["mlp:0", "mlp:1.5", "mlp:7,", "mlp:-1", "cnn:7", "softmax:7"])
+    def test_widths_that_are_none(self, name: str) -> None:
+        with pytest.raises(ParameterError, match="expected an mlp's widths"):
+            trainer(name, (1, 8, 8), 4)
