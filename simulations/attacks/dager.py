@@ -209,7 +209,11 @@ def _inputs_of(model: nn.Module, layer: str, texts: Tokens) -> Floats:
         for chunk in torch.split(torch.from_numpy(texts), _CHUNK):
             with suppress(_Enough):
                 model(chunk)
+    except (IndexError, RuntimeError) as refused:
+        raise ParameterError(f"the model cannot take texts {texts.shape}: {refused}") from refused
     finally:
         watch.remove()
+    if not caught:
+        raise ParameterError(f"the model does not ask its layer {layer!r}")
     found: Floats = torch.cat(caught).numpy()
     return found

@@ -18,6 +18,7 @@ from tacit.client.trainer import Examples
 from tacit.crypto.errors import ParameterError
 from tacit.simulations.data.dataset import Dataset, divided, images, labels, scaled, split, take
 from tacit.simulations.data.pictures import read, stack
+from tacit.simulations.data.table import FLAG, NUMBER, Table
 from tacit.simulations.data.texts import alphabet, passages
 
 VARIABLE = "TACIT_DATA"
@@ -111,6 +112,7 @@ def heart_disease(root: Path | None = None) -> Dataset:
         class_names=("healthy", "heart disease"),
         source="Heart Disease, UCI (Janosi, Steinbrunn, Pfisterer & Detrano 1989); "
         "no licence stated where this copy came from",
+        table=Table((NUMBER,) * 6 + (FLAG,) * 5 + _category_sizes(arrays)),
     )
 
 
@@ -254,11 +256,12 @@ def _inputs(values: NDArray[Any], what: str) -> NDArray[np.float32]:
 
 def _one_hot(arrays: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
     """One (n, values) block per category of the heart data."""
-    blocks = []
-    for i, column in enumerate(arrays["cat_columns"]):
-        values = len(arrays[f"values_{column}"])
-        blocks.append(np.eye(values, dtype=np.float32)[arrays["x_cat"][:, i]])
-    return blocks
+    sizes = _category_sizes(arrays)
+    return [np.eye(k, dtype=np.float32)[arrays["x_cat"][:, i]] for i, k in enumerate(sizes)]
+
+
+def _category_sizes(arrays: Mapping[str, NDArray[Any]]) -> tuple[int, ...]:
+    return tuple(len(arrays[f"values_{column}"]) for column in arrays["cat_columns"])
 
 
 def _classified(path: Path) -> dict[str, list[Path]]:
