@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from tacit.crypto.errors import ParameterError
-from tacit.simulations.score import GREY, Floats, Score
+from tacit.simulations.score import GREY, Floats, Score, some
 
 # From guesses and originals, (n, *shape) in [0, 1] each, to (n,) distances, 0 for the same.
 Distance: TypeAlias = Callable[[Floats, Floats], Any]
@@ -128,28 +128,25 @@ def of_tokens(
 
     Shapes (g, length) with g <= n, (n, length) and (m, length). Texts are in any order: they are
     matched so that as many tokens as can be are right. Where the truth has none (-1) nothing is
-    counted; a text without a guess has nothing right. The floor, for tokens: at each place the most
-    frequent one of the `public` texts; for texts: the most frequent one of these as a whole.
+    counted; a text without a guess has nothing right. The floor is the better of two guesses that
+    `public` texts make: the most frequent token at each place, every time; and n of the texts, as
+    matching picks from among different ones.
     """
     _require_rows(guess, truth, public)
-    if not (truth >= 0).any(axis=1).all():
+    there = truth >= 0
+    if not there.any(axis=1).all():
         raise ParameterError("a text without a token cannot be guessed")
 
     def right(texts: NDArray[np.int64]) -> Floats:
-        same = (texts[:, None] == truth) & (truth >= 0)
-        shares: Floats = same.sum(axis=2) / (truth >= 0).sum(axis=1)
-        return shares
+        same = (texts[:, None] == truth) & there
+        shares: Floats = same.sum(axis=2) / there.sum(axis=1)
+        return _along(shares, _matching(shares))
 
-    usual = np.array([[_most_within(column, 0) for column in public.T]])
-    texts, counts = np.unique(public, axis=0, return_counts=True)
-    known = right(texts[[counts.argmax()]])[0]
-    shares = right(guess)
-    found = _along(shares, _matching(shares))
+    usual = np.array([_most_within(column, 0) for column in public.T])
+    found, blind, drawn = map(right, (guess, _repeated(usual, truth), some(public, len(truth))))
     return (
-        Measure("tokens right", tuple(found.tolist()), tuple(right(usual)[0].tolist())),
-        Measure(
-            "texts right", tuple((found == 1).astype(float)), tuple((known == 1).astype(float))
-        ),
+        _above("tokens right", found, blind, drawn),
+        _above("texts right", *((shares == 1).astype(float) for shares in (found, blind, drawn))),
     )
 
 
@@ -161,26 +158,29 @@ def of_rows(
     Shapes (g, columns) with g <= n, (n, columns), (m, columns) and (columns,). A category is right
     if it is the same, a number if it is WITHIN a column's deviations of it, over `public` rows.
     Rows are in any order: they are matched so that as many cells as can be are right. A row without
-    a guess has nothing right. The floor is the same for a row that `public` makes best: the most
-    frequent category, and the number that is right for most.
+    a guess has nothing right. The floor is the better of two guesses that `public` rows make: the
+    most frequent category and the number that is right for most, every time; and n of the rows, as
+    matching picks from among different ones.
     """
     _require_rows(guess, truth, public)
     if categorical.shape != truth.shape[1:]:
         raise ParameterError(f"{categorical.shape} kinds of {truth.shape[1]} columns")
     within = np.where(categorical, 0.0, WITHIN * public.std(axis=0))
-    usual = np.array([_most_within(column, w) for column, w in zip(public.T, within, strict=True)])
-    right = np.abs(guess[:, None] - truth) <= within
-    blind = np.abs(usual - truth) <= within
-    matching = _matching(right.mean(axis=2))
     kinds = {"cells": np.ones_like(categorical), "categories": categorical, "numbers": ~categorical}
+
+    def right(rows: Floats) -> dict[str, Floats]:
+        cells = np.abs(rows[:, None] - truth) <= within
+        matching = _matching(cells.mean(axis=2))
+        return {
+            kind: _along(cells[..., chosen].mean(axis=2), matching)
+            for kind, chosen in kinds.items()
+            if chosen.any()
+        }
+
+    usual = np.array([_most_within(column, w) for column, w in zip(public.T, within, strict=True)])
+    found, blind, drawn = map(right, (guess, _repeated(usual, truth), some(public, len(truth))))
     return tuple(
-        Measure(
-            f"{kind} right",
-            tuple(_along(right[..., chosen].mean(axis=2), matching).tolist()),
-            tuple(blind[:, chosen].mean(axis=1).tolist()),
-        )
-        for kind, chosen in kinds.items()
-        if chosen.any()
+        _above(f"{kind} right", shares, blind[kind], drawn[kind]) for kind, shares in found.items()
     )
 
 
@@ -203,6 +203,16 @@ def _along(right: Floats, matching: tuple[NDArray[np.intp], NDArray[np.intp]]) -
     found = np.zeros(right.shape[1])
     found[matching[1]] = right[matching]
     return found
+
+
+def _above(name: str, found: Floats, *blind: Floats) -> Measure:
+    """With the guess that is better on average for a floor."""
+    floor = max(blind, key=lambda shares: float(shares.mean()))
+    return Measure(name, tuple(found.tolist()), tuple(floor.tolist()))
+
+
+def _repeated(row: Table, truth: Table) -> Table:
+    return np.broadcast_to(row, truth.shape)
 
 
 def _most_within(column: NDArray[Any], within: float) -> Any:

@@ -70,7 +70,7 @@ class Dager:
         "blocks.1.attention.key",
         "blocks.1.attention.value",
     )
-    beam: int = 64
+    beam: int = 32
     name: str = "DAGER"
     needs: Knows = Knows.NOTHING
     conduct: Conduct = Conduct.HONEST
@@ -86,7 +86,8 @@ class Dager:
             raise ParameterError("no layers named to read the first or the second attention off")
 
     def reconstruct(self, view: View, rng: np.random.Generator) -> Tokens:
-        """The texts, shape (n, length), the surest first; texts that are alike are one.
+        """The texts, shape (inputs, length), the surest first. Of texts that are alike all but one
+        are missing, and the next best stand in for them.
 
         None, if there is nothing to tell tokens apart by: as many of them as the layers are wide,
         or so much noise that no direction stands out. Draws nothing from `rng`. Raises
@@ -184,10 +185,10 @@ class _Span:
 
 
 def _nearest(excess: Floats, texts: int) -> Tokens:
-    """Which are inside, the nearest first; if none is, the nearest, one for each text."""
+    """Which are inside, the nearest first, and never fewer than there are texts, as noise may have
+    taken some out."""
     order = np.argsort(excess, kind="stable")
-    inside = int((excess <= _DEVIATIONS).sum())
-    return order[: inside or texts]
+    return order[: max(texts, int((excess <= _DEVIATIONS).sum()))]
 
 
 class _Enough(Exception):
@@ -208,7 +209,11 @@ def _inputs_of(model: nn.Module, layer: str, texts: Tokens) -> Floats:
         for chunk in torch.split(torch.from_numpy(texts), _CHUNK):
             with suppress(_Enough):
                 model(chunk)
+    except (IndexError, RuntimeError) as refused:
+        raise ParameterError(f"the model cannot take texts {texts.shape}: {refused}") from refused
     finally:
         watch.remove()
+    if not caught:
+        raise ParameterError(f"the model does not ask its layer {layer!r}")
     found: Floats = torch.cat(caught).numpy()
     return found

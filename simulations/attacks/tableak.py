@@ -18,7 +18,6 @@ The update of one lone row gives the row away in closed form (see `LinearReadout
 batches. Several local steps are attacked as if they were one.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import e, pi
 
@@ -101,16 +100,16 @@ class TabLeak:
         if view.labels is None or len(view.labels) != view.inputs:
             raise ParameterError(f"{self.name} needs one label for each of {view.inputs} inputs")
         surrogate = Surrogate.of(self.build, view, view.labels, dtype=self.dtype)
-        relaxed = self._relaxation()
-        objective = matching(
-            lambda free: surrogate.one_step(relaxed(free)), cosine(surrogate.target)
-        )
         starts = rng.normal(size=(self.restarts, view.inputs, self.table.inputs))
         begun = torch.tensor(starts, dtype=self.dtype).clamp(-self.reach, self.reach)
+        _require_fit(surrogate, begun[0])
+        objective = matching(
+            lambda free: surrogate.one_step(self.relaxed(free)), cosine(surrogate.target)
+        )
         found, value = self._descent().follow(slope_of(objective), begun)
-        return relaxed(found).numpy().astype(np.float64), int(value.argmin())
+        return self.relaxed(found).numpy().astype(np.float64), int(value.argmin())
 
-    def _relaxation(self) -> Callable[[Tensor], Tensor]:
+    def relaxed(self, free: Tensor) -> Tensor:
         """What is searched for -> what goes into the model, both (..., table.inputs).
 
         All softmaxes at once: exp(z) over the sum of it in the same column. `reach` keeps exp small
@@ -118,15 +117,10 @@ class TabLeak:
         """
         column = np.repeat(np.arange(len(self.table.columns)), self.table.widths)
         kind = np.array(self.table.columns)[column]
-        together = torch.tensor(column[:, None] == column, dtype=self.dtype)
-        one = torch.tensor(kind == FLAG, dtype=self.dtype)
-        number = torch.tensor(kind == NUMBER)
-
-        def relaxed(free: Tensor) -> Tensor:
-            raised = free.exp()
-            return torch.where(number, free, raised / (raised @ together + one))
-
-        return relaxed
+        together = torch.tensor(column[:, None] == column, dtype=free.dtype)
+        raised = free.exp()
+        shares = raised / (raised @ together + torch.tensor(kind == FLAG, dtype=free.dtype))
+        return torch.where(torch.tensor(kind == NUMBER), free, shares)
 
     def _descent(self) -> Descent:
         return Descent(self.steps, self.lr, -self.reach, self.reach, self.on_step)
@@ -146,6 +140,15 @@ class TabLeak:
                 p = np.hstack([p, 1 - p]) if values == FLAG else p
                 cells.append(-(p * np.log(np.maximum(p, _LEAST))).sum(axis=1))
         return np.column_stack(cells)
+
+
+def _require_fit(surrogate: Surrogate, x: Tensor) -> None:
+    try:
+        surrogate.loss(surrogate.moving, x)
+    except RuntimeError as refused:
+        raise ParameterError(
+            f"the model does not take rows of {x.shape[1]} inputs: {refused}"
+        ) from refused
 
 
 def _order(rows: Floats, others: Floats, labels: NDArray[np.int64]) -> NDArray[np.int64]:
