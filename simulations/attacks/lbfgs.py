@@ -187,5 +187,5 @@ class _Lanes:
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    product: Tensor = torch.linalg.vecdot(a, b)
-    return product
+    found: Tensor = torch.linalg.vecdot(a, b)
+    return found
