@@ -7,7 +7,7 @@ for, so intervals come from resampling seeds first and then inputs within each.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import inf
+from math import exp, inf, log
 
 import numpy as np
 from scipy.stats import beta, binom
@@ -20,6 +20,7 @@ from tacit.simulations.trial import Cell, Trial
 # The most that a measure can come to; 1 for every other.
 BEST = {"PSNR": PSNR_CAP}
 IDENTIFIED = "identified"
+CHANCE = 1e-4  # with which a cell in which the bound holds may be told to break it
 _PLAIN = "plain"
 
 
@@ -52,6 +53,7 @@ class Identified:
     hits: int
     of: int
     bound: float | None
+    trials: int
 
     @property
     def share(self) -> Interval:
@@ -62,8 +64,18 @@ class Identified:
 
     @property
     def breaks_bound(self) -> bool:
-        """Whether the whole interval is above the bound: then a claim of privacy is wrong."""
-        return self.bound is not None and self.share.low > self.bound
+        """Whether so many are hardly to be had with the bound in force: then a claim of privacy is
+        wrong.
+
+        All inputs of one sum may be found by one chance, so it is trials that are counted: by
+        Hoeffding (1963, "Probability Inequalities for Sums of Bounded Random Variables", theorem 1)
+        the mean of k of them, each in [0, 1] and b at most on average, is x or more with a
+        probability of exp(-k KL(x, b)) at most. Told is what is below CHANCE.
+        """
+        share = self.hits / self.of
+        if self.bound is None or share <= self.bound:
+            return False
+        return exp(-self.trials * _divergence(share, self.bound)) < CHANCE
 
 
 @dataclass(frozen=True)
@@ -149,7 +161,7 @@ class Tried:
             return None
         hits, of = sum(trial.hits for trial in counted), sum(trial.of for trial in counted)
         bound = min((t.bound for t in counted if t.bound is not None), default=inf)
-        return Identified(hits, of, None if bound == inf else bound)
+        return Identified(hits, of, None if bound == inf else bound, len(counted))
 
     def _pool(self, parts: Sequence[Measure]) -> Pooled:
         ours = [value for part in parts for value in part.values]
@@ -168,6 +180,14 @@ class Tried:
         hits, of = sum(trial.hits for trial in trials), sum(trial.of for trial in trials)
         lucky = sum(t.of * min(1.0, t.of * one) for t, one in zip(trials, floors, strict=True))
         return float(binom.sf(hits - 1, of, lucky / of)) <= LUCK
+
+
+def _divergence(mean: float, bound: float) -> float:
+    """KL(mean, bound) of two coins, mean > bound."""
+    if bound <= 0:
+        return inf
+    above = mean * log(mean / bound)
+    return above if mean == 1 else above + (1 - mean) * log((1 - mean) / (1 - bound))
 
 
 def by_cell(trials: Iterable[Trial]) -> tuple[Tried, ...]:

@@ -1,7 +1,6 @@
 """Running a matrix: what is left of it to do, over several processes, kept as it comes."""
 
 import logging
-import math
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -15,9 +14,8 @@ import torch
 from tacit.app.lab.attempt import attempt
 from tacit.app.lab.plan import Plan, Skipped
 from tacit.crypto.errors import ParameterError
+from tacit.simulations.pooling import by_cell
 from tacit.simulations.trial import PICTURES, PLAN, TRIALS, Cell, Trial, TrialLog, key_of
-
-CHANCE = 1e-4  # with which a matrix in which every bound holds may be told that one does not
 
 OnTrial = Callable[[Trial, int, int], None]
 
@@ -66,34 +64,14 @@ class Matrix:
 
 
 def violations(trials: Sequence[Trial]) -> Iterator[str]:
-    """The cells whose attack identified more than their bound says any attack can, in words.
-
-    Of inputs in one sum all may be found by one chance, so it is trials that are counted: by
-    Hoeffding (1963, "Probability Inequalities for Sums of Bounded Random Variables", theorem 1)
-    the mean of k of them, each in [0, 1] and b at most on average, is x or more with a probability
-    of exp(-k KL(x, b)) at most. Told is what is below CHANCE, shared over all cells.
-    """
-    cells: dict[Cell, list[Trial]] = {}
-    for trial in trials:
-        if trial.bound is not None and trial.of:
-            cells.setdefault(trial.cell, []).append(trial)
-    for cell, several in cells.items():
-        bound = max(trial.bound or 0.0 for trial in several)
-        mean = sum(trial.hits / trial.of for trial in several) / len(several)
-        chance = math.exp(-len(several) * _divergence(mean, bound)) if mean > bound else 1.0
-        if chance < CHANCE / len(cells):
+    """The cells whose attack identified more than their bound says any attack can, in words."""
+    for each in by_cell(trials):
+        found, cell = each.identified, each.cell
+        if found is not None and found.breaks_bound:
             yield (
-                f"{cell.attack} identified {mean:.1%} under {cell.defence}, {cell.threat}: "
-                f"no attack can more than {bound:.1%}"
+                f"{cell.attack} identified {found.hits / found.of:.1%} under {cell.defence}, "
+                f"{cell.threat}: no attack can more than {found.bound:.1%}"
             )
-
-
-def _divergence(mean: float, bound: float) -> float:
-    """KL(mean, bound) of two coins, mean > bound."""
-    if bound <= 0:
-        return math.inf
-    above = mean * math.log(mean / bound)
-    return above if mean == 1 else above + (1 - mean) * math.log((1 - mean) / (1 - bound))
 
 
 def _alone(left: Sequence[tuple[Cell, int]], perceptual: str) -> Iterator[Trial]:

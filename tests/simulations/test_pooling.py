@@ -140,7 +140,7 @@ class TestAtFloor:
 class TestIdentified:
     @pytest.mark.parametrize(("hits", "of"), [(0, 40), (3, 40), (40, 40), (1, 1)])
     def test_the_interval_is_exact(self, hits: int, of: int) -> None:
-        share = Identified(hits, of, None).share
+        share = Identified(hits, of, None, 1).share
         assert share.mean == hits / of
         # At the low end so many hits or more have 2.5 %, at the high end so many or fewer.
         if hits:
@@ -152,11 +152,13 @@ class TestIdentified:
         else:
             assert share.high == 1
 
-    def test_a_bound_is_broken_by_the_whole_interval(self) -> None:
-        low = Identified(9, 10, None).share.low
-        assert Identified(9, 10, low - 1e-6).breaks_bound
-        assert not Identified(9, 10, low + 1e-6).breaks_bound  # though 0.9 is above it
-        assert not Identified(9, 10, None).breaks_bound
+    def test_a_bound_is_broken_by_what_is_hardly_to_be_had(self) -> None:
+        # All of k trials, of a bound b: b**k, in the closed form as in Hoeffding's.
+        assert Identified(40, 40, 0.1, 5).breaks_bound
+        assert not Identified(24, 24, 0.1, 3).breaks_bound  # all of one sum may be one chance
+        assert not Identified(9, 10, 0.9, 10).breaks_bound
+        assert not Identified(9, 10, None, 10).breaks_bound
+        assert Identified(1, 10, 0.0, 10).breaks_bound
 
     def test_sums_over_the_trials_that_were_attacked(self) -> None:
         trials = (
@@ -165,7 +167,7 @@ class TestIdentified:
             trial(2, hits=4, of=4, stopped="no"),
         )
         tried = pool(*trials)
-        assert tried.identified == Identified(3, 8, 0.4)
+        assert tried.identified == Identified(3, 8, 0.4, 2)
         assert tried.epsilon == 8.0
         assert pool(trial()).identified is None
 
