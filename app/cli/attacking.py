@@ -34,7 +34,7 @@ def attack(
     """Try every cell of a matrix that has not been tried, and write the report of all."""
     if matrix is not None and quick:
         raise ParameterError("--quick is a matrix of its own: leave out the file")
-    plan = Plan.load(matrix) if matrix else Plan.shipped("quick" if quick else "standard")
+    plan = Plan.find(matrix or Path("quick" if quick else "standard"))
     if replace:
         clear(out)
     with interruptible("nothing was started"):

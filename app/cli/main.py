@@ -122,7 +122,7 @@ def attack(
     matrix: Annotated[
         Path | None,
         typer.Argument(
-            help="A TOML file of cells; by default the one that comes with Tacit.",
+            help="A TOML file, or what comes with Tacit: standard, quick, text.",
             metavar="MATRIX",
             show_default=False,
         ),

@@ -18,20 +18,30 @@ from torch import nn
 
 from tacit.app.config import Settings
 from tacit.app.material import Material, trainer_for
+from tacit.client.trainer import LocalPlan
 from tacit.crypto.errors import ParameterError
 from tacit.simulations.attacks.base import Attack
 from tacit.simulations.attacks.candidates import CandidateMatching
 from tacit.simulations.attacks.cocktail import CocktailParty
+from tacit.simulations.attacks.dager import Dager
 from tacit.simulations.attacks.disaggregation import Disaggregation
+from tacit.simulations.attacks.dlg import DeepLeakage, Labels
 from tacit.simulations.attacks.fishing import ClassFishing
+from tacit.simulations.attacks.gradinversion import GradInversion, Statistics
 from tacit.simulations.attacks.imprint import Imprint
 from tacit.simulations.attacks.inconsistency import Inconsistency
 from tacit.simulations.attacks.inverting import InvertingGradients
 from tacit.simulations.attacks.labels import LabelCounts
 from tacit.simulations.attacks.linear import LinearReadout
 from tacit.simulations.attacks.spear import Spear
+from tacit.simulations.attacks.tableak import TabLeak
+from tacit.simulations.attacks.unrolled import UnrolledTraining
+from tacit.simulations.data.table import Table
 from tacit.simulations.models import factory
 from tacit.simulations.named import is_dotted, nearest, resolve
+
+LONGEST = 2**16  # numbers of a model of which as many updates as candidates fit into memory
+REACH = 10.0  # standard deviations: nothing measured is further out
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,7 @@ class Ground:
     rate: float
     steps: int
     label: int
+    table: Table | None
     clip: float | None
 
     @classmethod
@@ -64,7 +75,8 @@ class Ground:
         clip = settings.policy.max_norm or None
         if settings.private is not None:
             clip = settings.privacy.clip
-        return cls(build, arrays, data.shape, data.classes, rate, steps, label, clip)
+        shape, classes, table = data.shape, data.classes, data.table
+        return cls(build, arrays, shape, classes, rate, steps, label, table, clip)
 
     def first(self) -> str:
         """The layer that inputs come to first. Raises ParameterError unless it is a dense one."""
@@ -88,6 +100,16 @@ class Ground:
             raise ParameterError(f"the model has no layer but {layer}")
         return layer
 
+    def range(self) -> dict[str, float]:
+        """Between what numbers inputs lie: pictures in 0 .. 1, standardised numbers nearly all."""
+        return {} if self.table is None else {"low": -REACH, "high": REACH}
+
+    def rows(self) -> Table:
+        """What the columns are. Raises ParameterError unless examples are rows of a table."""
+        if self.table is None:
+            raise ParameterError(f"examples of shape {self.shape} are not rows of a table")
+        return self.table
+
     def image(self) -> tuple[int, ...]:
         """`shape`. Raises ParameterError unless it is an image's."""
         if len(self.shape) != 3:
@@ -98,7 +120,32 @@ class Ground:
 Make = Callable[..., Attack]
 
 
+def _deep(ground: Ground, labels: str = Labels.GRANTED.value, **options: Any) -> Attack:
+    return DeepLeakage(ground.build, ground.image(), labels=Labels(labels), **options)
+
+
+def _gradinversion(
+    ground: Ground, statistics: str = Statistics.BATCH.value, **options: Any
+) -> Attack:
+    held_to = Statistics(statistics)
+    return GradInversion(ground.build, ground.image(), statistics=held_to, **options)
+
+
+def _unrolled(ground: Ground, **options: Any) -> Attack:
+    plan = LocalPlan(epochs=ground.steps, batch_size=0, learning_rate=ground.rate)
+    return UnrolledTraining(ground.build, ground.image(), plan, **options)
+
+
+def _dager(ground: Ground, **options: Any) -> Attack:
+    if "blocks.1.attention.query.weight" not in ground.arrays:
+        raise ParameterError("the model is no decoder with two blocks or more")
+    return Dager(ground.build, ground.shape[0], ground.classes, **options)
+
+
 def _candidates(ground: Ground, **options: Any) -> Attack:
+    length = sum(prod(shape) for shape in ground.arrays.values())
+    if length > LONGEST:
+        raise ParameterError(f"the model has {length:,} numbers, it takes {LONGEST:,} at most")
     return CandidateMatching(ground.build, **{"clip": ground.clip, **options})
 
 
@@ -117,15 +164,20 @@ def _inverting(ground: Ground, **options: Any) -> Attack:
 
 ATTACKS: Mapping[str, Make] = MappingProxyType(
     {
-        "linear-readout": lambda g, **o: LinearReadout(g.first(), g.shape, **o),
+        "linear-readout": lambda g, **o: LinearReadout(g.first(), g.shape, **{**g.range(), **o}),
         "label-counts": lambda g, **o: LabelCounts(g.last(), **o),
         "cocktail-party": lambda g, **o: CocktailParty(g.first(), g.image(), **o),
-        "spear": lambda g, **o: Spear(g.hidden(), g.shape, **o),
+        "spear": lambda g, **o: Spear(g.hidden(), g.shape, **{**g.range(), **o}),
         "inverting-gradients": _inverting,
+        "deep-leakage": _deep,
+        "gradinversion": _gradinversion,
+        "unrolled": _unrolled,
         "candidate-matching": _candidates,
         "imprint": lambda g, **o: Imprint(g.shape, *_two(g), **o),
         "model-inconsistency": lambda g, **o: Inconsistency(g.hidden(), g.shape, **o),
         "class-fishing": lambda g, **o: ClassFishing(g.label, g.shape, g.hidden(), g.last(), **o),
+        "tableak": lambda g, **o: TabLeak(g.build, g.rows(), **o),
+        "dager": _dager,
         "disaggregation": lambda g, **o: Disaggregation(**o),
     }
 )
@@ -160,5 +212,7 @@ class Named:
         made: Make = resolve(self.name) if is_dotted(self.name) else ATTACKS[self.name]
         try:
             return made(ground, **self.options)
-        except TypeError as wrong:  # an option that it does not have
+        except ParameterError:
+            raise
+        except (TypeError, ValueError) as wrong:  # an option that it does not have, or a value
             raise ParameterError(f"{self.name}: {wrong}") from None

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from tacit.app.lab.attacks import Ground, Named
 from tacit.app.lab.federation import Scene, run, settings_of, unused
 from tacit.app.material import Material, material
+from tacit.crypto.errors import ParameterError
 from tacit.simulations import measure
 from tacit.simulations.attacks.base import Attack, Knows, Target, View, view_of
 from tacit.simulations.attacks.fishing import ClassFishing
 from tacit.simulations.attacks.inconsistency import Inconsistency
-from tacit.simulations.evaluate import Floats, Outcome, evaluate
+from tacit.simulations.evaluate import Floats, Outcome, evaluate, over_rounds
 from tacit.simulations.hostile import HostileServer, Malicious
 from tacit.simulations.measure import Measure
 from tacit.simulations.named import resolve
@@ -62,23 +63,30 @@ def attempt(cell: Cell, seed: int, perceptual: str = "") -> Attempt:
 def scored(cell: Cell, seed: int, attack: Attack, scene: Scene) -> Attempt:
     """What `attack` gets out of what was seen."""
     rng = np.random.default_rng([seed, crc32(cell.attack.encode())])
-    scored = _SCORED[attack.target](attack, scene, rng)
+    target = attack.target
+    if target is Target.INPUTS and scene.held.dataset.table is not None:
+        target = Target.ROWS
+    try:
+        found = _SCORED[target](attack, scene, rng)
+    except ParameterError as nothing:  # it has no use for this update: that is a result too
+        scene = replace(scene, stopped=f"{attack.name} gave up: {nothing}")
+        found = _SCORED[target](attack, scene, rng)
     trial = Trial(
         cell,
         seed,
         attack.conduct.value,
         _granted(attack).words(),
-        scored.measures,
-        scored.seconds,
+        found.measures,
+        found.seconds,
         scene.seen[0].protocol if scene.seen else scene.settings.secure.protocol,
         scene.stopped,
         scene.epsilon,
-        scored.bound,
-        scored.hits,
-        scored.of,
-        scored.pictures,
+        found.bound,
+        found.hits,
+        found.of,
+        found.pictures,
     )
-    return Attempt(trial, scored.outcome)
+    return Attempt(trial, found.outcome)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +143,38 @@ def _inputs(attack: Attack, scene: Scene, rng: np.random.Generator) -> Scored:
     )
 
 
+def _rows(attack: Attack, scene: Scene, rng: np.random.Generator) -> Scored:
+    """Of tables: cells, whether the attack knows of columns or not."""
+    table = scene.held.dataset.table
+    if table is None:
+        raise ParameterError(f"{attack.name} is for tables, {scene.held.dataset.name} is none")
+    truth, public = table.rows(_sought(attack, scene)), table.rows(unused(scene.held))
+    guess, seconds = np.zeros((0, len(table.columns))), 0.0
+    if not scene.stopped:
+        began = perf_counter()
+        found = attack.reconstruct(view(attack, scene), rng)[: len(truth)]
+        seconds = perf_counter() - began
+        guess = found if attack.target is Target.ROWS else table.rows(found)
+    measures = measure.of_rows(guess, truth, public, table.categorical)
+    return Scored(_blind(measures) if scene.stopped else measures, seconds)
+
+
+def _tokens(attack: Attack, scene: Scene, rng: np.random.Generator) -> Scored:
+    """Of texts: tokens, and texts as a whole."""
+    truth = _sought(attack, scene).astype(np.int64)
+    public = unused(scene.held).astype(np.int64)
+    if scene.stopped:
+        return Scored(_blind(measure.of_tokens(truth[:0], truth, public)))
+    began = perf_counter()
+    guess = attack.reconstruct(view(attack, scene), rng)[: len(truth)]
+    return Scored(measure.of_tokens(guess, truth, public), perf_counter() - began)
+
+
+def _blind(measures: tuple[Measure, ...]) -> tuple[Measure, ...]:
+    """What a guess without any update scores."""
+    return tuple(replace(each, values=each.floor) for each in measures)
+
+
 def _exact(data: NDArray[np.float32]) -> Floats:
     return data.astype(np.float64)
 
@@ -155,24 +195,16 @@ def _updates(attack: Attack, scene: Scene, rng: np.random.Generator) -> Scored:
     """Each device's mean update over the rounds it was in."""
     if scene.stopped:  # nothing was trained either
         return Scored((Measure("cosine", (0.0,), (0.0,)),))
-    own = [
-        [update for (_, who), update in scene.updates.items() if who == node]
-        for node in scene.members
-    ]
-    truth = np.array([np.mean(several, axis=0) for several in own])
-    flat = [np.concatenate([np.ravel(a) for a in seen.update.values()]) for seen in scene.seen]
-    mean = np.average(flat, axis=0, weights=[seen.weight for seen in scene.seen])
     began = perf_counter()
-    guess = attack.reconstruct(view(attack, scene), rng)
-    return Scored((measure.of_updates(guess, truth, mean),), perf_counter() - began)
+    ((_, found),) = over_rounds(attack, scene.seen, scene.updates, [len(scene.seen)], rng)
+    return Scored((found,), perf_counter() - began)
 
 
 def _labels(attack: Attack, scene: Scene, rng: np.random.Generator) -> Scored:
     _, truth = scene.examples(scene.members)
     known, classes = truth.tolist(), scene.held.dataset.classes
     if scene.stopped:
-        floor = measure.of_labels(known, known, classes).floor
-        return Scored((Measure("labels right", floor, floor),))
+        return Scored(_blind((measure.of_labels(known, known, classes),)))
     began = perf_counter()
     guess = attack.reconstruct(view(attack, scene), rng).tolist()
     seconds = perf_counter() - began
@@ -192,5 +224,11 @@ def candidates(
 
 _SCORED: Mapping[Target, Callable[[Attack, Scene, np.random.Generator], Scored]]
 _SCORED = MappingProxyType(
-    {Target.INPUTS: _inputs, Target.LABELS: _labels, Target.UPDATES: _updates}
+    {
+        Target.INPUTS: _inputs,
+        Target.LABELS: _labels,
+        Target.UPDATES: _updates,
+        Target.ROWS: _rows,
+        Target.TOKENS: _tokens,
+    }
 )

@@ -22,6 +22,7 @@ DEFENCES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "local": ('privacy.mode="local"',),
         "distributed": ('privacy.mode="distributed"',),
         "central": ('privacy.mode="central"',),
+        "fixed-cohorts": ('privacy.mode="central"', "privacy.bands=2", "privacy.cohorts=2"),
     }
 )
 
@@ -36,6 +37,8 @@ class Defence:
     secure       a secure sum under pairwise masks; lattice, tenseal: one under encryption
     local, distributed, central   a secure sum with noise of that kind; of a central one the
                  attack has the models that were released, as the server would have it without
+    fixed-cohorts   devices in two groups that take turns, as a central run with correlated noise
+                 has them; the attack is the trusted server's, which sees sums as they are
     """
 
     name: str
@@ -64,8 +67,8 @@ class Defence:
 
     @property
     def is_private(self) -> bool:
-        """Whether there is noise."""
-        return self.name in ("local", "distributed", "central")
+        """Whether there is noise, for whoever is not trusted."""
+        return self.name in ("local", "distributed", "central", "fixed-cohorts")
 
     @property
     def sums(self) -> bool:

@@ -154,9 +154,11 @@ def run(
         )
     except TooFewClients as failed:
         return scene((), _reasons(events) or str(failed))
-    private = settings.private
-    ledger = None if private is None else PrivateSums(private, storage)
-    if settings.privacy.mode == "central":
+    private, defence = settings.private, Defence.parse(cell.defence).name
+    ledger = None
+    if private is not None and defence != "fixed-cohorts":  # there the adversary sees no noise
+        ledger = PrivateSums(private, storage)
+    if defence == "central":
         seen = _released(settings, inbox, finished.result.arrays)
     else:
         seen = _had(cell, settings, inbox)

@@ -94,9 +94,10 @@ class Plan(Section):
             raise ParameterError(f"{path}: {_explain(wrong)}") from None
 
     @classmethod
-    def shipped(cls, name: str) -> "Plan":
-        """One that comes with Tacit: `standard` or `quick`."""
-        return cls.load(SHIPPED / f"{name}.toml")
+    def find(cls, path: Path) -> "Plan":
+        """A file, or by its name one that comes with Tacit: `standard`, `quick` or `text`."""
+        shipped = SHIPPED / f"{path}.toml"
+        return cls.load(shipped if len(path.parts) == 1 and shipped.exists() else path)
 
     def checked(self) -> tuple[tuple[tuple[Cell, int], ...], tuple[Skipped, ...]]:
         """What to try, cell and seed, the first seed of every cell ahead of any second one; and the

@@ -5,8 +5,9 @@ algorithm 1: minimise over inputs x, and labels y where they are not known,
 
     |dL(x, y)/dw - gradient|^2
 
-with L-BFGS. The paper needs a model that is twice differentiable, and so does L-BFGS: on a net of
-sigmoids a small batch comes out exactly, on one of ReLUs the distance has no slope worth following.
+with L-BFGS. The paper asks for a model that is twice differentiable: on a net of sigmoids a small
+batch comes out exactly, to the last digits that the update has. ReLUs often do no harm; max-pooling
+does, as the slope of the distance then knows nothing of the pixels that were passed over.
 
 An update of one full-batch step of SGD is -learning_rate * gradient, so the learning rate must be
 known. Where the last layer is dense, the labels need not be granted: section 3 of Zhao et al.
@@ -33,6 +34,7 @@ from tacit.simulations.attacks.descent import OnStep, slope_of
 from tacit.simulations.attacks.labels import LabelCounts, LoneLabel
 from tacit.simulations.attacks.lbfgs import minimise
 from tacit.simulations.attacks.surrogate import Build, Objective, Surrogate, squared
+from tacit.simulations.attacks.traced import device_of
 
 # Of the square of the gradient's length: what float64 leaves of a distance that is 0.
 _EXACT = 1e-26
@@ -51,7 +53,8 @@ class DeepLeakage:
     """The attack on a model that `build` makes, with inputs of `shape`.
 
     `evaluations` of the distance, at most, are spent on each restart. The guess is clipped to
-    `low`..`high`, the range of the data. `on_step(done, total)` is called after every evaluation.
+    `low`..`high`, the range of the data. `device` and `compiled` are as in `InvertingGradients`.
+    `on_step(done, total)` is called after every evaluation.
     """
 
     build: Build = field(repr=False)
@@ -61,6 +64,8 @@ class DeepLeakage:
     labels: Labels = Labels.GRANTED
     low: float = 0.0
     high: float = 1.0
+    device: str | None = None
+    compiled: bool | None = None
     on_step: OnStep | None = field(default=None, repr=False, compare=False)
     name: str = "deep leakage from gradients"
     conduct: Conduct = Conduct.HONEST
@@ -88,20 +93,22 @@ class DeepLeakage:
         is zero.
         """
         require(view, self.needs, self.name)
-        surrogate = Surrogate.of(self.build, view, self._labels(view, rng), dtype=torch.float64)
+        labels, device = self._labels(view, rng), device_of(self.device)
+        surrogate = Surrogate.of(self.build, view, labels, dtype=torch.float64, device=device)
         # One row for each input: its coordinates, and behind them the scores of its labels.
         width = prod(self.shape)
         free = _classes(surrogate) if self.labels is Labels.OPTIMISED else 0
         starts = rng.normal(size=(self.restarts, view.inputs, width + free))
         found, value = minimise(
             slope_of(self._objective(surrogate, view)),
-            torch.tensor(starts),
+            torch.tensor(starts, device=device),
             self.evaluations,
             enough=_EXACT,
+            compiled=self.compiled,
             on_step=self.on_step,
         )
         best = found[int(value.nan_to_num(inf).argmin()), :, :width].clamp(self.low, self.high)
-        guess: NDArray[np.float64] = best.reshape(-1, *self.shape).numpy()
+        guess: NDArray[np.float64] = best.reshape(-1, *self.shape).cpu().numpy()
         return guess
 
     def _objective(self, surrogate: Surrogate, view: View) -> Objective:

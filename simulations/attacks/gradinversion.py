@@ -51,6 +51,7 @@ from tacit.simulations.attacks.surrogate import (
     matching,
     total_variation,
 )
+from tacit.simulations.attacks.traced import device_of
 from tacit.simulations.attacks.unrolled import simulated
 
 Layers: TypeAlias = dict[str, _BatchNorm]
@@ -90,6 +91,8 @@ class GradInversion:
     high: float = 1.0
     distance: Callable[[Weights], Distance] = field(default=cosine, repr=False)
     dtype: torch.dtype = torch.float32
+    device: str | None = None
+    compiled: bool | None = None
     on_step: OnStep | None = field(default=None, repr=False, compare=False)
     name: str = "GradInversion"
     needs: Knows = Knows.LABELS
@@ -112,8 +115,9 @@ class GradInversion:
         arrays do not fit the model, or if the update is zero.
         """
         require(view, self.needs, self.name)
-        surrogate = Surrogate.of(self.build, view, self._labels(view), dtype=self.dtype)
-        layers = _by_batch(surrogate.model)
+        labels, device = self._labels(view), device_of(self.device)
+        surrogate = Surrogate.of(self.build, view, labels, dtype=self.dtype, device=device)
+        layers = by_batch(surrogate.model)
         devices = view.clients if layers else 1  # without them a sum is one large batch
         objective = matching(
             simulated(surrogate, _ONE_STEP, devices),
@@ -121,15 +125,15 @@ class GradInversion:
             self._priors(view, surrogate, layers, devices),
         )
         span = self.high - self.low
-        starts = self.low + span * rng.random((self.restarts, view.inputs, *self.shape))
-        found, value = self._descent().follow(
-            _together(slope_of(objective), self.group), torch.tensor(starts, dtype=self.dtype)
-        )
-        guess: NDArray[np.float64] = found[int(value.argmin())].numpy().astype(np.float64)
+        drawn = self.low + span * rng.random((self.restarts, view.inputs, *self.shape))
+        starts = torch.tensor(drawn, dtype=self.dtype, device=device)
+        slope = drawn_together(slope_of(objective), self.group)
+        found, value = self._descent().follow(slope, starts)
+        guess: NDArray[np.float64] = found[int(value.argmin())].cpu().numpy().astype(np.float64)
         return guess
 
     def _descent(self) -> Descent:
-        return Descent(self.steps, self.lr, self.low, self.high, self.on_step)
+        return Descent(self.steps, self.lr, self.low, self.high, self.on_step, self.compiled)
 
     def _labels(self, view: View) -> tuple[int, ...]:
         if view.labels is None or len(view.labels) != view.inputs:
@@ -148,7 +152,7 @@ class GradInversion:
             (self.l2, _root_mean_square),
         ]
         known = {
-            name: _moments_known(view, name, layer, self.statistics, self.dtype)
+            name: moments_held(view, name, layer, self.statistics, surrogate)
             for name, layer in layers.items()
             if self.bn and layer.running_mean is not None
         }
@@ -157,7 +161,7 @@ class GradInversion:
         return [(weight, prior) for weight, prior in priors if weight]
 
 
-def _by_batch(model: nn.Module) -> Layers:
+def by_batch(model: nn.Module) -> Layers:
     """The layers of batch normalisation, told to normalise by the batch, as in training.
 
     They no longer keep running statistics: simulating a step must not change the model.
@@ -169,18 +173,21 @@ def _by_batch(model: nn.Module) -> Layers:
     return layers
 
 
-def _moments_known(
-    view: View, name: str, layer: _BatchNorm, statistics: Statistics, dtype: torch.dtype
+def moments_held(
+    view: View, name: str, layer: _BatchNorm, statistics: Statistics, like: Surrogate
 ) -> Moments:
-    """What the server holds of one layer, by what `Statistics` says."""
+    """What the server holds of one layer, as `statistics` says; tensors as those of `like`.
+
+    Raises ParameterError if the model, or the update, lacks them.
+    """
+    sample = next(iter(like.moving.values()))
     found = []
     for kind in ("running_mean", "running_var"):
         value = array_of(view.model, f"{name}.{kind}", "model")
         if statistics is Statistics.BATCH:
-            value = value + array_of(view.update, f"{name}.{kind}", "update") / _share(
-                view, name, layer
-            )
-        found.append(torch.tensor(value, dtype=dtype))
+            moved = array_of(view.update, f"{name}.{kind}", "update")
+            value = value + moved / _share(view, name, layer)
+        found.append(torch.tensor(value, dtype=sample.dtype, device=sample.device))
     mean, variance = found
     return mean, variance.clamp_min(layer.eps)  # noise on an update may leave it below 0
 
@@ -200,7 +207,7 @@ def _unlike(known: dict[str, Moments], surrogate: Surrogate, layers: Layers, dev
 
     def prior(x: Tensor) -> Tensor:
         shares = x.reshape(devices, -1, *x.shape[1:])
-        found = vmap(lambda share: _moments(surrogate, layers, share))(shares)
+        found = vmap(lambda share: moments(surrogate, layers, share))(shares)
         apart = []
         for name, (mean, variance) in known.items():
             means, variances = found[name]
@@ -213,7 +220,7 @@ def _unlike(known: dict[str, Moments], surrogate: Surrogate, layers: Layers, dev
     return prior
 
 
-def _moments(surrogate: Surrogate, layers: Layers, x: Tensor) -> dict[str, Moments]:
+def moments(surrogate: Surrogate, layers: Layers, x: Tensor) -> dict[str, Moments]:
     """Of each channel of what each layer is given, when the model is given one batch."""
     found: dict[str, Moments] = {}
 
@@ -232,10 +239,10 @@ def _moments(surrogate: Surrogate, layers: Layers, x: Tensor) -> dict[str, Momen
     return found
 
 
-def _together(slope: Slope, weight: float) -> Slope:
+def drawn_together(slope: Slope, weight: float) -> Slope:
     """`slope` with the paper's R_group added: `weight` times the distance from the mean restart."""
 
-    def drawn(x: Tensor) -> tuple[Tensor, Tensor]:
+    def pulled(x: Tensor) -> tuple[Tensor, Tensor]:
         direction, value = slope(x)
         away = (x - x.mean(0)).flatten(1)
         # Root mean square, so that the weight does not depend on the number of coordinates.
@@ -243,7 +250,7 @@ def _together(slope: Slope, weight: float) -> Slope:
         pull = away / (far * away.shape[1]).clamp_min(_LEAST)[:, None]
         return direction + weight * pull.view(x.shape), value + weight * far
 
-    return drawn if weight else slope
+    return pulled if weight else slope
 
 
 def _root_mean_square(x: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ from tacit.simulations.attacks.surrogate import (
     matching,
     total_variation,
 )
+from tacit.simulations.attacks.traced import device_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,9 @@ class InvertingGradients:
 
     `tv` weighs the total variation, `lr` is the first step size in units of the data, `low` and
     `high` are its range. With `infer_labels` the label of a lone input is read off the update
-    instead of being granted. `on_step(done, total)` is called after every step.
+    instead of being granted. It runs on `device`, by default on a GPU if there is one. `compiled`
+    makes machine code of a step: by default where a single attack pays for it, see `traced`; to
+    attack many victims of one model, set it. `on_step(done, total)` is called after every step.
     """
 
     build: Build = field(repr=False)
@@ -53,6 +56,8 @@ class InvertingGradients:
     high: float = 1.0
     infer_labels: bool = False
     dtype: torch.dtype = torch.float32
+    device: str | None = None
+    compiled: bool | None = None
     on_step: OnStep | None = field(default=None, repr=False, compare=False)
     name: str = "inverting gradients"
     conduct: Conduct = Conduct.HONEST
@@ -81,14 +86,16 @@ class InvertingGradients:
         require(view, self.needs, self.name)
         objective = self.objective(view)
         span = self.high - self.low
-        starts = self.low + span * rng.random((self.restarts, view.inputs, *self.shape))
-        found, value = self.descend(objective, torch.tensor(starts, dtype=self.dtype))
-        guess: NDArray[np.float64] = found[int(value.argmin())].numpy().astype(np.float64)
+        drawn = self.low + span * rng.random((self.restarts, view.inputs, *self.shape))
+        starts = torch.tensor(drawn, dtype=self.dtype, device=device_of(self.device))
+        found, value = self.descend(objective, starts)
+        guess: NDArray[np.float64] = found[int(value.argmin())].cpu().numpy().astype(np.float64)
         return guess
 
     def objective(self, view: View) -> Objective:
         """The loss of one set of inputs, shape (inputs, *shape), as this view defines it."""
-        surrogate = Surrogate.of(self.build, view, self._labels(view), dtype=self.dtype)
+        labels, device = self._labels(view), device_of(self.device)
+        surrogate = Surrogate.of(self.build, view, labels, dtype=self.dtype, device=device)
         distance = cosine(surrogate.target)
         return matching(surrogate.one_step, distance, [(self.tv, total_variation)])
 
@@ -97,7 +104,7 @@ class InvertingGradients:
 
         `starts` has shape (restarts, inputs, *shape); the values have shape (restarts,).
         """
-        descent = Descent(self.steps, self.lr, self.low, self.high, self.on_step)
+        descent = Descent(self.steps, self.lr, self.low, self.high, self.on_step, self.compiled)
         return descent.follow(slope_of(objective), starts)
 
     def _labels(self, view: View) -> list[int]:

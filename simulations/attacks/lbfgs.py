@@ -10,11 +10,13 @@ whichever accepts its trial point goes on to its next direction, while the other
 """
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
 
 from tacit.simulations.attacks.descent import OnStep, Slope
+from tacit.simulations.attacks.traced import PAYS_FROM, traced
 
 _DECREASE, _CURVATURE = 1e-4, 0.9  # c1 and c2 of the Wolfe conditions
 _HISTORY = 50
@@ -26,7 +28,8 @@ def minimise(
     starts: Tensor,
     evaluations: int,
     *,
-    enough: float = 0.0,
+    enough: float = -inf,
+    compiled: bool | None = None,
     on_step: OnStep | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The point that each start led down to, shaped as `starts`, and its value, shape (lanes,).
@@ -34,10 +37,14 @@ def minimise(
     Calls `slope` at most `evaluations` times: less if a value is at most `enough`, or if no lane
     can go lower. `on_step(done, evaluations)` follows each call, and the last says all are done.
     A lane whose start has no finite value stays there; no lane ends higher than it began.
+    `compiled` is as in `Descent`.
     """
 
+    compiled = evaluations >= PAYS_FROM if compiled is None else compiled
+    quick = traced(lambda x: tuple(slope(x)), (starts,), compiled=compiled)
+
     def measured(points: Tensor) -> tuple[Tensor, Tensor]:
-        gradients, values = slope(points.view(starts.shape))
+        gradients, values = quick(points.view(starts.shape))
         return gradients.reshape(points.shape), values
 
     points = starts.reshape(len(starts), -1)
@@ -60,7 +67,8 @@ class _Lanes:
 
     `step` is tried along `direction`; the step to accept is known to be above `low` and below
     `high`. `moves` and `turns` (history, lanes, length) are differences of points and of gradients,
-    newest last; `weight` is 1 / (move * turn), or 0 where there is no pair yet.
+    newest last; `weight` is 1 / (move * turn), or 0 where there is no pair. No lane has more than
+    `pairs` of them.
     """
 
     point: Tensor
@@ -75,6 +83,7 @@ class _Lanes:
     moves: Tensor
     turns: Tensor
     weight: Tensor
+    pairs: int = 0
 
     @classmethod
     def at(cls, point: Tensor, gradient: Tensor, value: Tensor) -> "_Lanes":
@@ -139,6 +148,7 @@ class _Lanes:
         for kept, new in ((self.moves, move), (self.turns, turn), (self.weight, weight)):
             # One after the other: lanes accept at different times, so each rolls on its own.
             kept[:, taken] = torch.cat([kept[1:, taken], new[None, taken]])
+        self.pairs = min(self.pairs + 1, _HISTORY)
 
     def _head(self, lanes: Tensor) -> None:
         """A new direction for these lanes; without a history, down the gradient."""
@@ -150,22 +160,22 @@ class _Lanes:
         self.direction = torch.where(lanes[:, None], direction, self.direction)
         self.step = torch.where(lanes, step, self.step)
         self.low = torch.where(lanes, 0, self.low)
-        self.high = torch.where(lanes, torch.inf, self.high)
+        self.high = torch.where(lanes, inf, self.high)
         self.trials = torch.where(lanes, 0, self.trials)
 
     def _two_loops(self) -> Tensor:
         """The approximate inverse Hessian times the gradient."""
         q = self.gradient
-        used = [i for i in range(_HISTORY) if bool(self.weight[i].any())]
+        used = range(_HISTORY - self.pairs, _HISTORY)
         parts: dict[int, Tensor] = {}
         for i in reversed(used):
             parts[i] = self.weight[i] * _dot(self.moves[i], q)
-            q = q - parts[i][:, None] * self.turns[i]
+            q = torch.addcmul(q, parts[i][:, None], self.turns[i], value=-1)
         size = _dot(self.turns[-1], self.turns[-1]) * self.weight[-1]
         q = torch.where(size > 0, 1 / size, 1)[:, None] * q
         for i in used:
-            part = self.weight[i] * _dot(self.turns[i], q)
-            q = q + (parts[i] - part)[:, None] * self.moves[i]
+            part = parts[i] - self.weight[i] * _dot(self.turns[i], q)
+            q = torch.addcmul(q, part[:, None], self.moves[i])
         return q
 
     def _give_up(self, stuck: Tensor) -> None:
@@ -177,4 +187,4 @@ class _Lanes:
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum(1)
+    return torch.linalg.vecdot(a, b)

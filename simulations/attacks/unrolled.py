@@ -42,6 +42,7 @@ from tacit.simulations.attacks.surrogate import (
     matching,
     total_variation,
 )
+from tacit.simulations.attacks.traced import device_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,8 @@ class UnrolledTraining:
     high: float = 1.0
     distance: Callable[[Weights], Distance] = field(default=cosine, repr=False)
     dtype: torch.dtype = torch.float32
+    device: str | None = None
+    compiled: bool | None = None
     on_step: OnStep | None = field(default=None, repr=False, compare=False)
     name: str = "unrolled training"
     needs: Knows = Knows.LABELS | Knows.LEARNING_RATE
@@ -87,23 +90,22 @@ class UnrolledTraining:
         zero.
         """
         require(view, self.needs, self.name)
-        labels = self._labels(view)
-        surrogate = Surrogate.of(self.build, view, labels, dtype=self.dtype)
+        labels, device = self._labels(view), device_of(self.device)
+        surrogate = Surrogate.of(self.build, view, labels, dtype=self.dtype, device=device)
         objective = matching(
             simulated(surrogate, self.plan, view.clients),
             self.distance(surrogate.target),
             [(self.tv, total_variation)],
         )
         span = self.high - self.low
-        starts = self.low + span * rng.random((self.restarts, view.inputs, *self.shape))
-        found, value = self._descent().follow(
-            slope_of(objective), torch.tensor(starts, dtype=self.dtype)
-        )
-        guess: NDArray[np.float64] = found[int(value.argmin())].numpy().astype(np.float64)
+        drawn = self.low + span * rng.random((self.restarts, view.inputs, *self.shape))
+        starts = torch.tensor(drawn, dtype=self.dtype, device=device)
+        found, value = self._descent().follow(slope_of(objective), starts)
+        guess: NDArray[np.float64] = found[int(value.argmin())].cpu().numpy().astype(np.float64)
         return guess
 
     def _descent(self) -> Descent:
-        return Descent(self.steps, self.lr, self.low, self.high, self.on_step)
+        return Descent(self.steps, self.lr, self.low, self.high, self.on_step, self.compiled)
 
     def _labels(self, view: View) -> tuple[int, ...]:
         assert view.labels is not None

@@ -22,8 +22,8 @@ class Dataset:
 
     `x` of both halves is (n, *shape) float32, images channels first in [0, 1]; labels are
     0..classes-1. `sites`, where the data come from several places, names the place of each
-    training example, shape (n,). `source` says where the data come from and under which licence.
-    `table` says what the inputs are columns of, where they are one-hot categories among others.
+    training example, shape (n,); `table`, where examples are rows of one, what its columns are.
+    `source` says where the data come from and under which licence.
 
     Raises ParameterError if anything of that does not hold, or if a half is empty.
     """
@@ -45,13 +45,13 @@ class Dataset:
             raise ParameterError(
                 f"{self.name}: sites have shape {self.sites.shape}, expected ({len(self.train)},)"
             )
+        if self.table is not None and self.shape != (self.table.inputs,):
+            raise ParameterError(
+                f"{self.name}: examples of shape {self.shape}, the table has {self.table.inputs}"
+            )
         if self.class_names and len(self.class_names) != self.classes:
             raise ParameterError(
                 f"{self.name}: {len(self.class_names)} class names for {self.classes} classes"
-            )
-        if self.table is not None and self.shape != (self.table.inputs,):
-            raise ParameterError(
-                f"{self.name}: a table of {self.table.inputs} inputs for examples of {self.shape}"
             )
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tacit.client.trainer import Examples
 from tacit.simulations.data.dataset import Dataset, divided, images, split
+from tacit.simulations.data.table import NUMBER, Table
 
 CROP = 32
 PHOTOS = ("astronaut", "chelsea", "coffee", "motorcycle")
@@ -42,13 +43,14 @@ def breast_cancer() -> Dataset:
     train, _ = split(y)
     mean, deviation = bunch.data[train].mean(0), bunch.data[train].std(0)
     x = ((bunch.data - mean) / deviation).astype(np.float32)
-    return divided(
+    data = divided(
         "breast-cancer",
         Examples(x, y),
         [str(name) for name in bunch.target_names],
         "Breast Cancer Wisconsin (Diagnostic), UCI (Wolberg et al. 1995); "
         "shipped with scikit-learn, no licence of its own stated there",
     )
+    return replace(data, table=Table((NUMBER,) * x.shape[1]))
 
 
 def faces() -> Dataset:

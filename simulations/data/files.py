@@ -100,7 +100,8 @@ def heart_disease(root: Path | None = None) -> Dataset:
     missing = np.isnan(measured)
     filled = np.where(missing, 0, (measured - mean) / deviation)
     can_be_missing = [i for i, column in enumerate(columns) if column != "age"]
-    x = np.hstack([filled, missing[:, can_be_missing], *_one_hot(arrays)]).astype(np.float32)
+    categories = _one_hot(arrays)
+    x = np.hstack([filled, missing[:, can_be_missing], *categories]).astype(np.float32)
     examples = Examples(x, y)
     return Dataset(
         name="heart-disease",
@@ -112,7 +113,11 @@ def heart_disease(root: Path | None = None) -> Dataset:
         class_names=("healthy", "heart disease"),
         source="Heart Disease, UCI (Janosi, Steinbrunn, Pfisterer & Detrano 1989); "
         "no licence stated where this copy came from",
-        table=Table((NUMBER,) * 6 + (FLAG,) * 5 + _category_sizes(arrays)),
+        table=Table(
+            (NUMBER,) * len(columns)
+            + (FLAG,) * len(can_be_missing)
+            + tuple(part.shape[1] for part in categories)
+        ),
     )
 
 
@@ -256,12 +261,11 @@ def _inputs(values: NDArray[Any], what: str) -> NDArray[np.float32]:
 
 def _one_hot(arrays: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
     """One (n, values) block per category of the heart data."""
-    sizes = _category_sizes(arrays)
-    return [np.eye(k, dtype=np.float32)[arrays["x_cat"][:, i]] for i, k in enumerate(sizes)]
-
-
-def _category_sizes(arrays: Mapping[str, NDArray[Any]]) -> tuple[int, ...]:
-    return tuple(len(arrays[f"values_{column}"]) for column in arrays["cat_columns"])
+    blocks = []
+    for i, column in enumerate(arrays["cat_columns"]):
+        values = len(arrays[f"values_{column}"])
+        blocks.append(np.eye(values, dtype=np.float32)[arrays["x_cat"][:, i]])
+    return blocks
 
 
 def _classified(path: Path) -> dict[str, list[Path]]:

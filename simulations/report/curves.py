@@ -70,7 +70,11 @@ def _across(curves: Sequence[LeakCurve], against: str) -> Axis:
         if min(log2(value) - log2(kept[-1]), log2(values[-1]) - log2(value)) >= room:
             kept.append(value)
     kept += values[1:][-1:]
-    return Axis(against, [(log2(value), f"{value:g}") for value in kept])
+    return Axis(against, [(log2(value), _strength(value)) for value in kept])
+
+
+def _strength(value: float) -> str:
+    return f"{value:.0f}" if value == int(value) else f"{value:.3g}"
 
 
 def _up(measure: str, lines: Sequence[Line], top: float) -> Axis:
@@ -88,5 +92,5 @@ def _told(curve: LeakCurve) -> str:
 def _point(measure: str, point: LeakPoint) -> str:
     limits = ((name, getattr(point, name)) for name in ("floor", "bound"))
     beside = ", ".join(f"{name} {figure(measure, v)}" for name, v in limits if v is not None)
-    shown = f"{figure(measure, point.score.mean)} at {point.at:g}"
+    shown = f"{figure(measure, point.score.mean)} at {_strength(point.at)}"
     return f"{shown} ({beside})" if beside else shown

@@ -78,7 +78,7 @@ def _cell(tried: Tried | None, reasons: Sequence[str]) -> str:
         some = len(tried.trials) - len(tried.attacked)
         notes.append(f"{some} of {len(tried.trials)} stopped<sup>{marks}</sup>")
     small = "".join(f"<small>{note}</small>" for note in notes)
-    return f'<td class="h{_step(tried)}"><b>{percent(tried.main.relative)}</b>{small}</td>'
+    return f'<td class="h{_step(tried)}"><b>{_percent(tried.main.relative)}</b>{small}</td>'
 
 
 def _verdict(tried: Tried) -> str:
@@ -96,9 +96,9 @@ def _step(tried: Tried) -> int:
     return min(STEPS, 1 + int(max(0.0, tried.main.relative) * STEPS))
 
 
-def percent(share: float) -> str:
-    shown = f"{abs(share):.0%}"
-    return f"&minus;{shown}" if share < 0 and shown != "0%" else shown
+def _percent(share: float) -> str:
+    """How far below the floor a guess is, says how wild it is, and nothing of a leak."""
+    return f"{share:.0%}" if share >= 0 else "&lt;&nbsp;0%"
 
 
 def _key() -> str:

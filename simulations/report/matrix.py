@@ -24,9 +24,9 @@ _OPEN_FIGURES, _OPEN_ROWS, _OPEN_CELLS = 6, 2, 12  # what is beyond these starts
 HOW_TO_READ = (
     (
         "Floor",
-        "What guessing without the update scores at the same measure: the better of mid-grey and "
-        "the mean of public data for pictures, chance for the rest. A figure says nothing without "
-        "it.",
+        "What guessing without the update scores at the same measure: the best of mid-grey, the "
+        "mean of public data and as many other pictures of the kind; chance for the rest. A figure "
+        "says nothing without it.",
     ),
     (
         "At the floor",
@@ -56,6 +56,8 @@ HOW_TO_READ = (
 NOT_SHOWN = (
     UNPROVEN,
     "A cell that was not tried says nothing, nor does a defence that was not in the matrix.",
+    "Guesses are matched with the originals they are nearest to. Many different guesses match a "
+    "little better than the one blind guess that makes the floor: a small lead may be no more.",
     "A server can combine what these attacks do one by one, and no cell shows that.",
     "Verdicts are made cell by cell. Among very many cells at the floor a few stand out by luck.",
     MEMORY,

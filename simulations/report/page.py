@@ -155,7 +155,8 @@ def _privacy(run: ReportData) -> str:
     return (
         "<section><h2>Privacy</h2><p>The same attack, run on what the server saw. It never sees "
         "the originals; they only score it afterwards. The floor is what guessing without the "
-        "update scores: mid-grey or the mean of public data, whichever is better. An attack is at "
+        "update scores: mid-grey, the mean of public data, or as many other examples, whichever is "
+        "best. An attack is at "
         "the floor if none of its measures stands out from that.</p>"
         f"{attacks}{curves}</section>"
     )

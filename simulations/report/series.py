@@ -14,7 +14,9 @@ from tacit.simulations.report.words import capital, count, listed
 _STYLES = ("s0", "s1", "s2", "s3")
 # "central privacy.epsilon=8" and "central privacy.epsilon=2" are one defence at two strengths.
 _STRENGTH = re.compile(
-    r"[\s\-_=,:;(]*(?:(?:[\w.]*\.)?(?:epsilon|eps|ε))?[\s\-_=:]*\d+(?:\.\d+)?\)?$", re.IGNORECASE
+    r"[\s\-_,:;(]*(?:[\w.]*\.)?(?:epsilon|eps|ε)[\s\-_=:]*\d+(?:\.\d+)?\)?"
+    r"|[\s\-_]+\d+(?:\.\d+)?$",
+    re.IGNORECASE,
 )
 
 
@@ -113,4 +115,4 @@ def _words(grid: Grid, tried: Tried, *, training: bool = True) -> str:
 
 
 def _stem(tried: Tried) -> str:
-    return _STRENGTH.sub("", tried.cell.defence) or tried.cell.defence
+    return _STRENGTH.sub("", tried.cell.defence, count=1) or tried.cell.defence

@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 import tacit.client.app
@@ -16,6 +17,7 @@ from tacit.app.config import Settings
 from tacit.app.material import Material, material
 from tacit.app.simulation import simulate
 from tacit.crypto.errors import ParameterError
+from tacit.server.broadcast import Broadcast
 from tacit.server.events import Event, LeftOut, SumFailed, SumOpened
 from tacit.server.inbox import Seen
 from tacit.simulations.attacks.base import Attack, Knows, view_of
@@ -152,12 +154,21 @@ class TestInconsistency:
         found = outcome(self.attack(17), seen, run, run.x[17:18])
         assert min(found.score.psnr) >= EXACT_DB
 
-    def test_an_evaluation_is_left_as_it_is(self) -> None:
+    def test_an_evaluation_is_left_as_it_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Devices evaluate what their session names, whatever became of the training."""
+        designed: list[Broadcast] = []
+        design = HostileServer.design
+
+        def counting(server: HostileServer, broadcast: Broadcast) -> RecordDict:
+            designed.append(broadcast)
+            return design(server, broadcast)
+
+        monkeypatch.setattr(HostileServer, "design", counting)
         changes = ("data.limit=8", "data.hold_out=0.5", "secure.max_weight=8.0")
         run = ran(settings_for(4, *changes, "strategy.fraction_evaluate=1.0"), self.attack(0))
         opened = [event.purpose for event in run.events if isinstance(event, SumOpened)]
         assert opened == ["evaluate"]
+        assert [broadcast.kind for broadcast in designed] == ["train"]
 
     def test_a_single_update_is_taken_for_what_it_is(self) -> None:
         """The server knows what it sent to whom: of a dead layer it sees no move, in the clear."""

@@ -139,6 +139,14 @@ class TestFishing:
                 assert nearest(found, X[above]).min() > EXACT
         assert {0, 1} < set(outcomes)  # nothing, one, and several: each of them was seen to
 
+    def test_one_in_so_many_public_examples_is_above_the_cut_off(self) -> None:
+        for feature in range(64):
+            arrays = sent(FeatureFishing(3, SHAPE, among=20, feature=feature)).model
+            row = arrays["fc0.weight"][feature].astype(np.float64)
+            measured = PUBLIC.reshape(len(PUBLIC), -1) @ row + arrays["fc0.bias"][feature]
+            # A quantile lies between two examples, and float32 rounds the edge by next to nothing.
+            assert abs((measured > 0).sum() - len(PUBLIC) / 20) <= 1
+
     def test_a_class_that_nobody_has_gives_no_guess(self) -> None:
         attack = ClassFishing(3, SHAPE)
         seen = update(sent(attack).model, X, Y)

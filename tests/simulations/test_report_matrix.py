@@ -242,13 +242,13 @@ class TestHeatMap:
     def test_the_floor_and_below_it(self) -> None:
         low = simple(measures=(Measure("SSIM", (0.1, 0.12), (0.2, 0.2)),))
         (row,) = heat(render_matrix("t", [low]))
-        assert row[1] == '<td class="h0"><b>&minus;11%</b><small>at the floor</small></td>'
+        assert row[1] == '<td class="h0"><b>&lt;&nbsp;0%</b><small>at the floor</small></td>'
 
     def test_a_poor_picture_that_says_whose_it_is_is_not_called_the_floor(self) -> None:
         poor = Measure("SSIM", (0.1, 0.1), (0.2, 0.2))
         known = simple(measures=(poor, Measure("identified", (1.0,), (0.01,))), hits=2, of=2)
         (row,) = heat(render_matrix("t", [known]))
-        assert row[1] == '<td class="h1"><b>&minus;12%</b><small>identified 100%</small></td>'
+        assert row[1] == '<td class="h1"><b>&lt;&nbsp;0%</b><small>identified 100%</small></td>'
 
     def test_what_was_stopped_names_its_reason_and_has_no_number(self) -> None:
         some = [simple(stopped="because"), simple("b"), simple("b", seed=1, stopped="because")]
@@ -344,6 +344,8 @@ class TestCurves:
         ("name", "kind"),
         [
             ("distributed privacy.epsilon={}", "distributed"),
+            ("central privacy.epsilon={} privacy.clip=0.1", "central privacy.clip=0.1"),
+            ("central privacy.clip={}", None),
             ("dp-{}", "dp"),
             ("dp_eps{}.5", "dp"),
             ("top 10, dp (epsilon {})", "top 10, dp"),
@@ -375,12 +377,13 @@ class TestCurves:
 
     def test_labels_that_would_run_into_each_other_are_left_out(self) -> None:
         points = tuple(
-            LeakPoint(at, Interval(0.1, 0.2, 0.3), 0.01, 0.4) for at in (1.0, 7.9, 8.0, 8.1, 64.0)
+            LeakPoint(at, Interval(0.1, 0.2, 0.3), 0.01, 0.4) for at in (1.0, 7.9, 8.0, 8.1, 6400.0)
         )
         figure_ = leak_figure((LeakCurve("identified", points, "identified"),), "c", EPSILON)
         assert ">7.9<" in figure_
+        assert "at 8.1 " in figure_
         assert ">8<" not in figure_
-        assert all(f">{at:g}<" in figure_ for at in (1, 64))
+        assert all(f">{at:g}<" in figure_ for at in (1, 6400))
 
     def test_one_size_alone_is_no_curve(self) -> None:
         assert "<h2>Curves" not in render_matrix("t", [simple(devices=4)])

@@ -18,6 +18,7 @@ from tacit.app.lab.attempt import attempt
 from tacit.app.lab.matrix import Matrix, violations
 from tacit.app.lab.plan import Plan
 from tacit.crypto.errors import ParameterError
+from tacit.simulations.evaluate import evaluate
 from tacit.simulations.measure import Measure
 from tacit.simulations.trial import PLAN, TRIALS, Cell, Trial, TrialLog
 
@@ -53,13 +54,12 @@ class TestAttempts:
         cell = replace(READOUT, defence=SECURE, devices=4)
         before = attempt(cell, 0).outcome
         assert before is not None
-        real = lab_attempt._sought
-        rng = np.random.default_rng(0)
 
-        def noise(*asked: object) -> np.ndarray:
-            return rng.random(real(*asked).shape, dtype=np.float32)
+        def with_noise(attack, view, truth, gallery, rng, **rest):
+            noise = np.random.default_rng(9).random(truth.shape)
+            return evaluate(attack, view, noise, np.concatenate([noise, gallery]), rng, **rest)
 
-        monkeypatch.setattr(lab_attempt, "_sought", noise)
+        monkeypatch.setattr(lab_attempt, "evaluate", with_noise)
         after = attempt(cell, 0).outcome
         assert after is not None
         assert not np.array_equal(before.truth, after.truth)

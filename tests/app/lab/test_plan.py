@@ -83,9 +83,11 @@ class TestPlan:
         with pytest.raises(ParameterError, match="there is no"):
             Plan.load(tmp_path / "none.toml")
 
-    @pytest.mark.parametrize("name", ["quick", "standard"])
+    @pytest.mark.parametrize(
+        "name", ["quick", "standard", pytest.param("text", marks=pytest.mark.needs_data)]
+    )
     def test_what_comes_with_tacit_can_be_run(self, name: str) -> None:
-        trials, skipped = Plan.shipped(name).checked()
+        trials, skipped = Plan.find(Path(name)).checked()
         assert trials
         assert not skipped
 
@@ -93,11 +95,14 @@ class TestPlan:
 class TestDefences:
     @pytest.mark.parametrize("name", DEFENCES)
     def test_each_is_a_run_as_it_is_set_up(self, name: str) -> None:
-        cell = Cell("linear-readout", f"{name} train.weight_decay=0.5", "mlp", "digits", 4)
+        rounds = 2 if name == "fixed-cohorts" else 1
+        cell = Cell(
+            "linear-readout", f"{name} train.weight_decay=0.5", "mlp", "digits", 4, rounds=rounds
+        )
         settings = settings_of(cell, 7)
         assert settings.train.weight_decay == 0.5
         assert (settings.run.seed, settings.data.devices) == (7, 4)
-        private = name in ("local", "distributed", "central")
+        private = name in ("local", "distributed", "central", "fixed-cohorts")
         assert (settings.private is not None) == private == Defence.parse(name).is_private
         open_ = settings.secure.protocol == "plain"
         assert open_ == Defence.parse(name).is_open == (name in ("none", "ideal-sum"))
