@@ -18,10 +18,12 @@ direction, as the first query has nothing to choose from, and the slopes of a qu
 What counts as outside is derived, where the paper has thresholds: noise of deviation s per entry
 turns the direction of singular value v_i by about s / v_i times a standard normal in each of the
 dimensions that are left over, and s shows in the singular values beyond the number of tokens. It
-takes one full-batch step, and an encoder would need the paper's search over whole texts.
+takes one full-batch step: several blur the directions, as each has other weights. An encoder would
+need the paper's search over whole texts.
 
 A sum over devices is the same matrix over their texts together: it protects by being long, once
-there are as many tokens as Z is wide. Noise protects by drowning the singular values.
+there are as many beginnings of texts, each counted once, as Z is wide. Noise protects by drowning
+the singular values, those of many tokens long before those of one text.
 """
 
 from collections.abc import Callable
