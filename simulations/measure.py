@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from tacit.crypto.errors import ParameterError
-from tacit.simulations.score import GREY, Floats, Score
+from tacit.simulations.score import GREY, Floats, Score, some
 
 # From guesses and originals, (n, *shape) in [0, 1] each, to (n,) distances, 0 for the same.
 Distance: TypeAlias = Callable[[Floats, Floats], Any]
@@ -143,7 +143,7 @@ def of_tokens(
         return _along(shares, _matching(shares))
 
     usual = np.array([_most_within(column, 0) for column in public.T])
-    found, blind, drawn = map(right, (guess, _repeated(usual, truth), _some(public, truth)))
+    found, blind, drawn = map(right, (guess, _repeated(usual, truth), some(public, len(truth))))
     return (
         _above("tokens right", found, blind, drawn),
         _above("texts right", *((shares == 1).astype(float) for shares in (found, blind, drawn))),
@@ -178,7 +178,7 @@ def of_rows(
         }
 
     usual = np.array([_most_within(column, w) for column, w in zip(public.T, within, strict=True)])
-    found, blind, drawn = map(right, (guess, _repeated(usual, truth), _some(public, truth)))
+    found, blind, drawn = map(right, (guess, _repeated(usual, truth), some(public, len(truth))))
     return tuple(
         _above(f"{kind} right", shares, blind[kind], drawn[kind]) for kind, shares in found.items()
     )
@@ -213,13 +213,6 @@ def _above(name: str, found: Floats, *blind: Floats) -> Measure:
 
 def _repeated(row: Table, truth: Table) -> Table:
     return np.broadcast_to(row, truth.shape)
-
-
-def _some(public: Table, truth: Table) -> Table:
-    """As many rows as there are truths, or all there are, spread evenly."""
-    count = min(len(truth), len(public))
-    chosen: Table = public[np.linspace(0, len(public) - 1, count).round().astype(int)]
-    return chosen
 
 
 def _most_within(column: NDArray[Any], within: float) -> Any:

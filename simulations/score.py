@@ -142,11 +142,8 @@ def floor_of(
     """
     known = public.astype(np.float64)
     blind = (np.full(truth.shape, GREY), np.broadcast_to(known.mean(axis=0), truth.shape))
-    # Spread over all of them: neighbours in a data set may be alike.
-    others = known[np.linspace(0, len(known) - 1, min(len(truth), len(known))).astype(int)]
-    scores = [
-        _score_matched(guess, truth, gallery, threshold) for guess in (*blind, match(others, truth))
-    ]
+    others = match(some(known, len(truth)), truth)
+    scores = [_score_matched(guess, truth, gallery, threshold) for guess in (*blind, others)]
     return replace(
         scores[0],
         mse=min((each.mse for each in scores), key=sum),
@@ -154,6 +151,14 @@ def floor_of(
         ssim=max((each.ssim for each in scores), key=sum),
         identified=1 / len(gallery),
     )
+
+
+def some(public: NDArray[Any], count: int) -> NDArray[Any]:
+    """So many rows, or all there are, spread evenly: neighbours in a data set may be alike."""
+    chosen: NDArray[Any] = public[
+        np.linspace(0, len(public) - 1, min(count, len(public))).round().astype(int)
+    ]
+    return chosen
 
 
 def at_floor(found: Score, floor: Score) -> bool:

@@ -187,4 +187,5 @@ class _Lanes:
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return torch.linalg.vecdot(a, b)
+    found: Tensor = torch.linalg.vecdot(a, b)
+    return found

@@ -45,10 +45,6 @@ class Dataset:
             raise ParameterError(
                 f"{self.name}: sites have shape {self.sites.shape}, expected ({len(self.train)},)"
             )
-        if self.table is not None and self.shape != (self.table.inputs,):
-            raise ParameterError(
-                f"{self.name}: examples of shape {self.shape}, the table has {self.table.inputs}"
-            )
         if self.class_names and len(self.class_names) != self.classes:
             raise ParameterError(
                 f"{self.name}: {len(self.class_names)} class names for {self.classes} classes"

@@ -100,8 +100,7 @@ def heart_disease(root: Path | None = None) -> Dataset:
     missing = np.isnan(measured)
     filled = np.where(missing, 0, (measured - mean) / deviation)
     can_be_missing = [i for i, column in enumerate(columns) if column != "age"]
-    categories = _one_hot(arrays)
-    x = np.hstack([filled, missing[:, can_be_missing], *categories]).astype(np.float32)
+    x = np.hstack([filled, missing[:, can_be_missing], *_one_hot(arrays)]).astype(np.float32)
     examples = Examples(x, y)
     return Dataset(
         name="heart-disease",
@@ -114,9 +113,7 @@ def heart_disease(root: Path | None = None) -> Dataset:
         source="Heart Disease, UCI (Janosi, Steinbrunn, Pfisterer & Detrano 1989); "
         "no licence stated where this copy came from",
         table=Table(
-            (NUMBER,) * len(columns)
-            + (FLAG,) * len(can_be_missing)
-            + tuple(part.shape[1] for part in categories)
+            (NUMBER,) * len(columns) + (FLAG,) * len(can_be_missing) + _category_sizes(arrays)
         ),
     )
 

@@ -24,6 +24,7 @@ from tacit.simulations.score import (
     pooled,
     psnr_of,
     score,
+    some,
     ssim_of,
 )
 from tests.simulations.test_attacks import IMAGES, LABELS, READOUT, softmax, train
@@ -156,8 +157,7 @@ class TestFloor:
         floor = floor_of(truth, gallery, public)
         mean, _ = score(np.repeat(public.mean(axis=0)[None], 10, axis=0), truth, gallery)
         grey, _ = score(np.full(truth.shape, 0.5), truth, gallery)
-        spread = np.linspace(0, len(public) - 1, 10).astype(int)
-        others, _ = score(public[spread], truth, gallery)
+        others, _ = score(some(public, 10), truth, gallery)
         blind = (mean, grey, others)
         assert floor.mean_mse == pytest.approx(min(each.mean_mse for each in blind))
         assert floor.mean_psnr == pytest.approx(max(each.mean_psnr for each in blind))
