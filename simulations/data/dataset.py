@@ -49,6 +49,10 @@ class Dataset:
             raise ParameterError(
                 f"{self.name}: {len(self.class_names)} class names for {self.classes} classes"
             )
+        if self.table is not None and self.shape != (self.table.inputs,):
+            raise ParameterError(
+                f"{self.name}: a table of {self.table.inputs} inputs for examples of {self.shape}"
+            )
 
 
 def _check(what: str, examples: Examples, shape: tuple[int, ...], classes: int) -> None:

@@ -258,11 +258,12 @@ def _inputs(values: NDArray[Any], what: str) -> NDArray[np.float32]:
 
 def _one_hot(arrays: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
     """One (n, values) block per category of the heart data."""
-    blocks = []
-    for i, column in enumerate(arrays["cat_columns"]):
-        values = len(arrays[f"values_{column}"])
-        blocks.append(np.eye(values, dtype=np.float32)[arrays["x_cat"][:, i]])
-    return blocks
+    sizes = _category_sizes(arrays)
+    return [np.eye(k, dtype=np.float32)[arrays["x_cat"][:, i]] for i, k in enumerate(sizes)]
+
+
+def _category_sizes(arrays: Mapping[str, NDArray[Any]]) -> tuple[int, ...]:
+    return tuple(len(arrays[f"values_{column}"]) for column in arrays["cat_columns"])
 
 
 def _classified(path: Path) -> dict[str, list[Path]]:

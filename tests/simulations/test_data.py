@@ -175,7 +175,7 @@ def test_the_speeches_of_shakespeare() -> None:
 
 def test_a_table_fits_its_data() -> None:
     data = load("breast-cancer")
-    with pytest.raises(ParameterError, match=r"examples of shape \(30,\), the table has 5"):
+    with pytest.raises(ParameterError, match=r"table of 5 inputs for examples of \(30,\)"):
         replace(data, table=Table((2, 3)))
 
 
