@@ -18,10 +18,12 @@ direction, as the first query has nothing to choose from, and the slopes of a qu
 What counts as outside is derived, where the paper has thresholds: noise of deviation s per entry
 turns the direction of singular value v_i by about s / v_i times a standard normal in each of the
 dimensions that are left over, and s shows in the singular values beyond the number of tokens. It
-takes one full-batch step, and an encoder would need the paper's search over whole texts.
+takes one full-batch step: several blur the directions, as each has other weights. An encoder would
+need the paper's search over whole texts.
 
 A sum over devices is the same matrix over their texts together: it protects by being long, once
-there are as many tokens as Z is wide. Noise protects by drowning the singular values.
+there are as many beginnings of texts, each counted once, as Z is wide. Noise protects by drowning
+the singular values, those of many tokens long before those of one text.
 """
 
 from collections.abc import Callable
@@ -101,22 +103,24 @@ class Dager:
         ]
         if not all(span.tells for span in spans):
             return np.empty((0, self.length), dtype=np.int64)
-        found, excess = np.empty((1, 0), dtype=np.int64), np.zeros(1)
+        found = np.empty((1, 0), dtype=np.int64)
+        inside, distance = np.ones(1, dtype=bool), np.zeros(1)
         for candidates in self._candidates(model, spans[0], view.inputs):
             longer = np.column_stack(
                 [found.repeat(len(candidates), axis=0), np.tile(candidates, len(found))]
             )
-            last = _inputs_of(model, self.second[0], longer)[:, -1]
-            worst = np.maximum(excess.repeat(len(candidates)), spans[1].excess(last))
-            kept = _nearest(worst, view.inputs)[: self.beam]
-            found, excess = longer[kept], worst[kept]
+            fits, off = spans[1].holds(_inputs_of(model, self.second[0], longer)[:, -1])
+            fits &= inside.repeat(len(candidates))
+            off += distance.repeat(len(candidates))
+            kept = _nearest(fits, off, view.inputs)[: self.beam]
+            found, inside, distance = longer[kept], fits[kept], off[kept]
         return found[: view.inputs]
 
     def _candidates(self, model: nn.Module, span: "_Span", texts: int) -> list[Tokens]:
         """For every position the tokens that may be there, the nearest first."""
         every = np.arange(self.vocabulary)[:, None].repeat(self.length, axis=1)
         inputs = _inputs_of(model, self.first[0], every)
-        return [_nearest(span.excess(inputs[:, i]), texts) for i in range(self.length)]
+        return [_nearest(*span.holds(inputs[:, i]), texts) for i in range(self.length)]
 
     def _model(self, view: View) -> nn.Module:
         """The model as it was sent, in float64, without dropout."""
@@ -175,20 +179,21 @@ class _Span:
         rank, width = self.directions.shape
         return bool(0 < rank < width)
 
-    def excess(self, inputs: Floats) -> Floats:
-        """How far each input is outside, in units of how far noise takes one that is inside."""
+    def holds(self, inputs: Floats) -> tuple[NDArray[np.bool_], Floats]:
+        """Whether each input may be inside but for noise, and which part of it is outside."""
         rank, width = self.directions.shape
         inside = inputs @ self.directions.T
+        length = np.linalg.norm(inputs, axis=1)
         outside = np.linalg.norm(inputs - inside @ self.directions, axis=1)
         noise = np.sqrt((width - rank) * (inside**2 @ self.turned**2))
-        return np.asarray(outside / (noise + _ROUNDING * np.linalg.norm(inputs, axis=1)))
+        return outside <= _DEVIATIONS * (noise + _ROUNDING * length), outside / length
 
 
-def _nearest(excess: Floats, texts: int) -> Tokens:
+def _nearest(inside: NDArray[np.bool_], distance: Floats, texts: int) -> Tokens:
     """Which are inside, the nearest first, and never fewer than there are texts, as noise may have
     taken some out."""
-    order = np.argsort(excess, kind="stable")
-    return order[: max(texts, int((excess <= _DEVIATIONS).sum()))]
+    order = np.lexsort((distance, ~inside))
+    return order[: max(texts, int(inside.sum()))]
 
 
 class _Enough(Exception):

@@ -31,6 +31,7 @@ from tacit.crypto.errors import ParameterError
 from tacit.simulations.attacks.base import Conduct, Knows, Target, View, require
 from tacit.simulations.attacks.descent import Descent, OnStep, slope_of
 from tacit.simulations.attacks.surrogate import Build, Surrogate, cosine, matching
+from tacit.simulations.attacks.traced import device_of
 from tacit.simulations.data.table import FLAG, NUMBER, Table
 
 Floats = NDArray[np.float64]
@@ -44,7 +45,8 @@ class TabLeak:
     """Finds rows of `table` behind the update of the model that `build` makes.
 
     Numbers are standardised: `reach` bounds them, in standard deviations, and the logits of
-    categories. `lr` is the first step size. `on_step(done, total)` is called after every step.
+    categories. `lr` is the first step size. It runs on `device`, by default on a GPU if there is
+    one. `on_step(done, total)` is called after every step.
     """
 
     build: Build = field(repr=False)
@@ -54,6 +56,7 @@ class TabLeak:
     lr: float = 0.1
     reach: float = 10.0
     dtype: torch.dtype = torch.float32
+    device: str | None = None
     on_step: OnStep | None = field(default=None, repr=False, compare=False)
     name: str = "TabLeak"
     needs: Knows = Knows.LABELS
@@ -99,15 +102,17 @@ class TabLeak:
         require(view, self.needs, self.name)
         if view.labels is None or len(view.labels) != view.inputs:
             raise ParameterError(f"{self.name} needs one label for each of {view.inputs} inputs")
-        surrogate = Surrogate.of(self.build, view, view.labels, dtype=self.dtype)
+        device = device_of(self.device)
+        surrogate = Surrogate.of(self.build, view, view.labels, dtype=self.dtype, device=device)
         starts = rng.normal(size=(self.restarts, view.inputs, self.table.inputs))
-        begun = torch.tensor(starts, dtype=self.dtype).clamp(-self.reach, self.reach)
+        begun = torch.tensor(starts, dtype=self.dtype, device=device)
+        begun = begun.clamp(-self.reach, self.reach)
         _require_fit(surrogate, begun[0])
         objective = matching(
             lambda free: surrogate.one_step(self.relaxed(free)), cosine(surrogate.target)
         )
         found, value = self._descent().follow(slope_of(objective), begun)
-        return self.relaxed(found).numpy().astype(np.float64), int(value.argmin())
+        return self.relaxed(found).cpu().numpy().astype(np.float64), int(value.argmin())
 
     def relaxed(self, free: Tensor) -> Tensor:
         """What is searched for -> what goes into the model, both (..., table.inputs).
@@ -117,10 +122,13 @@ class TabLeak:
         """
         column = np.repeat(np.arange(len(self.table.columns)), self.table.widths)
         kind = np.array(self.table.columns)[column]
-        together = torch.tensor(column[:, None] == column, dtype=free.dtype)
+        together, flag = (
+            torch.tensor(ones, dtype=free.dtype, device=free.device)
+            for ones in (column[:, None] == column, kind == FLAG)
+        )
         raised = free.exp()
-        shares = raised / (raised @ together + torch.tensor(kind == FLAG, dtype=free.dtype))
-        return torch.where(torch.tensor(kind == NUMBER), free, shares)
+        shares = raised / (raised @ together + flag)
+        return torch.where(torch.tensor(kind == NUMBER, device=free.device), free, shares)
 
     def _descent(self) -> Descent:
         return Descent(self.steps, self.lr, -self.reach, self.reach, self.on_step)

@@ -122,7 +122,7 @@ def tiny_shakespeare(root: Path | None = None) -> Dataset:
     """56,646 passages of 16 characters, shape (16,), and the character that follows as the class.
 
     Whole numbers: each is a character's place among the 65 of the text, which `class_names` lists.
-    Speeches are cut up one by one, from the speaker's name on; the speakers are the sites.
+    Speeches are cut up one by one, without the names of the speakers, who are the sites.
     """
     arrays = _known_arrays("tiny-shakespeare", root)
     text = arrays["text"].tobytes().decode("ascii")

@@ -109,6 +109,20 @@ def test_noise_brings_it_to_the_floor(times: float) -> None:
     assert np.mean(ahead) <= 2 * np.std(ahead, ddof=1) / len(ahead) ** 0.5
 
 
+def test_a_little_noise_is_told_from_a_token_that_is_not_there() -> None:
+    """By the derived bound: by nearness alone, in one of three sums texts are taken for others."""
+    for seed in range(6):
+        seen, truth = summed(2, seed)
+        assert measured(noisy(seen, 1e-4), truth)[1].mean == 1
+
+
+def test_queries_alone_miss_the_first_token() -> None:
+    """It has nothing to choose from: why the gradients of all three are stacked."""
+    first, second = (f"blocks.{i}.attention.query" for i in range(2))
+    attack = replace(ATTACK, first=(first,), second=(second,))
+    assert measured(*summed(4, 0), attack)[1].mean < 1
+
+
 def test_a_lone_text_stands_more_noise_than_four() -> None:
     """How much it takes depends on the tokens: whoever adds too little is told here."""
     lone, _ = measured(noisy(summed(1, 0)[0], 1e-3), summed(1, 0)[1])
