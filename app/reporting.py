@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tacit.simulations.report.matrix import render_matrix
 
 from tacit.app.folder import STATUS, RunFolder
 from tacit.crypto.errors import ParameterError
@@ -31,11 +32,12 @@ from tacit.simulations.report.data import (
 )
 from tacit.simulations.report.page import render
 from tacit.simulations.score import interval
+from tacit.simulations.trial import PLAN, TRIALS, TrialLog
 
 ATTACKS, CURVE = "attacks", "curve"
 PLAIN, SECURE = "plain", "secure"
 AUTO = "auto"  # as secure.protocol
-PAGE = "report.html"
+PAGE, CSV = "report.html", "trials.csv"
 Events = list[dict[str, Any]]
 
 
@@ -45,8 +47,8 @@ def rewrite(path: Path) -> Path:
         return write_comparison(path)
     if (path / STATUS).exists():
         return write(path)
-    if (path / ATTACKS).exists():
-        return write_attacks(path)
+    if (path / TRIALS).exists():
+        return write_trials(path)
     raise ParameterError(f"no run in {path}: tacit simulate --out {path} makes one")
 
 
@@ -128,14 +130,14 @@ def write_comparison(path: Path) -> Path:
     return _save(path, data)
 
 
-def write_attacks(path: Path) -> Path:
-    """The report of attacks alone."""
-    outcomes, leakage = _attacks(path)
-    devices = max(outcome.clients for outcome in outcomes)
-    single = sum(outcome.protocol == PLAIN for outcome in outcomes)
-    summary = Summary(devices, 1, "plain and pairwise", len(outcomes) - single, single)
-    title = "What an update gives away"
-    return _save(path, ReportData(title, summary, outcomes=outcomes, leakage=leakage))
+def write_trials(path: Path) -> Path:
+    """The report of the attacks whose trials are in a folder: a matrix's, or a run's `attacks`."""
+    plan, target = path / PLAN, path / PAGE
+    title = f"What {path.resolve().parent.name} gives away"
+    if plan.exists():
+        title = str(tomllib.loads(plan.read_text(encoding="utf-8"))["title"])
+    target.write_text(render_matrix(title, list(TrialLog(path).trials())), encoding="utf-8")
+    return target
 
 
 def headline_numbers(path: Path) -> dict[str, float]:

@@ -81,8 +81,8 @@ class Data(Section):
 class Model(Section):
     """What is trained."""
 
-    name: str = Field("mlp", description="softmax, mlp, cnn, lenet, smooth-cnn, resnet, or "
-                      "package.module:factory")  # fmt: skip
+    name: str = Field("mlp", description="softmax, mlp, mlp:256,64, cnn, lenet, "
+                      "smooth-cnn, resnet, or package.module:factory")  # fmt: skip
     backend: Literal["auto", "torch", "numpy"] = Field(
         "auto", description="auto takes torch where it is installed"
     )
@@ -333,6 +333,9 @@ class PolicySettings(Section):
     trust_server: bool = Field(
         False, description="whether noise that the server promises to add will do"
     )
+    keep: float = Field(
+        1.0, gt=0, le=1, description="share of an update's coordinates, the largest, that are sent"
+    )
     models: str = Field(
         "",
         description="fingerprints of the models to work with, as `tacit explain model` prints "
@@ -363,6 +366,7 @@ class PolicySettings(Section):
             delta=self.delta,
             unit=self.unit,
             trust_server=self.trust_server,
+            keep=self.keep,
             models=_listed(self.models),
         )
 

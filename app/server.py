@@ -7,6 +7,7 @@ names a folder for the run's own folder.
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,12 @@ def coordinate(
     keep: Keep | None = None,
     resume: Checkpoint | None = None,
     storage: Storage | None = None,
+    around: Callable[[Grid], Grid] | None = None,
 ) -> Result:
     """Run the federation that `settings` describe, over `grid`, to its end.
 
     `storage` is where a private run keeps its ledger, and what it must not lose; in memory by
-    default.
+    default. `around` may put something between the strategy and the sum.
     """
     privacy = settings.private
     strategy = strategy_for(settings.strategy, evaluates=privacy is None)
@@ -70,6 +72,8 @@ def coordinate(
     else:
         secure = Secure(strategy, settings.sum(), roster=roster, privacy=privacy, storage=storage)
         over, private = secure.grid(grid, on_event=on_event, tap=tap), secure.private
+    if around is not None:
+        over = around(over)
     run, data = settings.run, settings.data
     trainer = trainer_for(settings.model, data, run.seed)
     test = material(data, run.seed).dataset.test

@@ -18,12 +18,15 @@ from tacit.app.folder import DEVICE_LOG, RunFolder
 from tacit.app.server import coordinate
 from tacit.client.device import simulated_device
 from tacit.client.policy import Policy
+from tacit.crypto.errors import ParameterError
+from tacit.privacy.ledger import Storage
 from tacit.server.checkpoint import Checkpoint
 from tacit.server.events import Event, LeftOut, OnEvent, unheard
 from tacit.server.inbox import Seen, Tap
 from tacit.simulations.engine.device import FIRST_NODE_ID
 from tacit.simulations.engine.grid import Mode, run_in_process
-from tacit.simulations.oracle import ObservedClientApp, Oracle
+from tacit.simulations.hostile import HostileServer
+from tacit.simulations.oracle import ObservedClientApp, Oracle, Trained
 
 _DEVICE_LOGGER = logging.getLogger("tacit.client")
 
@@ -43,6 +46,9 @@ def simulate(
     tap: Tap | None = None,
     folder: RunFolder | None = None,
     resume: Checkpoint | None = None,
+    hostile: HostileServer | None = None,
+    trained: Trained | None = None,
+    storage: Storage | None = None,
 ) -> Finished:
     """Run the federation that `settings` describe in this process.
 
@@ -50,10 +56,17 @@ def simulate(
     checkpoint per round, the devices' log and the model at the end, into `folder`. Events name
     devices 0, 1, ... as faults and partitions do. With secure sums and without worker processes
     an oracle checks each opened sum.
+
+    Without a folder, `storage` is where a private run keeps its ledger. A `hostile` server sends
+    models of its own design; where devices refuse them, events have their reasons. `trained` is
+    told what each device made of the model, before anything was done to it: the truth that a
+    scorer needs. Like the oracle it takes secure sums without worker processes.
     """
     mode = Mode[settings.run.mode.upper()]
     watched = settings.secure.protocol != "plain" and mode is not Mode.PROCESSES
-    oracle = Oracle() if watched else None
+    oracle = Oracle(trained) if watched else None
+    if trained is not None and oracle is None:
+        raise ParameterError("what devices trained is only told of secure sums in this process")
     taps: list[Tap] = [t for t in (tap, folder and folder.saw, oracle and oracle.saw) if t]
     ears: list[OnEvent] = [e for e in (folder and folder.record, on_event) if e]
 
@@ -74,10 +87,17 @@ def simulate(
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
-        keep, storage = (folder.keep, folder.storage) if folder else (None, None)
+        around = None if hostile is None else hostile.above
         results.append(
             coordinate(
-                grid, settings, on_event=tell, tap=show, keep=keep, resume=resume, storage=storage
+                grid if hostile is None else hostile.beneath(grid),
+                settings,
+                on_event=tell,
+                tap=show,
+                keep=folder.keep if folder else None,
+                resume=resume,
+                storage=folder.storage if folder else storage,
+                around=around,
             )
         )
 

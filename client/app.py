@@ -433,7 +433,7 @@ def _given(
     update: Floats | Difference = np.zeros(Layout.of(trained).size)
     try:
         if reply is not None:
-            update = private_update(reply, trained, Stated.of(reply))
+            update = private_update(reply, trained, Stated.of(reply), policy.keep)
     except ParameterError as unfit:
         log.warning("zeros in its place, with noise: %s", unfit)
     return Contribution(update, (), np.zeros(0), 1.0)

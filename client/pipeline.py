@@ -1,8 +1,10 @@
 """From what a train function returns to what is encoded: update, metrics, weight.
 
-reply ─> trained - received ─> clip to the owner's norm ─> [update, metrics, weight] ─> codec
-                           │                           └─> clear part, if any ─> noise
-                           └─> in a private sum: rotate, clip, round, noise
+reply ─> trained - received ─> the largest of it ─> clip ─> [update, metrics, weight] ─> codec
+                                             │         └─> clear part, if any ─> noise
+                                             └─> in a private sum: rotate, clip, round, noise
+
+How much of an update is sent, and how long it may be, its owner says.
 
 Under differential privacy all devices weigh the same, and no metrics leave: either would have to be
 paid for.
@@ -23,7 +25,7 @@ from tacit.crypto.errors import ParameterError, PolicyRefusal
 from tacit.crypto.secagg.clear import Clear
 from tacit.crypto.secagg.noised import Noised
 from tacit.crypto.vector import Difference, Floats, Layout, saved_array
-from tacit.privacy.clip import clip
+from tacit.privacy.clip import clip, largest
 
 NUMPY = "numpy.ndarray"  # how Flower names what numpy saved
 PRIVACY = "tacit.privacy"  # a config record in a reply of a train function: see `Stated`
@@ -139,27 +141,37 @@ def contribution(
     weight, names, metrics = _NOTHING if alike else _metrics(reply, weight_key)
     if received is None:
         return Contribution(np.zeros(0), names, metrics, weight)
-    update: Floats | Difference
-    update = changed = Layout.of(received).difference(received_arrays(reply), received)
-    if policy.max_norm is not None:
-        update = clip(changed.whole(), policy.max_norm)
+    changed = Layout.of(received).difference(received_arrays(reply), received)
+    update = _within(changed, policy)
     if clear is None:
         return Contribution(update, names, metrics, weight)
     hidden, shown = clear.split(update)
     return Contribution(hidden, names, metrics, weight, shown)
 
 
-def private_update(reply: RecordDict, received: Arrays, stated: Stated) -> Floats | Difference:
-    """What goes into a private sum. Raises ParameterError for arrays that do not fit the model;
-    whatever values they have, `Mechanism.encode` knows what to do with them."""
+def private_update(
+    reply: RecordDict, received: Arrays, stated: Stated, keep: float = 1.0
+) -> Floats | Difference:
+    """What goes into a private sum: of an update without noise of its own, the share `keep` that
+    is largest. Raises ParameterError for arrays that do not fit the model; whatever values they
+    have, `Mechanism.encode` knows what to do with them."""
     layout, arrays = Layout.of(received), received_arrays(reply)
     if not stated.is_update:
-        return layout.difference(arrays, received)
+        changed = layout.difference(arrays, received)
+        return changed if keep == 1 else largest(changed.whole(), keep)
     wanted = {entry.name: entry.shape for entry in layout.entries}
     if {name: array.shape for name, array in arrays.items()} != wanted:
         raise ParameterError("the arrays of the update are not those of the model")
     flat = [np.ravel(arrays[name]).astype(np.float64) for name in wanted]
     return np.concatenate([np.zeros(0), *flat])
+
+
+def _within(update: Difference, policy: Policy) -> Floats | Difference:
+    """As much of the update as the owner lets out."""
+    if policy.keep == 1 and policy.max_norm is None:
+        return update
+    kept = largest(update.whole(), policy.keep)
+    return kept if policy.max_norm is None else clip(kept, policy.max_norm)
 
 
 def _metrics(reply: RecordDict, weight_key: str) -> tuple[float, tuple[str, ...], Floats]:

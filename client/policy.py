@@ -46,6 +46,8 @@ class Policy:
     unit            whom that protects: "client", all that this device sends, or "record", each
                     example on it
     trust_server    whether noise that the server promises to add counts as noise
+    keep            share of an update's coordinates that are sent, those of largest size; the
+                    others are zeros. 1.0: all of them
     models          fingerprints of the models that this device works with, as `Layout.fingerprint`
                     has them and `tacit explain model` prints them. Empty: of any structure
 
@@ -70,6 +72,7 @@ class Policy:
     delta: float = 1e-5
     unit: str = "client"
     trust_server: bool = False
+    keep: float = 1.0
     models: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -81,6 +84,8 @@ class Policy:
             raise ParameterError(f"security={self.security}, expected 0 or more")
         if self.max_norm is not None and not self.max_norm > 0:
             raise ParameterError(f"max_norm={self.max_norm}, expected above 0")
+        if not 0 < self.keep <= 1:
+            raise ParameterError(f"keep={self.keep}, expected above 0 and at most 1")
         if not 0 <= self.clear_epsilon <= LARGEST_EPSILON:  # also true for NaN
             raise ParameterError(
                 f"clear_epsilon={self.clear_epsilon}, expected 0 .. {LARGEST_EPSILON:g}"
@@ -130,6 +135,7 @@ class Policy:
             min(each.delta for each in self._counting(other)),
             min(units),  # without a budget it is of no account
             all(each.trust_server for each in self._asking(other)),
+            min(self.keep, other.keep),
             self._models(other),
         )
 

@@ -156,6 +156,13 @@ class Ledger:
             return 0.0
         return books.spent(against).only(slice(row, row + 1)).epsilon(delta)
 
+    def chance(self, prior: float, against: Adversary = Adversary.SERVER) -> float | None:
+        """The most that a guess at what one device sent is right with, which would be right with
+        probability `prior`, 0 < prior < 1, without all that was let out: see
+        `tacit.privacy.gaussian.guessed`. Of the device that spent most; None where noise is
+        accounted for in another way."""
+        return _chance(self._read().spent(against), prior)
+
     def statement(self, loss: float | None = None) -> Statement:
         """What may be said about all that was spent, at the budget's delta.
 
@@ -225,9 +232,14 @@ def _figure(spent: Spent, delta: float) -> Figure:
         spent.only(slice(1, None) if len(spent.plain) > 1 else slice(1)).epsilons(delta)
     )
     everyone = spent.only(slice(1)).epsilon(delta)
+    told = _chance(spent, 1 / CANDIDATES)
     is_mixed = bool(spent.mixed.any())
+    return Figure(float(found[-1]), float(found[found.size // 2]), everyone, is_mixed, told)
+
+
+def _chance(spent: Spent, prior: float) -> float | None:
+    if spent.mixed.any():
+        return None
     m = math.sqrt(float(spent.plain[:, GDP].max()))
     # The samplers' distance, far below any other digit, adds to a chance as it is.
-    distance = float(spent.plain[:, DISTANCE].max())
-    told = None if is_mixed else min(1.0, guessed(m, 1 / CANDIDATES) + distance)
-    return Figure(float(found[-1]), float(found[found.size // 2]), everyone, is_mixed, told)
+    return min(1.0, guessed(m, prior) + float(spent.plain[:, DISTANCE].max()))

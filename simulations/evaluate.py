@@ -1,7 +1,7 @@
 """Runs an attack on a view and scores it: the only place that holds a guess and the truth."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.crypto.errors import ParameterError
-from tacit.simulations.attacks.base import Attack, Knows, View
+from tacit.server.inbox import Seen
+from tacit.simulations.attacks.base import Attack, Knows, View, view_of
+from tacit.simulations.measure import Measure, of_updates
 from tacit.simulations.score import RECOVERED_DB, Score, floor_of, score
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -75,6 +77,31 @@ def evaluate(
         floor=floor,
         seconds=seconds,
     )
+
+
+def over_rounds(
+    attack: Attack,
+    history: Sequence[Seen],
+    updates: Mapping[tuple[int, int], Floats],
+    counts: Sequence[int],
+    rng: np.random.Generator,
+) -> Iterator[tuple[int, Measure]]:
+    """Let `attack` guess updates after the first so many sums of a run, for each of `counts`.
+
+    The truth for a member of the last of them is the mean of its own `updates`, by round and node,
+    over those of the rounds that it was in. The floor is the last sum, as a guess at each member.
+    """
+    for count in counts:
+        so_far = history[:count]
+        last = so_far[-1]
+        own = [
+            [updates[seen.round, node] for seen in so_far if node in seen.members]
+            for node in last.members
+        ]
+        truth = np.array([np.mean(several, axis=0) for several in own])
+        whole = np.concatenate([np.ravel(array) for array in last.update.values()])
+        guess = attack.reconstruct(view_of(last, history=so_far), rng)
+        yield count, of_updates(guess, truth, whole)
 
 
 def save_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:

@@ -26,6 +26,7 @@ Factory: TypeAlias = "Callable[[Shape, int], nn.Module]"
 Backend: TypeAlias = Literal["auto", "torch", "numpy"]
 
 MLP_HIDDEN = (64,)
+HEAD = 32  # width of one attention head
 
 
 def softmax(shape: Shape, classes: int) -> "nn.Module":
@@ -125,6 +126,38 @@ def resnet(shape: Shape, classes: int, blocks: int = 1) -> "nn.Module":
     return nets.resnet(channels, classes, blocks)
 
 
+def factory(name: str) -> Factory:
+    """What makes a model of this name: built-in, `mlp:256` or `mlp:256,64` for one of these widths,
+    or one's own as `package.module:factory`. Raises ParameterError for a name that is not there."""
+    if is_dotted(name):
+        return resolve(name)
+    known, _, widths = name.replace("_", "-").partition(":")
+    if known not in MODELS:
+        raise ParameterError(
+            f"unknown model {name!r}{nearest(known, MODELS)}; there are {', '.join(MODELS)}, an "
+            "mlp's widths as mlp:256,64, and one's own as package.module:factory"
+        )
+    return partial(mlp, hidden=_widths(name, known, widths)) if widths else MODELS[known]
+
+
+def transformer(shape: Shape, classes: int, width: int = 128, blocks: int = 3) -> "nn.Module":
+    """A decoder of texts of shape (length,) whose classes are the tokens: it predicts the next one.
+
+    Heads are 32 wide. Arrays blocks.0.attention.query and so on.
+    """
+    from tacit.simulations import transformer as nets
+
+    if len(shape) != 1:
+        raise ParameterError(
+            f"model 'transformer' takes texts (length,), not examples of shape {shape}"
+        )
+    if width < HEAD or width % HEAD or blocks < 1:
+        raise ParameterError(
+            f"width={width}, blocks={blocks}: expected a multiple of {HEAD}, and at least 1"
+        )
+    return nets.Decoder(shape[0], classes, width, width // HEAD, blocks)
+
+
 MODELS: Mapping[str, Factory] = MappingProxyType(
     {
         "softmax": softmax,
@@ -133,6 +166,7 @@ MODELS: Mapping[str, Factory] = MappingProxyType(
         "lenet": lenet,
         "smooth-cnn": smooth_cnn,
         "resnet": resnet,
+        "transformer": transformer,
     }
 )
 IN_NUMPY: Mapping[str, tuple[int, ...]] = MappingProxyType({"softmax": (), "mlp": MLP_HIDDEN})
@@ -151,17 +185,12 @@ def trainer(
         raise ParameterError(f"classes={classes}, expected at least 2")
     if is_dotted(name):
         return _own(name, shape, classes, device)
-    known = name.replace("_", "-")
-    if known not in MODELS:
-        raise ParameterError(
-            f"unknown model {name!r}{nearest(known, MODELS)}; there are "
-            f"{', '.join(MODELS)}, and one's own as package.module:factory"
-        )
+    made = factory(name)
     if backend == "auto":
         backend = "torch" if find_spec("torch") else "numpy"
     if backend == "numpy":
-        return _in_numpy(known, shape, classes)
-    return _in_torch(partial(MODELS[known], shape, classes), device)
+        return _in_numpy(name, shape, classes)
+    return _in_torch(partial(made, shape, classes), device)
 
 
 def _own(name: str, shape: Shape, classes: int, device: str) -> Trainer:
@@ -196,12 +225,21 @@ def _in_torch(build: "Callable[[], nn.Module]", device: str) -> Trainer:
 
 
 def _in_numpy(name: str, shape: Shape, classes: int) -> Trainer:
-    if name not in IN_NUMPY:
+    known, _, widths = name.replace("_", "-").partition(":")
+    if known not in IN_NUMPY:
         raise ParameterError(
             f"model {name!r} needs torch: pip install '.[torch]' in Tacit's checkout; "
             f"without it there are {' and '.join(IN_NUMPY)}"
         )
-    return NumpyTrainer(prod(shape), classes, IN_NUMPY[name])
+    hidden = _widths(name, known, widths) if widths else IN_NUMPY[known]
+    return NumpyTrainer(prod(shape), classes, hidden)
+
+
+def _widths(name: str, known: str, widths: str) -> tuple[int, ...]:
+    parts = widths.split(",")
+    if known != "mlp" or not all(part.isdecimal() and 0 < int(part) <= 2**16 for part in parts):
+        raise ParameterError(f"model {name!r}: expected an mlp's widths, as in mlp:64,32")
+    return tuple(map(int, parts))
 
 
 def _image(shape: Shape, model: str, smallest: int) -> tuple[int, int, int]:

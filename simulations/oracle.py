@@ -6,23 +6,28 @@ the protocol is wrong. What devices send in the clear is noted with its noise, a
 """
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import TypeAlias
 
 import numpy as np
 from flwr.app import Context, Message
 
 from tacit.client.app import SecureClientApp
 from tacit.client.device import Device, DeviceOf, simulated_device
-from tacit.client.pipeline import Contribution
+from tacit.client.pipeline import Contribution, Stated, private_update, received_arrays
 from tacit.client.policy import Policy
 from tacit.crypto.codec import Ring
 from tacit.crypto.secagg.clear import Integers
 from tacit.crypto.secagg.noised import Noised
 from tacit.crypto.secagg.session import Purpose, Session
+from tacit.crypto.vector import Difference, Floats
 from tacit.privacy.mechanisms import Mechanism
 from tacit.server.events import Event, LeftOut
 from tacit.server.inbox import Seen
+
+Trained: TypeAlias = Callable[[int, int, Floats], None]
 
 
 @dataclass(slots=True)
@@ -31,8 +36,12 @@ class Oracle:
     seconds that devices spent in their own train and evaluate functions.
 
     Only for devices in this process: with worker processes there is nothing to note down.
+
+    `trained`, if there is one, is told of each update that a device's function answers with: its
+    round, the device's node, and trained - sent.
     """
 
+    trained: Trained | None = None
     exact: int = 0
     checked: int = 0
     working: float = 0.0
@@ -112,6 +121,11 @@ class ObservedClientApp(SecureClientApp):
         began = perf_counter()
         reply = super()._run_app(message, context)
         self._oracle.worked(perf_counter() - began)
+        if self._oracle.trained is not None and message.metadata.message_type.startswith("train"):
+            sent = received_arrays(message.content)
+            update = private_update(reply.content, sent, Stated.of(reply.content))
+            whole = update.whole() if isinstance(update, Difference) else update
+            self._oracle.trained(int(message.metadata.group_id), context.node_id, whole)
         return reply
 
     def _encode(self, session: Session, device: Device, given: Contribution) -> Ring:

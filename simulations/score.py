@@ -26,6 +26,7 @@ Floats: TypeAlias = NDArray[np.float64]
 PSNR_CAP = 120.0  # dB; float32 data cannot be told apart beyond about 140
 RECOVERED_DB = 25.0
 GREY = 0.5
+LUCK = 0.05  # what happens by chance more often than this says nothing
 _WINDOW = 7  # scikit-image's default side of the SSIM window
 
 
@@ -133,23 +134,31 @@ def score(
 def floor_of(
     truth: Floats, gallery: Floats, public: Floats, threshold: float = RECOVERED_DB
 ) -> Score:
-    """What an adversary without any update scores: the stronger of two blind guesses.
+    """What an adversary without any update scores: the strongest of three blind guesses.
 
-    They are mid-grey and the mean of `public` data, shape (k, *shape); for each measure the
-    better one on average counts. Identification is left to chance, 1 in the gallery.
+    They are mid-grey, the mean of `public` data, shape (k, *shape), and as many of these as there
+    are truths, which gain by being matched as any different guesses do. For each measure the best
+    one on average counts. Identification is left to chance, 1 in the gallery.
     """
-    blind = (np.full(truth.shape[1:], GREY), public.astype(np.float64).mean(axis=0))
-    grey, mean = (
-        _score_matched(np.broadcast_to(guess, truth.shape), truth, gallery, threshold)
-        for guess in blind
-    )
+    known = public.astype(np.float64)
+    blind = (np.full(truth.shape, GREY), np.broadcast_to(known.mean(axis=0), truth.shape))
+    others = match(some(known, len(truth)), truth)
+    scores = [_score_matched(guess, truth, gallery, threshold) for guess in (*blind, others)]
     return replace(
-        grey,
-        mse=min(grey.mse, mean.mse, key=sum),
-        psnr=max(grey.psnr, mean.psnr, key=sum),
-        ssim=max(grey.ssim, mean.ssim, key=sum),
+        scores[0],
+        mse=min((each.mse for each in scores), key=sum),
+        psnr=max((each.psnr for each in scores), key=sum),
+        ssim=max((each.ssim for each in scores), key=sum),
         identified=1 / len(gallery),
     )
+
+
+def some(public: NDArray[Any], count: int) -> NDArray[Any]:
+    """So many rows, or all there are, spread evenly: neighbours in a data set may be alike."""
+    chosen: NDArray[Any] = public[
+        np.linspace(0, len(public) - 1, min(count, len(public))).round().astype(int)
+    ]
+    return chosen
 
 
 def at_floor(found: Score, floor: Score) -> bool:
@@ -162,17 +171,19 @@ def at_floor(found: Score, floor: Score) -> bool:
     n in the gallery. A blurred guess that still says who it is does not count as the floor.
     """
     pairs = ((found.psnr, floor.psnr), (found.ssim, floor.ssim))
-    clear = any(_stands_out(ours, blind) for ours, blind in pairs if not np.isnan(ours).any())
+    clear = any(stands_out(ours, blind) for ours, blind in pairs if not np.isnan(ours).any())
     n = len(found.mse)
     hits = round(found.identified * n)
     luck = float(binom.sf(hits - 1, n, min(1.0, n / found.gallery)))
-    return not clear and luck > 0.05
+    return not clear and luck > LUCK
 
 
-def _stands_out(ours: Sequence[float], blind: Sequence[float]) -> bool:
+def stands_out(ours: Sequence[float], blind: Sequence[float]) -> bool:
+    """Whether the mean advantage, in pairs, is above two standard errors; any, if of one pair."""
     ahead = np.subtract(ours, blind)
     error = float(ahead.std(ddof=1)) / sqrt(len(ahead)) if len(ahead) > 1 else 0.0
-    return float(ahead.mean()) > 2 * error
+    # Equal in exact arithmetic is equal: sums in another order differ by less than this.
+    return float(ahead.mean()) > 2 * error + 1e-9
 
 
 def pooled(scores: Sequence[Score]) -> Score:

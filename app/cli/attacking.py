@@ -1,121 +1,124 @@
-"""The commands that attack: apart from the others, for they alone cannot do without torch."""
+"""`tacit attack`: a matrix of attacks, or the attacks on a run that has ended."""
 
-import time
-from collections.abc import Callable
-from dataclasses import replace as with_
+import csv
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
+import typer
 from rich.table import Table
 
-from tacit.app import leakage, reporting
-from tacit.app.check import check
-from tacit.app.cli.commands import run, title_of
-from tacit.app.cli.screen import Screen, interruptible
-from tacit.app.demo import DEMO, QUICK_DEMO
+from tacit.app import reporting
+from tacit.app.cli.screen import Screen, complain, interruptible
 from tacit.app.folder import RunFolder
+from tacit.app.lab.finished import attack_run, fitting
+from tacit.app.lab.matrix import Matrix, clear, violations
+from tacit.app.lab.plan import Plan
 from tacit.crypto.errors import ParameterError
-from tacit.simulations.evaluate import Outcome, save_outcomes
-from tacit.simulations.score import RECOVERED_DB, at_floor, pooled
+from tacit.simulations.pooling import Tried, by_cell
+from tacit.simulations.trial import Trial, TrialLog, table
 
-LEGEND = (
-    "SSIM: likeness to the original, 1 is the same. Floor: what guessing without an update gets.\n"
-    f"Recovered: share of pictures with a PSNR of {RECOVERED_DB:g} dB or more."
-)
-
-
-def demo(screen: Screen, out: Path, *, quick: bool) -> None:
-    """The same federation in the clear and under masks, the same attacks on both, one report."""
-    began = time.monotonic()
-    base = QUICK_DEMO if quick else DEMO
-    screen.say("Ten devices learn digits they never show.", style="bold")
-    plans = {
-        "plain": base.changed(['secure.protocol="plain"']),
-        "secure": base,
-    }
-    for settings in plans.values():
-        check(settings)
-    with interruptible("tacit demo starts over"), screen.progress():
-        for name, settings in plans.items():
-            run(screen, RunFolder.create(out / name, settings, replace=True), title_of(settings))
-        exposure = leakage.QUICK if quick else leakage.Exposure()
-        outcomes = _expose(screen, out / reporting.ATTACKS, exposure)
-    page = reporting.write_comparison(out)
-    numbers = reporting.headline_numbers(out)
-    _show_demo(screen, numbers)
-    screen.console.print(_table(outcomes))
-    screen.say(LEGEND)
-    seconds = time.monotonic() - began
-    screen.say(f"done in {seconds:.0f} s; open {page} in a browser", style="bold")
-    screen.result(report=str(page), seconds=seconds, **numbers)
-
-
-def _show_demo(screen: Screen, numbers: dict[str, float]) -> None:
-    screen.say(
-        f"accuracy {numbers['accuracy_secure']:.3f} under masks, "
-        f"{numbers['accuracy_plain']:.3f} in the clear; "
-        f"{numbers['exact_sums']:.0f} of {numbers['checked_sums']:.0f} sums exact; "
-        f"masks cost {100 * numbers['overhead']:.0f} % of a round"
-    )
+FAILED = 1
+SHOWN = 40  # rows of a table on a terminal: the report has all of them
 
 
 def attack(
-    screen: Screen, out: Path, devices: int, seed: int, *, quick: bool, replace: bool
+    screen: Screen,
+    matrix: Path | None,
+    out: Path,
+    workers: int,
+    *,
+    quick: bool,
+    replace: bool,
 ) -> None:
-    """Faces out of updates: one device in the clear, and a secure sum."""
-    target = out / reporting.ATTACKS
-    if target.exists() and not replace:
-        raise ParameterError(f"{target} holds attacks already: --replace makes them anew")
-    plan = with_(leakage.QUICK if quick else leakage.Exposure(), devices=devices, seed=seed)
+    """Try every cell of a matrix that has not been tried, and write the report of all."""
+    if matrix is not None and quick:
+        raise ParameterError("--quick is a matrix of its own: leave out the file")
+    plan = Plan.find(matrix or Path("quick" if quick else "standard"))
+    if replace:
+        clear(out)
+    with interruptible("nothing was started"):
+        lab = Matrix.open(plan, out)
+    for skipped in lab.skipped:
+        cell = skipped.cell
+        screen.say(f"skipped: {cell.attack} on {cell.model}, {cell.data}: {skipped.reason}")
+    with interruptible("the same command goes on where it was"), screen.progress():
+        bar = screen.bar("trials")
+        bar(len(lab.done()), len(lab.trials))
+        lab.run(lambda trial, done, total: bar(done, total, trial.cell.attack), workers or _cores())
+    _tell(screen, lab.done(), out)
+
+
+def attack_finished(screen: Screen, run: Path, attacks: Sequence[str]) -> None:
+    """Attack what a run's folder says the server saw."""
+    folder = RunFolder.open(run)
+    chosen = tuple(attacks)
+    if not chosen:
+        chosen, unfit = fitting(folder)
+        for each in unfit:
+            screen.say(f"skipped: {each}")
+    target = run / reporting.ATTACKS
+    clear(target)
+    log = TrialLog(target)
     with interruptible("tacit attack starts over"), screen.progress():
-        outcomes = _expose(screen, target, plan)
-    screen.console.print(_table(outcomes))
-    screen.say(LEGEND)
-    page = reporting.write_attacks(out)
-    screen.say(f"report: {page}")
-    screen.result(report=str(page), outcomes=[_summary(outcome) for outcome in outcomes])
+        bar = screen.bar("attacks")
+        for done, trial in enumerate(attack_run(folder, chosen), 1):
+            log.add(trial)
+            bar(done, None, trial.cell.attack)
+    _tell(screen, list(log.trials()), target)
 
 
-def _expose(screen: Screen, target: Path, plan: leakage.Exposure) -> list[Outcome]:
-    bars: dict[str, Callable[..., None]] = {}
+def _tell(screen: Screen, trials: Sequence[Trial], out: Path) -> None:
+    """Table, CSV file and report; and an error, if what cannot be has been."""
+    with (out / reporting.CSV).open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(table(trials))
+    page = reporting.write_trials(out)
+    cells = by_cell(trials)
+    screen.console.print(_table(cells[:SHOWN]))
+    if len(cells) > SHOWN:
+        screen.say(f"{SHOWN} of {len(cells)} cells; the report has all")
+    screen.say("Floor: what guessing without an update gets.")
+    screen.say(f"report: {page}", style="bold")
+    broken = list(violations(trials))
+    screen.result(report=str(page), cells=[_summary(each) for each in cells], violations=broken)
+    for each in broken:
+        complain(f"a bound of differential privacy does not hold: {each}")
+    if broken:
+        raise typer.Exit(FAILED)
 
-    def step(what: str, done: int, total: int) -> None:
-        if what not in bars:
-            bars[what] = screen.bar(what)
-        bars[what](done, total)
 
-    outcomes = list(leakage.expose(plan, step))
-    save_outcomes(target, outcomes)
-    save_outcomes(target / reporting.CURVE, list(leakage.curve(plan, step)))
-    return outcomes
-
-
-def _table(outcomes: list[Outcome]) -> Table:
-    """A row for each attack on each kind of view; several single devices are one row."""
-    views: dict[tuple[str, int], list[Outcome]] = {}
-    for outcome in outcomes:
-        views.setdefault((outcome.attack, outcome.clients), []).append(outcome)
-    table = Table("attack", "what the server saw", "SSIM", "floor", "recovered", "")
-    for (attack, clients), several in views.items():
-        found = pooled([outcome.score for outcome in several])
-        floor = pooled([outcome.floor for outcome in several])
-        table.add_row(
-            attack,
-            "one device" if clients == 1 else f"a sum of {clients}",
-            f"{found.mean_ssim:.2f}",
-            f"{floor.mean_ssim:.2f}",
-            f"{100 * found.recovered:.0f} %",
-            "at the floor" if at_floor(found, floor) else "leaks",
+def _table(cells: Sequence[Tried]) -> Table:
+    shown = Table("attack", "defence", "devices", "found", "floor", "")
+    for each in cells:
+        cell, main = each.cell, each.main
+        shown.add_row(
+            _brief(cell.attack),
+            _brief(cell.defence),
+            str(cell.devices),
+            f"{main.score.mean:.2f} {main.name}",
+            f"{main.floor:.2f}",
+            "stopped" if each.stopped else "at the floor" if each.at_floor else "leaks",
         )
-    return table
+    return shown
 
 
-def _summary(outcome: Outcome) -> dict[str, str | float | bool]:
+def _brief(text: str) -> str:
+    """The name, and options or settings without their section: "distributed epsilon=8"."""
+    name, *rest = text.split()
+    pairs = (each.partition("=") for each in rest)
+    return " ".join([name, *(f"{key.rpartition('.')[2]}={value}" for key, _, value in pairs)])
+
+
+def _summary(each: Tried) -> dict[str, object]:
     return {
-        "attack": outcome.attack,
-        "protocol": outcome.protocol,
-        "clients": outcome.clients,
-        "ssim": outcome.score.mean_ssim,
-        "floor": outcome.floor.mean_ssim,
-        "recovered": outcome.score.recovered,
-        "at_floor": bool(at_floor(outcome.score, outcome.floor)),
+        **each.cell.to_json(),
+        "measures": {m.name: [m.score.low, m.score.mean, m.score.high] for m in each.measures},
+        "floors": {m.name: m.floor for m in each.measures},
+        "at_floor": each.at_floor,
+        "stopped": list(each.reasons),
+        "epsilon": each.epsilon,
     }
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -77,7 +77,7 @@ def demo(
 
     Two devices fall silent in mid-round. Takes about a minute.
     """
-    _load("attacking").demo(_screen(quiet, json), out, quick=quick)
+    _load("showing").demo(_screen(quiet, json), out, quick=quick)
 
 
 @cli.command()
@@ -119,20 +119,51 @@ def simulate(
 
 @cli.command()
 def attack(
+    matrix: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A TOML file, or what comes with Tacit: standard, quick, text.",
+            metavar="MATRIX",
+            show_default=False,
+        ),
+    ] = None,
     out: Out = Path("runs/attack"),
-    devices: Annotated[int, typer.Option(help="Devices in the secure sum.", min=3, max=64)] = 10,
-    seed: Annotated[int, typer.Option(help="Repeats the experiment.", min=0)] = 0,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer steps and victims.")] = False,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", help="Attack what this run's server saw instead.", metavar="DIR"),
+    ] = None,
+    named: Annotated[
+        list[str] | None,
+        typer.Option("--attack", help="With --run: this attack. Repeatable.", metavar="ATTACK"),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes; 0 is one per core.", min=0)] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="A small matrix: minutes.")] = False,
     replace: Replace = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Reconstruct faces from what a server sees: one device in the clear, and a secure sum.
+    """Attack federations: every attack against every defence, with pictures and intervals.
 
-    One portrait a device, one step of training: the worst case for the devices.
+    Each cell of the matrix is a federation that runs for real; the attack gets what its server saw.
+    A matrix that was cut off goes on where it was, by the same command.
+
+    [bold]Examples[/]
+
+      tacit attack --quick
+
+      tacit attack matrix.toml --out runs/mine --workers 2
+
+      tacit attack --run runs/simulate --attack "linear-readout"
     """
     screen = _screen(quiet, json)
-    _load("attacking").attack(screen, out, devices, seed, quick=quick, replace=replace)
+    if run is not None:
+        if matrix or quick:
+            raise ParameterError("--run attacks one run: leave out the matrix")
+        _load("attacking").attack_finished(screen, run, named or [])
+    elif named:
+        raise ParameterError("--attack goes with --run: a matrix names its own")
+    else:
+        _load("attacking").attack(screen, matrix, out, workers, quick=quick, replace=replace)
 
 
 @cli.command()
@@ -433,6 +464,7 @@ def _load(
         "explaining_privacy",
         "log",
         "sealing",
+        "showing",
     ],
 ) -> ModuleType:
     """The work itself, loaded when there is some: help and typing errors need not wait for it."""

@@ -43,6 +43,7 @@ class Knows(Flag):
     BATCH_SIZE = auto()  # how many inputs the update was computed from
     LEARNING_RATE = auto()  # the devices' local learning rate
     PUBLIC_DATA = auto()  # other examples of the same kind
+    CANDIDATES = auto()  # a list of examples, with labels, that all the inputs are on
     STATISTICS = auto()  # mean and standard deviation of the data, per coordinate or one for all
 
     def words(self) -> str:
@@ -59,7 +60,8 @@ class View:
     over `clients` devices, `examples` the sum of their weights, `round`, `protocol`, the `members`
     in it, and `history`: all that this server saw, in order, this update included. The rest is
     None unless `knows` grants it: `labels` are sorted, `batch_size` counts the inputs behind the
-    whole update, `public_data` has one example per row, `statistics` is (mean, deviation).
+    whole update, `public_data` has one example per row, `candidates` is (examples, labels),
+    `statistics` is (mean, deviation).
     """
 
     model: Arrays = field(repr=False)
@@ -75,6 +77,7 @@ class View:
     batch_size: int | None = None
     learning_rate: float | None = None
     public_data: NDArray[Any] | None = field(default=None, repr=False)
+    candidates: tuple[NDArray[Any], NDArray[Any]] | None = field(default=None, repr=False)
     statistics: tuple[NDArray[Any], NDArray[Any]] | None = field(default=None, repr=False)
 
     @property
@@ -120,6 +123,7 @@ def view_of(
     batch_size: int | None = None,
     learning_rate: float | None = None,
     public_data: NDArray[Any] | None = None,
+    candidates: tuple[NDArray[Any], NDArray[Any]] | None = None,
     statistics: tuple[NDArray[Any], NDArray[Any]] | None = None,
 ) -> View:
     """What the server saw, and exactly the grants named in `knows`; `history` is all of a run.
@@ -134,6 +138,7 @@ def view_of(
             Knows.BATCH_SIZE: batch_size,
             Knows.LEARNING_RATE: learning_rate,
             Knows.PUBLIC_DATA: public_data,
+            Knows.CANDIDATES: candidates,
             Knows.STATISTICS: statistics,
         },
     )
@@ -159,6 +164,7 @@ def view_of(
         batch_size=batch_size,
         learning_rate=learning_rate,
         public_data=public_data,
+        candidates=candidates,
         statistics=statistics,
     )
 

@@ -23,8 +23,11 @@ an owner's `Policy.models` refuses it. `plant` writes the edges into a linear la
 anyway, if ReLU and another linear layer follow it, as in any `mlp` (that values alone will do is
 the finding of Boenisch et al. 2021, "When the Curious Abandon Honesty", arXiv:2112.02918). No check
 of the structure sees that: noise bounds both.
+
+`Imprint` is all of it for an `mlp`: it plants, and reads. `ImprintReadout` only reads.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from statistics import NormalDist
@@ -39,6 +42,7 @@ from tacit.crypto.errors import ParameterError
 from tacit.server.inbox import Arrays
 from tacit.simulations.attacks.base import Conduct, Knows, Target, View, array_of, require
 from tacit.simulations.attacks.linear import LinearReadout
+from tacit.simulations.hostile import Sent
 
 Floats = NDArray[np.float64]
 
@@ -187,3 +191,41 @@ class ImprintReadout:
             for name in (f"{self.layer}.weight", f"{self.layer}.bias")
         }
         return reader.reconstruct(replace(view, update=between), rng)
+
+
+@dataclass(frozen=True, slots=True)
+class Imprint:
+    """Plants as many bins as `layer` is wide, fitted to public data, and reads them out of the sum.
+
+    `following` is the linear layer after the ReLU of `layer`; the rest is as in `ImprintReadout`.
+    """
+
+    shape: tuple[int, ...]
+    layer: str = "fc0"
+    following: str = "head"
+    low: float = 0.0
+    high: float = 1.0
+    tolerance: float = 1e-3
+    name: str = "imprint, planted"
+    needs: Knows = Knows.PUBLIC_DATA
+    conduct: Conduct = Conduct.MALICIOUS
+    target: Target = Target.INPUTS
+
+    def send(
+        self,
+        model: Arrays,
+        members: Sequence[int],
+        public: NDArray[Any] | None,
+        rng: np.random.Generator,
+    ) -> Sent:
+        """The model with the bins in it, to all. Raises ParameterError as `Bins.fitted` and `plant`
+        do."""
+        assert public is not None  # HostileServer sees to it
+        count = len(array_of(model, f"{self.layer}.bias", "model"))
+        return Sent(plant(model, self.layer, self.following, Bins.fitted(public, count, rng)))
+
+    def reconstruct(self, view: View, rng: np.random.Generator) -> Floats:
+        """As `ImprintReadout` does, and only of what was sent and seen."""
+        require(view, self.needs, self.name)
+        reader = ImprintReadout(self.layer, self.shape, self.low, self.high, self.tolerance)
+        return reader.reconstruct(view, rng)

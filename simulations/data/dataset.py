@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tacit.client.trainer import Examples
 from tacit.crypto.errors import ParameterError
+from tacit.simulations.data.table import Table
 
 TEST_FRACTION = 0.2
 SPLIT_SEED = 0  # of the train/test split: part of what a data set is, never of an experiment
@@ -21,7 +22,8 @@ class Dataset:
 
     `x` of both halves is (n, *shape) float32, images channels first in [0, 1]; labels are
     0..classes-1. `sites`, where the data come from several places, names the place of each
-    training example, shape (n,). `source` says where the data come from and under which licence.
+    training example, shape (n,); `table`, where examples are rows of one, what its columns are.
+    `source` says where the data come from and under which licence.
 
     Raises ParameterError if anything of that does not hold, or if a half is empty.
     """
@@ -34,6 +36,7 @@ class Dataset:
     sites: NDArray[Any] | None = None
     class_names: tuple[str, ...] = ()
     source: str = ""
+    table: Table | None = None
 
     def __post_init__(self) -> None:
         for half, examples in (("training", self.train), ("test", self.test)):
@@ -45,6 +48,10 @@ class Dataset:
         if self.class_names and len(self.class_names) != self.classes:
             raise ParameterError(
                 f"{self.name}: {len(self.class_names)} class names for {self.classes} classes"
+            )
+        if self.table is not None and self.shape != (self.table.inputs,):
+            raise ParameterError(
+                f"{self.name}: a table of {self.table.inputs} inputs for examples of {self.shape}"
             )
 
 

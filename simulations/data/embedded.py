@@ -3,11 +3,14 @@
 Their modules are imported where they are used, because scikit-learn alone takes a second.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from tacit.client.trainer import Examples
 from tacit.simulations.data.dataset import Dataset, divided, images, split
+from tacit.simulations.data.table import NUMBER, Table
 
 CROP = 32
 PHOTOS = ("astronaut", "chelsea", "coffee", "motorcycle")
@@ -40,13 +43,14 @@ def breast_cancer() -> Dataset:
     train, _ = split(y)
     mean, deviation = bunch.data[train].mean(0), bunch.data[train].std(0)
     x = ((bunch.data - mean) / deviation).astype(np.float32)
-    return divided(
+    data = divided(
         "breast-cancer",
         Examples(x, y),
         [str(name) for name in bunch.target_names],
         "Breast Cancer Wisconsin (Diagnostic), UCI (Wolberg et al. 1995); "
         "shipped with scikit-learn, no licence of its own stated there",
     )
+    return replace(data, table=Table((NUMBER,) * x.shape[1]))
 
 
 def faces() -> Dataset:
@@ -62,6 +66,15 @@ def faces() -> Dataset:
         "Labeled Faces in the Wild (Huang et al. 2012), a subset, 25x25; shipped with "
         "scikit-image, no licence of its own stated there",
     )
+
+
+def portraits() -> Dataset:
+    """The 100 faces of `faces` alone: one class of two, 80 to train on."""
+    both = faces()
+    halves = [
+        Examples(half.x[half.y == 1], half.y[half.y == 1]) for half in (both.train, both.test)
+    ]
+    return replace(both, name="portraits", train=halves[0], test=halves[1])
 
 
 def photos() -> Dataset:

@@ -18,9 +18,12 @@ from tacit.client.trainer import Examples
 from tacit.crypto.errors import ParameterError
 from tacit.simulations.data.dataset import Dataset, divided, images, labels, scaled, split, take
 from tacit.simulations.data.pictures import read, stack
+from tacit.simulations.data.table import FLAG, NUMBER, Table
+from tacit.simulations.data.texts import alphabet, passages
 
 VARIABLE = "TACIT_DATA"
 PICTURES = frozenset({".png", ".jpg", ".jpeg"})
+PASSAGE = 16  # characters of a passage of tiny-shakespeare
 HALVES = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -109,6 +112,36 @@ def heart_disease(root: Path | None = None) -> Dataset:
         class_names=("healthy", "heart disease"),
         source="Heart Disease, UCI (Janosi, Steinbrunn, Pfisterer & Detrano 1989); "
         "no licence stated where this copy came from",
+        table=Table(
+            (NUMBER,) * len(columns) + (FLAG,) * len(can_be_missing) + _category_sizes(arrays)
+        ),
+    )
+
+
+def tiny_shakespeare(root: Path | None = None) -> Dataset:
+    """56,646 passages of 16 characters, shape (16,), and the character that follows as the class.
+
+    Whole numbers: each is a character's place among the 65 of the text, which `class_names` lists.
+    Speeches are cut up one by one, without the names of the speakers, who are the sites.
+    """
+    arrays = _known_arrays("tiny-shakespeare", root)
+    text = arrays["text"].tobytes().decode("ascii")
+    characters = alphabet(text)
+    spans = zip(arrays["start"], arrays["end"], strict=True)
+    parts = [passages(text[start:end], characters, PASSAGE) for start, end in spans]
+    x, y = (np.concatenate([getattr(part, half) for part in parts]) for half in ("x", "y"))
+    speakers = np.repeat(arrays["speaker"], [len(part) for part in parts])
+    train, test = split(y)
+    examples = Examples(x, y)
+    return Dataset(
+        name="tiny-shakespeare",
+        train=take(examples, train),
+        test=take(examples, test),
+        classes=len(characters),
+        shape=(PASSAGE,),
+        sites=arrays["speakers"][speakers][train],
+        class_names=tuple(characters),
+        source="Shakespeare's plays, public domain; the sample of char-rnn (Karpathy 2015), MIT",
     )
 
 
@@ -225,11 +258,12 @@ def _inputs(values: NDArray[Any], what: str) -> NDArray[np.float32]:
 
 def _one_hot(arrays: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
     """One (n, values) block per category of the heart data."""
-    blocks = []
-    for i, column in enumerate(arrays["cat_columns"]):
-        values = len(arrays[f"values_{column}"])
-        blocks.append(np.eye(values, dtype=np.float32)[arrays["x_cat"][:, i]])
-    return blocks
+    sizes = _category_sizes(arrays)
+    return [np.eye(k, dtype=np.float32)[arrays["x_cat"][:, i]] for i, k in enumerate(sizes)]
+
+
+def _category_sizes(arrays: Mapping[str, NDArray[Any]]) -> tuple[int, ...]:
+    return tuple(len(arrays[f"values_{column}"]) for column in arrays["cat_columns"])
 
 
 def _classified(path: Path) -> dict[str, list[Path]]:

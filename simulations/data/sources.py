@@ -14,6 +14,7 @@ EMBEDDED: Mapping[str, Callable[[], Dataset]] = MappingProxyType(
         "digits": embedded.digits,
         "breast-cancer": embedded.breast_cancer,
         "faces": embedded.faces,
+        "portraits": embedded.portraits,
         "photos": embedded.photos,
     }
 )
@@ -22,6 +23,7 @@ IN_FOLDER: Mapping[str, Callable[[Path | None], Dataset]] = MappingProxyType(
         "fashion-mnist": files.fashion_mnist,
         "heart-disease": files.heart_disease,
         "cifar10-jpeg": files.cifar10_jpeg,
+        "tiny-shakespeare": files.tiny_shakespeare,
     }
 )
 FORMS = "npz:PATH, folder:PATH, hub:NAME or package.module:function"

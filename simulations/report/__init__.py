@@ -1,4 +1,4 @@
-"""A run as one self-contained HTML page."""
+"""A run, or a matrix of attacks, as one self-contained HTML page."""
 
 from tacit.simulations.report.data import (
     Curve,
@@ -9,6 +9,7 @@ from tacit.simulations.report.data import (
     RoundRow,
     Summary,
 )
+from tacit.simulations.report.matrix import render_matrix
 from tacit.simulations.report.page import headline, render
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "Summary",
     "headline",
     "render",
+    "render_matrix",
 ]

@@ -9,10 +9,13 @@ from tacit.simulations.evaluate import Outcome
 from tacit.simulations.score import Interval
 
 MEMORY = "The trained model may remember examples. Only differential privacy bounds that."
+UNPROVEN = (
+    "An attack that fails is not a proof. These scores are what the attacks shown here got; a "
+    "better attack may get more."
+)
 # What holds for every run of this kind, whatever its numbers.
 LIMITS = (
-    "An attack that fails is not a proof. These scores are what the attacks shown here got; a "
-    "better attack may get more.",
+    UNPROVEN,
     "A secure sum hides which device sent what. It does not always hide what was in it: a wide "
     "ReLU layer gives single inputs away even from a sum of ten, if each device holds one input.",
     "The attacks take the server to follow the protocol and to keep what it sees. One that designs "
@@ -95,18 +98,22 @@ class RoundRow:
 
 @dataclass(frozen=True, slots=True)
 class LeakPoint:
-    """The mean score of an attack against `devices` summed devices, and the floor there."""
+    """The mean score of an attack, and the floor and the bound there, if there are any.
 
-    devices: int
+    `at` is how strong the defence is: the number of summed devices, or epsilon.
+    """
+
+    at: float
     score: Interval
-    floor: float
+    floor: float | None
+    bound: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LeakCurve:
-    """How a score falls as more devices are summed."""
+    """How the score of one attack or under one defence, its `name`, moves with the defence."""
 
-    attack: str
+    name: str
     points: tuple[LeakPoint, ...]
     measure: str = "SSIM"
 

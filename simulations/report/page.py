@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from typing import Any
 
+from tacit.simulations.report.curves import leak_figure
 from tacit.simulations.report.data import Curve, ReportData, RoundRow, Summary
-from tacit.simulations.report.privacy import attack_section, cases, compared, leak_figure
+from tacit.simulations.report.frame import document, header, limits_section, scrolling
+from tacit.simulations.report.privacy import attack_section, cases, compared
 from tacit.simulations.report.svg import Axis, Line, chart, legend, ticks
+from tacit.simulations.report.words import count
 
 _UNKNOWN = "&ndash;"
 _OPEN_ROWS = 12  # a longer table of rounds starts folded
@@ -15,22 +17,15 @@ _OPEN_ROWS = 12  # a longer table of rounds starts folded
 
 def render(run: ReportData) -> str:
     """The page, as text to be written in UTF-8. The same data gives the same bytes."""
-    style = files("tacit.simulations.report").joinpath("style.css").read_text(encoding="utf-8")
     parts = (
-        _header(run),
+        header(run.title, headline(run), _facts(run.summary)),
         _training(run),
         _statement(run.statement),
         _privacy(run),
-        _limits(run.limits),
+        limits_section(run.limits),
         _config(run.config),
     )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>{escape(run.title)}</title><style>{style}</style></head>\n"
-        f"<body><main>{''.join(parts)}</main></body></html>\n"
-    )
+    return document(run.title, "".join(parts))
 
 
 def headline(run: ReportData) -> str:
@@ -56,25 +51,13 @@ def headline(run: ReportData) -> str:
 
 
 def _opened(summary: Summary) -> str:
-    sums = _count(summary.sums, "sum")
+    sums = count(summary.sums, "sum")
     if summary.sums == 0:
-        return f"The server read {_count(summary.single_updates, 'single update')}"
+        return f"The server read {count(summary.single_updates, 'single update')}"
     if summary.single_updates == 0:
         return f"The server opened {sums} and no single update"
-    singles = _count(summary.single_updates, "single update")
+    singles = count(summary.single_updates, "single update")
     return f"The server opened {sums} and read {singles} in the clear"
-
-
-def _header(run: ReportData) -> str:
-    facts = "".join(
-        f"<div><dt>{escape(label)}</dt><dd>{escape(value)}</dd></div>"
-        for label, value in _facts(run.summary)
-    )
-    return (
-        f'<header class="top"><p class="title">{escape(run.title)}</p>'
-        f"<h1>{escape(headline(run))}</h1>"
-        f'<dl class="facts">{facts}</dl></header>'
-    )
 
 
 def _facts(summary: Summary) -> Iterator[tuple[str, str]]:
@@ -136,9 +119,11 @@ def _rounds(rows: Sequence[RoundRow]) -> str:
     state = " open" if len(rows) <= _OPEN_ROWS else ""
     return (
         f"<details{state}><summary>Every round</summary>"
-        '<div class="scroll" tabindex="0" role="region" aria-label="Table of rounds">'
-        f'<table class="rounds"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-        "</div></details>"
+        + scrolling(
+            "Table of rounds",
+            f'<table class="rounds"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>',
+        )
+        + "</details>"
     )
 
 
@@ -162,11 +147,16 @@ def _privacy(run: ReportData) -> str:
     attacks = "".join(
         attack_section(name, several) for name, several in cases(run.outcomes).items()
     )
-    curves = "".join(leak_figure(curve) for curve in run.leakage if curve.points)
+    curves = "".join(
+        leak_figure((curve,), f"{curve.measure} by size of the sum")
+        for curve in run.leakage
+        if curve.points
+    )
     return (
         "<section><h2>Privacy</h2><p>The same attack, run on what the server saw. It never sees "
         "the originals; they only score it afterwards. The floor is what guessing without the "
-        "update scores: mid-grey or the mean of public data, whichever is better. An attack is at "
+        "update scores: mid-grey, the mean of public data, or as many other examples, whichever is "
+        "best. An attack is at "
         "the floor if none of its measures stands out from that.</p>"
         f"{attacks}{curves}</section>"
     )
@@ -190,13 +180,6 @@ def _statement(statement: str | None) -> str:
     return f'<section><h2>{escape(heading)}</h2><dl class="statement">{told}</dl></section>'
 
 
-def _limits(limits: Sequence[str]) -> str:
-    if not limits:
-        return ""
-    items = "".join(f"<li>{escape(limit)}</li>" for limit in limits)
-    return f'<section><h2>What this does not promise</h2><ul class="limits">{items}</ul></section>'
-
-
 def _config(config: Mapping[str, Any]) -> str:
     rows = "".join(
         f'<tr><th scope="row"><code>{escape(key)}</code></th>'
@@ -207,8 +190,8 @@ def _config(config: Mapping[str, Any]) -> str:
         return ""
     return (
         "<section><h2>Configuration</h2><details><summary>As the run resolved it</summary>"
-        '<div class="scroll" tabindex="0" role="region" aria-label="Configuration">'
-        f'<table class="config"><tbody>{rows}</tbody></table></div></details></section>'
+        + scrolling("Configuration", f'<table class="config"><tbody>{rows}</tbody></table>')
+        + "</details></section>"
     )
 
 
@@ -218,7 +201,3 @@ def _flat(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]
             yield from _flat(value, f"{path}{key}.")
         else:
             yield f"{path}{key}", str(value)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from math import isnan, log2
+from math import isnan
 
 import numpy as np
 
 from tacit.simulations.evaluate import Outcome
-from tacit.simulations.report.data import LeakCurve, LeakPoint
-from tacit.simulations.report.png import data_uri, is_image
-from tacit.simulations.report.svg import Axis, Line, chart, legend, ticks
-from tacit.simulations.score import GREY, Score, at_floor, interval, pooled
+from tacit.simulations.report.pictures import Pair, picture_grid
+from tacit.simulations.report.png import is_image
+from tacit.simulations.report.words import capital, duration
+from tacit.simulations.score import Score, at_floor, interval, pooled
 
 MAX_IMAGES = 12
 _PLAIN = "plain"
@@ -94,42 +94,15 @@ def attack_section(attack: str, several: Sequence[Case]) -> str:
     """One attack: its cases side by side."""
     cards = "".join(_card(case) for case in several)
     return (
-        f'<section class="attack"><h3>{escape(_capital(attack))}</h3>'
+        f'<section class="attack"><h3>{escape(capital(attack))}</h3>'
         f'<div class="cards">{cards}</div></section>'
     )
-
-
-def leak_figure(curve: LeakCurve) -> str:
-    """The score against the number of summed devices, with its interval and the floor."""
-    points = sorted(curve.points, key=lambda point: point.devices)
-    lines = [
-        Line(
-            f"{curve.attack}, 95 % interval",
-            [(log2(p.devices), p.score.mean) for p in points],
-            "warm",
-            [(log2(p.devices), p.score.low, p.score.high) for p in points],
-        ),
-        Line("floor: guessing without the update", _floor_points(points), "floor"),
-    ]
-    values = [v for p in points for v in (p.score.low, p.score.high, p.floor)]
-    x = Axis("devices in the sum", [(log2(p.devices), str(p.devices)) for p in points])
-    y = Axis(curve.measure, ticks(min(0.0, *values), max(1.0, *values)))
-    told = ", ".join(f"{p.score.mean:.2f} for {p.devices} (floor {p.floor:.2f})" for p in points)
-    words = f"{curve.measure} of {curve.attack} by devices in the sum: {told}"
-    return (
-        f'<figure class="plot"><figcaption>{escape(curve.measure)} by size of the sum</figcaption>'
-        f"{chart(lines, x, y, words)}{legend(lines)}</figure>"
-    )
-
-
-def _floor_points(points: Sequence[LeakPoint]) -> list[tuple[float, float]]:
-    return [(log2(point.devices), point.floor) for point in points]
 
 
 def _card(case: Case) -> str:
     verdict, tone = ("at the floor", "calm") if case.at_floor else ("above the floor", "warm")
     return (
-        f'<article class="card"><header><h4>{escape(_capital(case.words))}</h4>'
+        f'<article class="card"><header><h4>{escape(capital(case.words))}</h4>'
         f'<span class="badge {tone}">{verdict}</span></header>'
         f'<p class="granted">Granted beyond what the server saw: '
         f"<b>{escape(case.first.knows.words())}</b></p>"
@@ -139,29 +112,16 @@ def _card(case: Case) -> str:
 
 def _pictures(case: Case) -> str:
     pairs = [
-        (truth, guess, ssim)
+        Pair(truth, guess, ssim)
         for outcome in case.outcomes
         for truth, guess, ssim in zip(outcome.truth, outcome.guess, outcome.score.ssim, strict=True)
         if is_image(truth.shape)
     ]
     if not pairs:
         return ""
-    figures = []
-    for number, (truth, guess, ssim) in enumerate(pairs[:MAX_IMAGES], start=1):
-        close = "" if isnan(ssim) else f"SSIM {ssim:.2f}"
-        close = "no guess" if (guess == GREY).all() else close
-        got = f"reconstruction {number} by {case.attack} from {case.words}"
-        figures.append(
-            f'<figure class="pair"><img src="{data_uri(truth)}" alt="original {number}">'
-            f'<img src="{data_uri(guess)}" alt="{escape(f"{got}, {close}".rstrip(", "))}">'
-            f"<figcaption>{close}</figcaption></figure>"
-        )
-    size = "large" if len(pairs) == 1 else "small"
     more = f" The first {MAX_IMAGES} of {len(pairs)}." if len(pairs) > MAX_IMAGES else ""
-    return (
-        f'<p class="hint">Left the original, right what the attacker got.{more}</p>'
-        f'<div class="pictures {size}">{"".join(figures)}</div>'
-    )
+    grid = picture_grid(pairs[:MAX_IMAGES], f"by {case.attack} from {case.words}")
+    return f'<p class="hint">Left the original, right what the attacker got.{more}</p>{grid}'
 
 
 def _scores(case: Case) -> str:
@@ -180,12 +140,11 @@ def _scores(case: Case) -> str:
             rows.insert(1, best)
     images = len(score.mse)
     seconds = sum(outcome.seconds for outcome in case.outcomes)
-    took = f"{seconds:.1f} s" if seconds >= 0.1 else "under 0.1 s"
     return (
         '<table class="scores"><thead><tr><th scope="col">Measure</th><th scope="col">Attack</th>'
         f'<th scope="col">Floor</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
         f'<p class="hint">{images} {"input" if images == 1 else "inputs"}, '
-        f"{took} of attack.</p>"
+        f"{duration(seconds)} of attack.</p>"
     )
 
 
@@ -201,7 +160,3 @@ def _mean(values: Sequence[float], places: int) -> str:
     if len(values) == 1:
         return shown
     return f"{shown} <small>{found.low:.{places}f} to {found.high:.{places}f}</small>"
-
-
-def _capital(words: str) -> str:
-    return words[:1].upper() + words[1:]

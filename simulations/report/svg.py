@@ -20,7 +20,8 @@ class Line:
     """A series. `style` is a CSS class; `band` has (x, low, high).
 
     s0, s1, ... are series in order: s0 is solid, the later ones dashed, so that where two agree
-    both are seen. `warm` is a leak, `floor` the line below which there is none.
+    both are seen. `warm` is a leak, `floor` the line below which there is none, and `bound` the
+    line above which there can be none.
     """
 
     name: str
@@ -109,7 +110,7 @@ def _frame(
 def _line(line: Line, across: Callable[[float], float], down: Callable[[float], float]) -> str:
     path = "L".join(f"{across(a):.1f} {down(b):.1f}" for a, b in line.points)
     drawn = f'<path class="line {line.style}" d="M{path}"/>'
-    if line.style == "floor" or len(line.points) > 12:
+    if line.style in ("floor", "bound") or len(line.points) > 12:
         return drawn
     return drawn + "".join(
         f'<circle class="dot {line.style}" cx="{across(a):.1f}" cy="{down(b):.1f}" r="3"/>'

@@ -7,10 +7,10 @@ import pytest
 
 import tacit.client.app
 import tacit.client.budget
-from tacit.app import leakage
 from tacit.app.check import check
 from tacit.app.config import Settings
-from tacit.app.leakage import settings_for
+from tacit.app.lab.attempt import candidates
+from tacit.app.lab.federation import settings_of, unused
 from tacit.app.material import material, trainer_for
 from tacit.app.simulation import Finished, simulate
 from tacit.crypto.errors import ParameterError
@@ -19,8 +19,11 @@ from tacit.privacy.accountants import Adversary, cost
 from tacit.privacy.clear import release_of
 from tacit.server.events import Event, LeftOut
 from tacit.server.inbox import Seen
+from tacit.simulations.attacks.base import Knows, view_of
 from tacit.simulations.attacks.linear import LinearReadout
 from tacit.simulations.engine.device import FIRST_NODE_ID
+from tacit.simulations.evaluate import evaluate
+from tacit.simulations.trial import Cell
 from tests.app.small import small
 
 PROTOCOLS = ["pairwise", "lattice", "tenseal"]
@@ -118,15 +121,24 @@ def test_names_are_separated_by_commas() -> None:
 def readout(protocol: str, noise: float) -> tuple[list[float], list[float]]:
     """Faces that are read off the first layer that single devices send in the clear: likeness, and
     that of guesses without any update."""
-    settings = settings_for("mlp", 4, protocol, 0).changed(
-        ['secure.clear="fc0.*"', "secure.clear_norm=0.25", f"secure.clear_noise={noise}", *ALLOWED]
+    cell = Cell("linear-readout", "secure", "mlp", "portraits", 4)
+    settings = settings_of(cell, 0).changed(
+        [
+            f"secure.protocol={protocol}",
+            'secure.clear="fc0.*"',
+            "secure.clear_norm=0.25",
+            f"secure.clear_noise={noise}",
+            *ALLOWED,
+        ]
     )
     held, found, floor = material(settings.data, 0), [], []
     for seen in run(settings)[2]:
         if seen.clients == 1:
-            device = [seen.members[0] - FIRST_NODE_ID]
-            attack = LinearReadout("fc0", held.dataset.shape)
-            outcome = leakage._attacked(attack, seen, held, device, 0)
+            truth = held.examples(seen.members[0] - FIRST_NODE_ID).x
+            attack, rng = LinearReadout("fc0", held.dataset.shape), np.random.default_rng(0)
+            view = view_of(seen, knows=Knows.BATCH_SIZE, batch_size=1)
+            known = unused(held)
+            outcome = evaluate(attack, view, truth, candidates(truth, held)[0], rng, public=known)
             found.append(outcome.score.mean_ssim)
             floor.append(outcome.floor.mean_ssim)
     return found, floor

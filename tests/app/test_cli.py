@@ -4,23 +4,26 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from tacit import __version__
-from tacit.app import leakage
-from tacit.app.cli import attacking, main
+from tacit.app.cli import attacking, main, showing
 from tacit.app.cli.commands import title_of
 from tacit.app.config import Settings, describe_range, keys
+from tacit.app.demo import Exposure
 from tacit.app.folder import RunFolder
+from tacit.app.lab import matrix
+from tacit.app.lab.attempt import attempt
+from tacit.simulations.trial import TrialLog
 from tests.app.small import args, small
 
 COMMANDS = ("demo", "simulate", "attack", "report", "data", "version")
-TINY = leakage.Exposure(devices=4, victims=1, steps=2, restarts=1, curve=(4,))
+TINY = Exposure(devices=4, victims=1, steps=2, restarts=1, curve=(4,))
 
 # Python as it is where some packages are not installed.
 WITHOUT = """
@@ -212,7 +215,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["data", "breast-cancer", "--partition", "sites"], "does not say which site"),
     (["data", "breast-cancer", "--devices", "0"], "not in the range"),
     (["report", "nowhere"], "no run in nowhere"),
-    (["attack", "--devices", "2"], "not in the range"),
+    (["attack", "--workers", "-1"], "not in the range"),
     (["attak"], "No such command"),
 ]
 
@@ -384,48 +387,123 @@ def test_ctrl_c_leaves_a_run_that_goes_on_bit_for_bit(tacit: Tacit, here: Path) 
     assert models[0].read_bytes() == models[1].read_bytes()
 
 
-@pytest.mark.parametrize("command", ["attack", "demo"])
-def test_ctrl_c_in_an_attack(
-    tacit: Tacit, here: Path, monkeypatch: pytest.MonkeyPatch, command: str
-) -> None:
-    def interrupted(*_: object) -> Iterator[None]:
-        raise KeyboardInterrupt
-        yield
-
-    monkeypatch.setattr(leakage, "expose", interrupted)
-    monkeypatch.setattr(attacking, "QUICK_DEMO", small("run.rounds=1"))
-    ended = tacit(command, "--quick", "--out", "here")
+def test_ctrl_c_in_a_demo(tacit: Tacit, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(showing, "attempt", interrupted)
+    monkeypatch.setattr(showing, "QUICK_DEMO", small("run.rounds=1"))
+    ended = tacit("demo", "--quick", "--out", "here")
     assert ended.code == 130
-    assert ended.err == f"error: interrupted: tacit {command} starts over\n"
+    assert ended.err == "error: interrupted: tacit demo starts over\n"
     assert not (here / "here" / "attacks").exists()
+
+
+def test_ctrl_c_in_a_matrix(tacit: Tacit, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "m.toml").write_text(MATRIX)
+    monkeypatch.setattr(matrix, "attempt", interrupted)
+    ended = tacit("attack", "m.toml", "--out", "here", "--workers", "1")
+    assert ended.code == 130
+    assert ended.err == "error: interrupted: the same command goes on where it was\n"
+    monkeypatch.setattr(matrix, "attempt", attempt)
+    assert tacit("attack", "m.toml", "--out", "here", "--workers", "1").code == 0
+
+
+def interrupted(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 # Attack and demo, at their smallest.
 
 
-def test_an_attack_is_shown_and_kept(
-    tacit: Tacit, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(leakage, "QUICK", TINY)
-    ended = tacit("attack", "--quick", "--devices", "5", "--out", "faces")
+MATRIX = """
+title = "A matrix"
+[[block]]
+attacks = ["linear-readout", "spear"]
+defences = ["none", "secure secure.precision=28"]
+models = ["softmax", "mlp"]
+data = ["portraits"]
+devices = [5]
+seeds = 1
+"""
+
+
+def test_a_matrix_is_shown_and_kept(tacit: Tacit, here: Path) -> None:
+    (here / "m.toml").write_text(MATRIX)
+    ended = tacit("attack", "m.toml", "--out", "faces", "--workers", "1")
     assert ended.code == 0
     assert not ended.err
-    for words in ("one device", "a sum of 5", "linear read-out", "leaks", "SSIM: likeness"):
+    for words in ("precision=28", "leaks", "skipped: spear on softmax, portraits: the"):
         assert words in ended.out
-    assert (here / "faces" / "report.html").exists()
-    again = tacit("attack", "--quick", "--out", "faces")
-    assert again.code == 2
-    assert "--replace makes them anew" in again.err
-    lines = tacit("attack", "--quick", "--out", "faces", "--replace", "--json").lines()
-    assert [line["event"] for line in lines] == ["Result"]
-    assert [o["clients"] for o in lines[0]["outcomes"]] == [1, 10, 1, 10]
+    assert "A matrix" in (here / "faces" / "report.html").read_text()
+    table = (here / "faces" / "trials.csv").read_text().splitlines()
+    assert table[0].startswith("attack,defence,model")
+    assert len(table) == 1 + 6 * 4  # six cells, four figures each
+    again = tacit("attack", "m.toml", "--out", "faces", "--workers", "1", "--json")
+    (line,) = again.lines()  # nothing is run again, all is there
+    assert (line["event"], line["violations"]) == ("Result", [])
+    assert {(c["attack"], c["devices"]) for c in line["cells"]} == {
+        (attack, devices) for attack in ("linear-readout", "spear") for devices in (1, 5)
+    }
+    page = here / "faces" / "report.html"
+    text = page.read_text()
+    page.unlink()
+    assert tacit("report", "faces").code == 0
+    assert page.read_text() == text
+    (here / "m.toml").write_text(MATRIX.replace("seeds = 1", "seeds = 2"))
+    other = tacit("attack", "m.toml", "--out", "faces")
+    assert other.code == 2
+    assert "--replace removes them" in other.err
+
+
+def test_a_bound_that_does_not_hold_fails_the_matrix(
+    tacit: Tacit, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "m.toml").write_text(MATRIX)
+    monkeypatch.setattr(attacking, "violations", lambda trials: iter(["all of them"]))
+    ended = tacit("attack", "m.toml", "--out", "faces", "--workers", "1")
+    assert ended.code == 1
+    assert "a bound of differential privacy does not hold: all of them" in ended.err
+
+
+def test_a_run_that_has_ended_is_attacked(tacit: Tacit, here: Path) -> None:
+    few = ["data.devices=4", "data.limit=4", "data.hold_out=0.25", "run.rounds=1",
+           "train.batch_size=0", "train.epochs=1", "secure.precision=28"]  # fmt: skip
+    changes = [part for each in few for part in ("--set", each)]
+    assert tacit("simulate", *changes, "--out", "mine", "-q").code == 0
+    ended = tacit("attack", "--run", "mine", "--attack", "linear-readout")
+    assert ended.code == 0
+    assert "pairwise" in ended.out
+    assert "What mine gives away" in (here / "mine" / "attacks" / "report.html").read_text()
+    (trial,) = TrialLog(here / "mine" / "attacks").trials()
+    assert (trial.cell.devices, trial.cell.examples, trial.cell.steps) == (4, 3, 1)
+    assert len(trial.measures[0].values) == 12  # held-out examples are in no update
+    usual = tacit("attack", "--run", "mine")
+    assert "skipped: inverting-gradients: examples" not in usual.out
+    assert usual.code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--run", "none"], "no run in"),
+        (["--run", "none", "--quick"], "leave out the matrix"),
+        (["--attack", "spear"], "goes with --run"),
+        (["none.toml"], "there is no none.toml"),
+        (["none.toml", "--quick"], "leave out the file"),
+    ],
+)
+def test_attacks_that_make_no_sense(
+    tacit: Tacit, here: Path, arguments: list[str], says: str
+) -> None:
+    ended = tacit("attack", *arguments)
+    assert ended.code == 2
+    assert says in ended.err
+    assert not list(here.iterdir())
 
 
 def test_the_demo_compares_and_can_be_repeated(
     tacit: Tacit, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leakage, "QUICK", TINY)
-    monkeypatch.setattr(attacking, "QUICK_DEMO", small('faults=["drop reveal 3 @2"]'))
+    monkeypatch.setattr(showing, "QUICK_EXPOSURE", TINY)
+    monkeypatch.setattr(showing, "QUICK_DEMO", small('faults=["drop reveal 3 @2"]'))
     ended = tacit("demo", "--quick", "--out", "show")
     assert ended.code == 0
     assert "3 of 3 sums exact" in ended.out

@@ -1,5 +1,6 @@
 """From a train function's reply to what is encoded: nothing is added, nothing slips through."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,13 @@ from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tacit.client.pipeline import Contribution, contribution, received_arrays
+from tacit.client.pipeline import (
+    Contribution,
+    Stated,
+    contribution,
+    private_update,
+    received_arrays,
+)
 from tacit.client.policy import Policy
 from tacit.client.trainer import Arrays
 from tacit.crypto.codec import Codec
@@ -112,6 +119,32 @@ def test_the_owners_norm_holds_whatever_was_trained(step: list[float], norm: flo
     else:
         # Scaled down, not turned: |after - before * norm / |before|| is rounding alone.
         np.testing.assert_allclose(flat(given), np.array(step) * (norm / before), rtol=1e-12)
+
+
+@given(
+    step=st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=9),
+    keep=st.floats(0.01, 1.0),
+    norm=st.none() | st.floats(1e-3, 1e3),
+)
+def test_the_owner_says_how_much_of_an_update_is_sent(
+    step: list[float], keep: float, norm: float | None
+) -> None:
+    model: Arrays = {"w": np.zeros(len(step))}
+    trained = RecordDict(
+        {"a": record({"w": np.array(step)}), "m": MetricRecord({"num-examples": 1})}
+    )
+    owner = Policy(keep=keep, max_norm=norm)
+    given = flat(contribution(trained, model, "num-examples", owner))
+    count = math.ceil(keep * len(step))
+    assert np.count_nonzero(given) <= count
+    kept = np.sort(np.abs(step))[len(step) - count :]
+    length = np.linalg.norm(kept)
+    scale = 1.0 if norm is None or length <= norm else norm / length
+    np.testing.assert_allclose(
+        np.sort(np.abs(given))[len(step) - count :], kept * scale, rtol=1e-12, atol=0
+    )
+    alone = private_update(trained, model, Stated(), keep)  # a private sum clips by itself
+    np.testing.assert_array_equal(np.sort(np.abs(alone[:]))[len(step) - count :], kept)
 
 
 def test_an_update_that_is_not_finite_is_refused_with_and_without_a_norm() -> None:

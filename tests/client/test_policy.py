@@ -177,6 +177,8 @@ def test_of_two_policies_the_stricter_decides_in_every_field() -> None:
     for loose, tight in pairwise(norms):
         of_two = Policy(max_norm=loose).stricter(Policy(max_norm=tight))
         assert of_two.max_norm == tight
+    for one, other in ((0.1, 1.0), (1.0, 0.1)):
+        assert Policy(keep=one).stricter(Policy(keep=other)).keep == 0.1
 
 
 def test_encrypted_sums_are_refused_unless_the_owner_allows_them() -> None:
@@ -258,6 +260,8 @@ def test_plain_requests_are_refused_unless_the_owner_allows_them() -> None:
         {"security": -1},
         {"max_norm": 0.0},
         {"max_norm": float("nan")},
+        {"keep": 0.0},
+        {"keep": 1.1},
         {"models": ("mlp",)},
         {"models": (ONE.upper(),)},
         {"models": (ONE[:-1],)},

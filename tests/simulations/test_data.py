@@ -7,6 +7,7 @@ import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from tacit.simulations.data.partition import (
     partition,
 )
 from tacit.simulations.data.sources import EMBEDDED, IN_FOLDER, load
+from tacit.simulations.data.table import Table
 from tacit.simulations.models import trainer
 
 OWN = Path(__file__).parent / "own"
@@ -146,6 +148,35 @@ def test_the_hearts_of_four_hospitals() -> None:
     net = trainer("softmax", data.shape, 2, backend="numpy")
     trained, _ = net.fit(net.initial(0), data.train, LocalPlan(epochs=30, learning_rate=0.02))
     assert net.evaluate(trained, data.test)[1] > 0.75
+
+
+@pytest.mark.needs_data
+def test_the_columns_of_the_hearts() -> None:
+    data = load("heart-disease")
+    assert data.table is not None
+    rows = data.table.rows(data.train.x)
+    assert rows.shape == (736, 18)
+    np.testing.assert_array_equal(rows[:, :11], data.train.x[:, :11])
+    assert rows[:, 11:].max(0).tolist() == [1, 3, 2, 3, 2, 3, 3]  # every value is somebody's
+
+
+@pytest.mark.needs_data
+def test_the_speeches_of_shakespeare() -> None:
+    data = load("tiny-shakespeare")
+    assert (data.shape, data.classes) == ((16,), 65)
+    assert (len(data.train), len(data.test)) == (45_317, 11_329)
+    assert data.sites is not None
+    texts = ["".join(data.class_names[int(token)] for token in row) for row in data.train.x]
+    follows = [data.class_names[label] for label in data.train.y]
+    assert ("You are all reso", "l", "First Citizen") in zip(
+        texts, follows, data.sites, strict=True
+    )
+
+
+def test_a_table_fits_its_data() -> None:
+    data = load("breast-cancer")
+    with pytest.raises(ParameterError, match=r"table of 5 inputs for examples of \(30,\)"):
+        replace(data, table=Table((2, 3)))
 
 
 # Files

@@ -15,13 +15,14 @@ from tacit.client.torch_trainer import TorchTrainer
 from tacit.client.trainer import Examples, LocalPlan
 from tacit.crypto.errors import ParameterError
 from tacit.simulations import models
-from tacit.simulations.models import MODELS, lenet, mlp, resnet, trainer
+from tacit.simulations.models import MODELS, Backend, lenet, mlp, resnet, trainer, transformer
 
 SHAPES = [(1, 8, 8), (1, 25, 25), (3, 32, 32)]
+OF_PICTURES = [name for name in MODELS if name != "transformer"]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", OF_PICTURES)
 def test_every_model_gives_finite_scores_and_gradients(name: str, shape: tuple[int, ...]) -> None:
     net = MODELS[name](shape, 5)
     scores = net(torch.rand(2, *shape))
@@ -33,7 +34,7 @@ def test_every_model_gives_finite_scores_and_gradients(name: str, shape: tuple[i
         assert values.grad.abs().max() > 0, weight
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", OF_PICTURES)
 def test_no_model_mixes_examples(name: str) -> None:
     net = MODELS[name]((3, 32, 32), 4)
     x = torch.rand(3, 3, 32, 32)
@@ -42,7 +43,7 @@ def test_no_model_mixes_examples(name: str) -> None:
 
 
 def test_features_go_into_softmax_and_mlp_only() -> None:
-    for name in MODELS:
+    for name in OF_PICTURES:
         if name in models.IN_NUMPY:
             assert MODELS[name]((30,), 2)(torch.rand(4, 30)).shape == (4, 2)
         else:
@@ -70,6 +71,45 @@ def test_resnet_depth(blocks: int, layers: int) -> None:
     kinds = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     assert len([m for m in kinds if getattr(m, "kernel_size", (3, 3)) == (3, 3)]) == layers
     assert not [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+
+class TestTransformer:
+    def test_it_takes_tokens_in_any_dtype_and_shorter_texts_too(self) -> None:
+        net = transformer((6,), 9)
+        tokens = torch.tensor([[0, 8, 3, 3, 1, 0], [5, 4, 3, 2, 1, 0]])
+        scores = net(tokens.float())
+        assert scores.shape == (2, 9)
+        assert torch.equal(scores, net(tokens))
+        assert net(tokens[:, :2]).shape == (2, 9)
+        torch.testing.assert_close(scores[1:], net(tokens[1:]))  # and mixes no examples
+        nn.functional.cross_entropy(scores, torch.tensor([0, 8])).backward()
+        for name, values in net.named_parameters():
+            assert values.grad is not None
+            assert values.grad.isfinite().all()
+            assert values.grad.abs().max() > 0, name
+
+    def test_no_position_sees_what_comes_after_it(self) -> None:
+        net = transformer((6,), 9)
+        seen: list[torch.Tensor] = []
+        net.norm.register_forward_hook(lambda _, __, out: seen.append(out.detach()))
+        for last in (1, 2):
+            net(torch.tensor([[7, 7, 7, 7, 7, last]]))
+        torch.testing.assert_close(seen[0][:, :-1], seen[1][:, :-1])
+        assert (seen[0][:, -1] - seen[1][:, -1]).abs().max() > 1e-3
+
+    def test_it_learns_what_comes_next(self) -> None:
+        x = np.stack([np.roll(np.arange(6), -i)[:4] for i in range(6)]).astype(np.float32)
+        examples = Examples(x, ((x[:, -1] + 1) % 6).astype(np.int64))
+        net = trainer("transformer", (4,), 6)
+        trained, _ = net.fit(net.initial(0), examples, LocalPlan(epochs=30, momentum=0.9))
+        assert net.evaluate(trained, examples)[1] == 1
+
+    def test_what_it_does_not_take(self) -> None:
+        with pytest.raises(ParameterError, match=r"takes texts .*\(1, 8, 8\)"):
+            transformer((1, 8, 8), 2)
+        for wrong in ({"width": 16}, {"width": 40}, {"blocks": 0}):
+            with pytest.raises(ParameterError, match="multiple of 32"):
+                transformer((4,), 2, **wrong)
 
 
 def test_mlp_without_a_hidden_layer_is_softmax() -> None:
@@ -160,7 +200,7 @@ def test_ones_own_model_trains(here: Path, attribute: str, kind: type) -> None:
         ("typo:net", "importing typo failed: SyntaxError"),
         ("some_models.inner:net", "no module 'some_models.inner'"),
         ("restnet", r"unknown model 'restnet' \(did you mean 'resnet'\?\)"),
-        ("transformer9000", "unknown model 'transformer9000'; there are softmax, mlp"),
+        ("diffusion9000", "unknown model 'diffusion9000'; there are softmax, mlp"),
         ("some models:net", "unknown model 'some models:net'"),
     ],
 )
@@ -176,3 +216,15 @@ def test_a_name_that_does_not_work_says_why(here: Path, name: str, says: str) ->
 def test_what_cannot_be_built_says_so_at_once(ask: Callable[[], object]) -> None:
     with pytest.raises(ParameterError, match=r"expected at least 2|takes images"):
         ask()
+
+
+class TestNames:
+    @pytest.mark.parametrize("backend", ["torch", "numpy"])
+    def test_an_mlp_of_other_widths(self, backend: Backend) -> None:
+        arrays = trainer("mlp:7,5", (1, 2, 3), 4, backend=backend).initial(0)
+        assert [a.shape for n, a in arrays.items() if "weight" in n] == [(7, 6), (5, 7), (4, 5)]
+
+    @pytest.mark.parametrize("name", ["mlp:0", "mlp:1.5", "mlp:7,", "mlp:-1", "cnn:7", "softmax:7"])
+    def test_widths_that_are_none(self, name: str) -> None:
+        with pytest.raises(ParameterError, match="expected an mlp's widths"):
+            trainer(name, (1, 8, 8), 4)
