@@ -92,7 +92,7 @@ class TestDeepLeakage:
         same = np.zeros(16, dtype=np.int64)
         seen = train(build, FACES[chosen], same, clients=16, lr=RATE, kind=torch.float32)
         outcome = evaluate(
-            DeepLeakage(build, FACE, restarts=1, evaluations=100),
+            DeepLeakage(build, FACE, restarts=1, evaluations=60),
             rated(seen, same),
             FACES[chosen],
             FACES,
