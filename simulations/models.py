@@ -122,7 +122,7 @@ def bn_cnn(shape: Shape, classes: int) -> "nn.Module":
     """Two stride-2 3x3 convolutions (16 and 32 wide), each with batch normalisation and ReLU.
 
     Its running statistics travel with the update and tell what the batch was like: attacks use
-    that (Yin et al. 2021). The ResNet here has group normalisation instead.
+    that (Yin et al. 2021). All other models here keep the examples of a batch apart.
     """
     from torch import nn
 
