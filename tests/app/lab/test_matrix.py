@@ -123,7 +123,8 @@ class TestAttempts:
         )
         luck = {each.name: each.mean_floor for each in fishing.measures}["identified"]
         assert luck == pytest.approx(fishing.of / 144, rel=0.1)
-        assert fishing.bound is not None and blind.bound is not None
+        assert fishing.bound is not None
+        assert blind.bound is not None
         assert fishing.bound / fishing.of > blind.bound / blind.of
 
     def test_who_has_the_candidates_guesses_blindly_from_them(self) -> None:
