@@ -35,10 +35,8 @@ def attack(
     if matrix is not None and quick:
         raise ParameterError("--quick is a matrix of its own: leave out the file")
     plan = Plan.find(matrix or Path("quick" if quick else "standard"))
-    if replace:
-        clear(out)
     with interruptible("nothing was started"):
-        lab = Matrix.open(plan, out)
+        lab = Matrix.open(plan, out, replace=replace)
     for skipped in lab.skipped:
         cell = skipped.cell
         screen.say(f"skipped: {cell.attack} on {cell.model}, {cell.data}: {skipped.reason}")

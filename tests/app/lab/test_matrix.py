@@ -186,8 +186,26 @@ class TestMatrix:
         Matrix.open(plan(), tmp_path)
         with pytest.raises(ParameterError, match="another matrix: --replace"):
             Matrix.open(plan(title="other"), tmp_path)
-        lab.clear(tmp_path)
-        Matrix.open(plan(title="other"), tmp_path)
+        Matrix.open(plan(title="other"), tmp_path, replace=True)
+
+    def test_a_kill_leaves_the_plan_whole_or_not_there(self, tmp_path: Path) -> None:
+        (tmp_path / "matrix.new").write_text("title =")
+        Matrix.open(plan(), tmp_path)
+        inode = (tmp_path / PLAN).stat().st_ino
+        Matrix.open(plan(), tmp_path)
+        assert (tmp_path / PLAN).stat().st_ino == inode  # and is not written again
+        assert not (tmp_path / "matrix.new").exists()
+
+    def test_what_cannot_be_replaces_nothing(self, tmp_path: Path) -> None:
+        Matrix.open(plan(), tmp_path).run(lambda *_: None)
+        block = {"attacks": ["dager"], "models": ["softmax"], "data": ["digits"]}
+        wrong = Plan.model_validate({"block": [block]})
+        with pytest.raises(ParameterError, match="applies to nothing"):
+            Matrix.open(wrong, tmp_path, replace=True)
+        (tmp_path / "status.json").touch()
+        with pytest.raises(ParameterError, match="holds a run"):
+            Matrix.open(plan(), tmp_path, replace=True)
+        assert len(list(TrialLog(tmp_path).trials())) == 2
 
     def test_clearing_leaves_what_is_not_the_labs(self, tmp_path: Path) -> None:
         (tmp_path / "mine").touch()
