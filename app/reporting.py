@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tacit.simulations.report.matrix import render_matrix
 
 from tacit.app.folder import STATUS, RunFolder
 from tacit.crypto.errors import ParameterError
@@ -30,6 +29,7 @@ from tacit.simulations.report.data import (
     Summary,
     limits_of,
 )
+from tacit.simulations.report.matrix import render_matrix
 from tacit.simulations.report.page import render
 from tacit.simulations.score import interval
 from tacit.simulations.trial import PLAN, TRIALS, TrialLog

@@ -173,12 +173,11 @@ class Tried:
         return Pooled(parts[0].name, score, sum(blind) / len(blind), len(ours), not out)
 
     def _beats_luck(self) -> bool:
-        """As `score.at_floor` has it: a guess matched with one of n truths hits by luck with n in
-        the gallery, and the floor is 1 in the gallery."""
+        """As `score.at_floor` has it: a guess hits by luck as often as the floor says."""
         trials = self.attacked
         floors = (part.mean_floor for part in _named(trials, IDENTIFIED))
         hits, of = sum(trial.hits for trial in trials), sum(trial.of for trial in trials)
-        lucky = sum(t.of * min(1.0, t.of * one) for t, one in zip(trials, floors, strict=True))
+        lucky = sum(t.of * luck for t, luck in zip(trials, floors, strict=True))
         return float(binom.sf(hits - 1, of, lucky / of)) <= LUCK
 
 

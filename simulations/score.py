@@ -149,7 +149,7 @@ def floor_of(
         mse=min((each.mse for each in scores), key=sum),
         psnr=max((each.psnr for each in scores), key=sum),
         ssim=max((each.ssim for each in scores), key=sum),
-        identified=1 / len(gallery),
+        identified=min(1.0, len(truth) / len(gallery)),
     )
 
 

@@ -35,10 +35,8 @@ def attack(
     if matrix is not None and quick:
         raise ParameterError("--quick is a matrix of its own: leave out the file")
     plan = Plan.find(matrix or Path("quick" if quick else "standard"))
-    if replace:
-        clear(out)
     with interruptible("nothing was started"):
-        lab = Matrix.open(plan, out)
+        lab = Matrix.open(plan, out, replace=replace)
     for skipped in lab.skipped:
         cell = skipped.cell
         screen.say(f"skipped: {cell.attack} on {cell.model}, {cell.data}: {skipped.reason}")
@@ -57,12 +55,13 @@ def attack_finished(screen: Screen, run: Path, attacks: Sequence[str]) -> None:
         chosen, unfit = fitting(folder)
         for each in unfit:
             screen.say(f"skipped: {each}")
+    found = attack_run(folder, chosen)
     target = run / reporting.ATTACKS
     clear(target)
     log = TrialLog(target)
     with interruptible("tacit attack starts over"), screen.progress():
         bar = screen.bar("attacks")
-        for done, trial in enumerate(attack_run(folder, chosen), 1):
+        for done, trial in enumerate(found, 1):
             log.add(trial)
             bar(done, None, trial.cell.attack)
     _tell(screen, list(log.trials()), target)
@@ -104,9 +103,10 @@ def _table(cells: Sequence[Tried]) -> Table:
 
 def _brief(text: str) -> str:
     """The name, and options or settings without their section: "distributed epsilon=8"."""
-    name, *rest = text.split()
-    pairs = (each.partition("=") for each in rest)
-    return " ".join([name, *(f"{key.rpartition('.')[2]}={value}" for key, _, value in pairs)])
+    pairs = (each.partition("=") for each in text.split())
+    return " ".join(
+        f"{key.rpartition('.')[2]}={value}" if equal else key for key, equal, value in pairs
+    )
 
 
 def _summary(each: Tried) -> dict[str, object]:

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from tacit.app.lab.attacks import Ground, Named
 from tacit.app.lab.federation import Scene, run, settings_of, unused
-from tacit.app.material import Material, material
+from tacit.app.material import material
+from tacit.client.trainer import Examples
 from tacit.crypto.errors import ParameterError
 from tacit.simulations import measure
 from tacit.simulations.attacks.base import Attack, Knows, Target, View, view_of
 from tacit.simulations.attacks.fishing import ClassFishing
 from tacit.simulations.attacks.inconsistency import Inconsistency
+from tacit.simulations.data.dataset import take
 from tacit.simulations.evaluate import Floats, Outcome, evaluate, over_rounds
 from tacit.simulations.hostile import HostileServer, Malicious
 from tacit.simulations.measure import Measure
@@ -113,7 +115,7 @@ def view(attack: Attack, scene: Scene) -> View:
         Knows.BATCH_SIZE: ("batch_size", len(x)),
         Knows.LEARNING_RATE: ("learning_rate", scene.settings.train.learning_rate),
         Knows.PUBLIC_DATA: ("public_data", public),
-        Knows.CANDIDATES: ("candidates", candidates(_sought(attack, scene), scene.held)),
+        Knows.CANDIDATES: ("candidates", _gallery(attack, scene)),
         Knows.STATISTICS: ("statistics", (public.mean(axis=0), public.std(axis=0))),
     }
     granted = dict(value for grant, value in values.items() if grant in knows)
@@ -126,7 +128,9 @@ def _granted(attack: Attack) -> Knows:
 
 def _inputs(attack: Attack, scene: Scene, rng: np.random.Generator) -> Scored:
     truth = _sought(attack, scene)
-    public, gallery = unused(scene.held), candidates(truth, scene.held)[0]
+    gallery = _gallery(attack, scene)[0]
+    # Whoever has the list of candidates guesses blindly from that.
+    public = gallery if Knows.CANDIDATES in attack.needs else unused(scene.held)
     if scene.stopped:
         floor = floor_of(_exact(truth), _exact(gallery), _exact(public))
         return Scored(measure.of_inputs(floor, floor))
@@ -211,14 +215,28 @@ def _labels(attack: Attack, scene: Scene, rng: np.random.Generator) -> Scored:
     return Scored((measure.of_labels(guess, known, classes),), seconds)
 
 
+def _gallery(attack: Attack, scene: Scene) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Among what the inputs that an attack is after are to be identified."""
+    everyone = scene.held.dataset.train
+    if isinstance(attack, ClassFishing):  # it knows their class, so no other can be one of them
+        everyone = take(everyone, np.flatnonzero(everyone.y == attack.label))
+    return candidates(_sought(attack, scene), everyone, scene.settings.run.seed)
+
+
 def candidates(
-    truth: NDArray[np.float32], held: Material
+    truth: NDArray[np.float32], everyone: Examples, seed: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The truth, and others that could have been it, with labels: GALLERY in all, or as many as
-    there are. In the order of the data set, which tells nothing of who holds what."""
-    everyone, known = held.dataset.train, {one.tobytes() for one in truth}
+    there are.
+
+    The others are drawn by lot, and all are in the order of the data set: of a list that has the
+    first others of a data set, what is far down would be the truth.
+    """
+    known = {one.tobytes() for one in truth}
     is_other = np.array([one.tobytes() not in known for one in everyone.x])
-    kept = ~is_other | (np.cumsum(is_other) <= GALLERY - len(known))
+    drawn = np.random.default_rng([seed, GALLERY]).permutation(np.flatnonzero(is_other))
+    kept = ~is_other
+    kept[drawn[: max(0, GALLERY - len(known))]] = True
     return everyone.x[kept], everyone.y[kept]
 
 

@@ -9,9 +9,9 @@ from tacit.app.lab.attempt import scored
 from tacit.app.lab.federation import Scene
 from tacit.app.material import material
 from tacit.crypto.errors import ParameterError
-from tacit.server.inbox import Seen
 from tacit.server.private_sums import PrivateSums
-from tacit.simulations.attacks.base import Conduct
+from tacit.simulations.attacks.base import Conduct, Target
+from tacit.simulations.engine.device import FIRST_NODE_ID
 from tacit.simulations.trial import Cell, Trial
 
 VICTIMS = 3  # single updates that are attacked, where a run has them
@@ -22,7 +22,7 @@ MOST = 64  # inputs behind an update, beyond which optimisation takes long for n
 def fitting(folder: RunFolder) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The usual attacks that are for this run; and of the others, why they are not."""
     ground, fit, unfit = _ground(folder), [], []
-    inputs = max((round(each.weight) for each in _seen(folder)), default=0)
+    inputs = max(map(_inputs, _scenes(folder)))
     for text in USUAL:
         try:
             Named.parse(text).make(ground)
@@ -40,32 +40,49 @@ def fitting(folder: RunFolder) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def attack_run(folder: RunFolder, attacks: tuple[str, ...]) -> Iterator[Trial]:
     """Each of the attacks on each of the kept updates, or the first VICTIMS where they are single.
 
-    Raises ParameterError, before any work, if nothing was kept, or for an attack that is not for
-    this run: that does not fit its model or data, or takes a server that sends what it likes.
+    Raises ParameterError at once if nothing was kept, or for an attack that is not for this run:
+    that does not fit its model or data, takes a server that sends what it likes, or guesses at what
+    was not kept.
     """
-    settings, seen, ground = folder.settings, _seen(folder), _ground(folder)
-    held = material(settings.data, settings.run.seed)
+    scenes, ground = _scenes(folder), _ground(folder)
     made = {text: Named.parse(text).make(ground) for text in attacks}
     for text, attack in made.items():
         if attack.conduct is Conduct.MALICIOUS:
             raise ParameterError(f"{text} takes a malicious server, and this run had none")
-    private = settings.private
-    ledger = None if private is None else PrivateSums(private, folder.storage)
-    for text, attack in made.items():
-        for number, each in enumerate(seen):
-            scene = Scene(each.clients, settings, held, (each,), ledger=ledger)
-            yield scored(_cell(text, folder, each), number, attack, scene).trial
+        if attack.target is Target.UPDATES:
+            raise ParameterError(f"{text} guesses at updates, and no folder keeps the devices' own")
+    return (
+        scored(_cell(text, scene), number, attack, scene).trial
+        for text, attack in made.items()
+        for number, scene in enumerate(scenes)
+    )
 
 
-def _seen(folder: RunFolder) -> tuple[Seen, ...]:
-    """What is attacked of what was kept."""
+def _scenes(folder: RunFolder) -> list[Scene]:
+    """What is attacked of what was kept. Raises ParameterError if nothing was, or if it is not
+    known what the devices hold."""
     seen = tuple(folder.seen())
     if not seen:
         raise ParameterError(
             f"{folder.path} has no updates to attack: run.keep_seen says of how many rounds to "
             "keep them, and a central run keeps none, as they have no noise"
         )
-    return seen[:VICTIMS] if seen[0].clients == 1 else seen
+    settings = folder.settings
+    simulated = range(FIRST_NODE_ID, FIRST_NODE_ID + settings.data.devices)
+    if any(node not in simulated for each in seen for node in each.members):
+        raise ParameterError(
+            f"{folder.path} is of real devices: what they hold is only known of simulated ones"
+        )
+    held, private = material(settings.data, settings.run.seed), settings.private
+    ledger = None if private is None else PrivateSums(private, folder.storage)
+    single = [each for each in seen if each.clients == 1]  # of a sum too, what was sent in clear
+    chosen = (*single[:VICTIMS], *(each for each in seen if each.clients > 1))
+    return [Scene(each.clients, settings, held, (each,), ledger=ledger) for each in chosen]
+
+
+def _inputs(scene: Scene) -> int:
+    """How many there are behind what was seen: in a private run weights do not tell."""
+    return len(scene.examples(scene.members)[0])
 
 
 def _ground(folder: RunFolder) -> Ground:
@@ -73,12 +90,12 @@ def _ground(folder: RunFolder) -> Ground:
     return Ground.of(settings, material(settings.data, settings.run.seed))
 
 
-def _cell(attack: str, folder: RunFolder, seen: Seen) -> Cell:
+def _cell(attack: str, scene: Scene) -> Cell:
     """What was tried, in the words of a matrix."""
-    settings = folder.settings
+    settings, (seen,) = scene.settings, scene.seen
     mode = settings.privacy.mode
     defence = seen.protocol if mode == "none" else f"{mode} under {seen.protocol}"
-    examples = max(1, round(seen.weight / seen.clients))
+    examples = max(1, round(_inputs(scene) / seen.clients))
     train = settings.train
     batches = ceil(examples / train.batch_size) if train.batch_size else 1
     return Cell(

@@ -11,6 +11,7 @@ from pathlib import Path
 import tomli_w
 import torch
 
+from tacit.app.folder import STATUS
 from tacit.app.lab.attempt import attempt
 from tacit.app.lab.plan import Plan, Skipped
 from tacit.crypto.errors import ParameterError
@@ -30,19 +31,27 @@ class Matrix:
     log: TrialLog
 
     @classmethod
-    def open(cls, plan: Plan, path: Path) -> "Matrix":
-        """Begin in an empty folder, or go on in one of this very plan's. Raises ParameterError for
-        a plan that cannot be, and for a folder that holds another one's trials."""
+    def open(cls, plan: Plan, path: Path, *, replace: bool = False) -> "Matrix":
+        """Begin in a folder without trials, or go on in one of this very plan's; trials that are
+        there are removed if they are to be replaced. Raises ParameterError, and removes nothing,
+        for a plan that cannot be, and for a folder of a run, or of another plan's trials."""
         trials, skipped = plan.checked()
         text = tomli_w.dumps(plan.model_dump())
-        kept = path / PLAN
-        if kept.exists() and kept.read_text(encoding="utf-8") != text:
+        kept, status = path / PLAN, path / STATUS
+        if status.exists():
+            raise ParameterError(f"{path} holds a run: give another folder with --out")
+        if replace:
+            clear(path)
+        if not kept.exists():
+            path.mkdir(parents=True, exist_ok=True)
+            fresh = kept.with_suffix(".new")  # a kill leaves all of the plan, or none
+            fresh.write_text(text, encoding="utf-8")
+            fresh.replace(kept)
+        elif kept.read_text(encoding="utf-8") != text:
             raise ParameterError(
                 f"{path} holds the trials of another matrix: --replace removes them, "
                 "or give another folder with --out"
             )
-        path.mkdir(parents=True, exist_ok=True)
-        kept.write_text(text, encoding="utf-8")
         return cls(plan, trials, skipped, TrialLog(path))
 
     def done(self) -> tuple[Trial, ...]:

@@ -463,6 +463,15 @@ def test_a_bound_that_does_not_hold_fails_the_matrix(
     assert "a bound of differential privacy does not hold: all of them" in ended.err
 
 
+def test_what_was_attacked_is_told_in_few_words() -> None:
+    brief = attacking._brief
+    assert (
+        brief("distributed privacy.epsilon=8 privacy.clip=0.1") == "distributed epsilon=8 clip=0.1"
+    )
+    assert brief("distributed under pairwise") == "distributed under pairwise"
+    assert brief("mine.attacks:make steps=3") == "mine.attacks:make steps=3"
+
+
 def test_a_run_that_has_ended_is_attacked(tacit: Tacit, here: Path) -> None:
     few = ["data.devices=4", "data.limit=4", "data.hold_out=0.25", "run.rounds=1",
            "train.batch_size=0", "train.epochs=1", "secure.precision=28"]  # fmt: skip
@@ -475,6 +484,9 @@ def test_a_run_that_has_ended_is_attacked(tacit: Tacit, here: Path) -> None:
     (trial,) = TrialLog(here / "mine" / "attacks").trials()
     assert (trial.cell.devices, trial.cell.examples, trial.cell.steps) == (4, 3, 1)
     assert len(trial.measures[0].values) == 12  # held-out examples are in no update
+    refused = tacit("attack", "--run", "mine", "--attack", "imprint")
+    assert "malicious server" in refused.err
+    assert list(TrialLog(here / "mine" / "attacks").trials()) == [trial]  # nothing was lost
     usual = tacit("attack", "--run", "mine")
     assert "skipped: inverting-gradients: examples" not in usual.out
     assert usual.code == 0
