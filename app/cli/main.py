@@ -144,8 +144,9 @@ def attack(
 ) -> None:
     """Attack federations: every attack against every defence, with pictures and intervals.
 
-    Each cell of the matrix is a federation that runs for real; the attack gets what its server saw.
-    A matrix that was cut off goes on where it was, by the same command.
+    MATRIX is a TOML file, or what comes with Tacit: standard (by default), quick, text. Each of its
+    cells is a federation that runs for real; the attack gets what its server saw. One that was cut
+    off goes on where it was, by the same command.
 
     [bold]Examples[/]
 
@@ -153,7 +154,7 @@ def attack(
 
       tacit attack matrix.toml --out runs/mine --workers 2
 
-      tacit attack --run runs/simulate --attack "linear-readout"
+      tacit attack --run runs/latest --attack linear-readout
     """
     screen = _screen(quiet, json)
     if run is not None:
