@@ -211,8 +211,11 @@ class Named:
         """Raises ParameterError, that says why, where the attack is not for such models or data."""
         made: Make = resolve(self.name) if is_dotted(self.name) else ATTACKS[self.name]
         try:
-            return made(ground, **self.options)
+            attack = made(ground, **self.options)
         except ParameterError:
             raise
         except (TypeError, ValueError) as wrong:  # an option that it does not have, or a value
             raise ParameterError(f"{self.name}: {wrong}") from None
+        if not isinstance(attack, Attack):
+            raise ParameterError(f"{self.name} made {type(attack).__name__}, which is no attack")
+        return attack
