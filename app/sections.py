@@ -82,7 +82,8 @@ class Model(Section):
     """What is trained."""
 
     name: str = Field("mlp", description="softmax, mlp, mlp:256,64, cnn, lenet, "
-                      "smooth-cnn, resnet, or package.module:factory")  # fmt: skip
+                      "smooth-cnn, bn-cnn, resnet, transformer, or "
+                      "package.module:factory")  # fmt: skip
     backend: Literal["auto", "torch", "numpy"] = Field(
         "auto", description="auto takes torch where it is installed"
     )

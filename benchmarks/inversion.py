@@ -5,10 +5,10 @@
 Both get the same network, the gradient of the same inputs and their labels, and make as many
 iterations, with breaching's preset for this attack: first step 0.1, total variation 0.2, of inputs
 from -1 to 1. Photographs are crops of 32x32 pixels that were stored without loss. One thread; times
-are CPU time, medians of turns with plain gradients of the same network and batch. The two run in
-processes of their own, so a ratio is one of multiples of plain gradients: it does not depend on how
-busy the machine was with either. What Tacit takes to compile a step is stated apart, as it does not
-grow with the iterations, and is paid once for a model and batch.
+are CPU time, medians within a process and then over processes, in which the two take turns, so that
+what else the machine does meets both. What Tacit takes to compile a step is stated apart, as it
+does not grow with the iterations and is paid once for a model and batch: the most that a process
+took, which is the first where nothing is left on disk from before.
 
 breaching is no dependency of Tacit. Give it a Python of its own:
 
@@ -20,9 +20,10 @@ breaching is no dependency of Tacit. Give it a Python of its own:
 import argparse
 import json
 import os
+import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -54,7 +55,7 @@ from benchmarks.shared.inversion_case import (  # noqa: E402
     Job,
     Victim,
     flower_net,
-    in_turns,
+    median,
     read,
     write,
 )
@@ -72,15 +73,17 @@ Images = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Which networks, how many turns for a time, how many photographs, attacked for how long."""
+    """Which networks, how many processes for a time and times in each, how many photographs, and
+    how long they are attacked."""
 
     networks: tuple[str, ...] = (SMOOTH, LENET, FLOWER)
-    repeats: int = 7
+    turns: int = 3
+    repeats: int = 3
     images: int = 24
     steps: int = 400
 
 
-QUICK = Size(networks=(LENET,), repeats=3, images=4, steps=80)
+QUICK = Size(networks=(LENET,), turns=1, images=4, steps=80)
 
 
 def network(name: str, seed: int) -> Any:
@@ -125,10 +128,8 @@ def own(job: Job) -> dict[str, Any]:
         attack(victims[0], 1, job.restarts, 0)
         after = os.times()
         compile_s = sum(after[:4]) - sum(before[:4])
-        once = in_turns(
-            lambda: _iteration(victims[0], job.restarts), victims[0].plain(), job.repeats
-        )
-        return once | {"compile": compile_s}
+        step = median(lambda: _iteration(victims[0], job.restarts), job.repeats)
+        return {"step": step, "compile": compile_s}
     found = [attack(each, job.steps, job.restarts, seed) for seed, each in enumerate(victims)]
     np.save(job.found, np.stack(found))
     return {}
@@ -212,7 +213,11 @@ class Bench:
             file = self.folder / "times.pt"
             write(file, [victim(name, photographs(batch), 0)])
             job = Job(str(file), restarts=restarts, repeats=self.size.repeats)
-            ours, theirs = (self.run(job, side, f"{name}, {case}") for side in (False, True))
+            turns: tuple[list[dict[str, Any]], ...] = ([], [])
+            for _ in range(self.size.turns):
+                for side, kept in enumerate(turns):
+                    kept.append(self.run(job, bool(side), f"{name}, {case}"))
+            ours, theirs = map(middle, turns)
             found = time_rows(f"{name}, {case}", restarts, goal, ours, theirs)
             rows += found
             for row in found:
@@ -239,6 +244,13 @@ class Bench:
         return quality_rows(name, ours, theirs, share)
 
 
+def middle(answers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Of the processes that gave any, the median of an iteration, and the most of compiling."""
+    kinds: dict[str, Callable[[list[float]], float]] = {"step": statistics.median, "compile": max}
+    found = {kind: [float(each[kind]) for each in answers if kind in each] for kind in kinds}
+    return {kind: kinds[kind](times) for kind, times in found.items() if times}
+
+
 def time_rows(
     case: str, restarts: int, goal: float, ours: Mapping[str, float], theirs: Mapping[str, float]
 ) -> list[Row]:
@@ -251,8 +263,7 @@ def time_rows(
     if "step" in theirs:
         rows.append(Row(f"{case}: breaching", theirs["step"] / restarts * MS, "ms"))
     if ours and "step" in theirs:
-        share = ours["step"] / ours["plain"] / (theirs["step"] / theirs["plain"])
-        rows.append(at_most(f"{case}: Tacit / breaching", share, "x", goal))
+        rows.append(at_most(f"{case}: Tacit / breaching", ours["step"] / theirs["step"], "x", goal))
     return rows
 
 

@@ -118,6 +118,28 @@ def smooth_cnn(shape: Shape, classes: int) -> "nn.Module":
     return nn.Sequential(layers)
 
 
+def bn_cnn(shape: Shape, classes: int) -> "nn.Module":
+    """Two stride-2 3x3 convolutions (16 and 32 wide), each with batch normalisation and ReLU.
+
+    Its running statistics travel with the update and tell what the batch was like: attacks use
+    that (Yin et al. 2021). All other models here keep the examples of a batch apart.
+    """
+    from torch import nn
+
+    channels, height, width = _image(shape, "bn-cnn", smallest=1)
+    layers = OrderedDict(
+        conv0=nn.Conv2d(channels, 16, 3, 2, 1),
+        bn0=nn.BatchNorm2d(16),
+        relu0=nn.ReLU(),
+        conv1=nn.Conv2d(16, 32, 3, 2, 1),
+        bn1=nn.BatchNorm2d(32),
+        relu1=nn.ReLU(),
+        flatten=nn.Flatten(),
+        fc=nn.Linear(32 * _halved_twice(height) * _halved_twice(width), classes),
+    )
+    return nn.Sequential(layers)
+
+
 def resnet(shape: Shape, classes: int, blocks: int = 1) -> "nn.Module":
     """ResNet with GroupNorm, 6 * blocks + 2 layers deep: ResNet-8, or ResNet-14 for 2 blocks."""
     from tacit.simulations import resnet as nets
@@ -165,6 +187,7 @@ MODELS: Mapping[str, Factory] = MappingProxyType(
         "cnn": cnn,
         "lenet": lenet,
         "smooth-cnn": smooth_cnn,
+        "bn-cnn": bn_cnn,
         "resnet": resnet,
         "transformer": transformer,
     }

@@ -28,7 +28,7 @@ from benchmarks.shared.inversion_case import (
     WARM,
     Job,
     Victim,
-    in_turns,
+    median,
     read,
     seconds,
 )
@@ -64,7 +64,7 @@ def run(job: Job) -> dict[str, Any]:
             short = seconds(lambda: attack(victim, WARM, job.restarts))
             return (seconds(lambda: attack(victim, WARM + TIMED, job.restarts)) - short) / TIMED
 
-        return answer | in_turns(iteration, victim.plain(), job.repeats)
+        return answer | {"step": median(iteration, job.repeats)}
     found = []
     for seed, victim in enumerate(victims):
         torch.manual_seed(seed)

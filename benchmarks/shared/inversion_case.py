@@ -21,9 +21,9 @@ WARM, TIMED = 4, 40  # iterations: those before the clock starts, and those that
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """For one process: time attacks on the first victim in `file` (`repeats` > 0) in turns with
-    plain gradients, or attack all of them with so many `steps` and write what was found, an array
-    (victims, inputs, *SHAPE), to `found`."""
+    """For one process: time attacks on the first victim in `file` (`repeats` > 0), or attack all of
+    them with so many `steps` and write what was found, an array (victims, inputs, *SHAPE), to
+    `found`."""
 
     file: str
     steps: int = 0
@@ -39,19 +39,6 @@ class Victim:
     network: Any
     gradients: list[Any]
     labels: Any
-
-    def plain(self) -> Callable[[], object]:
-        """One gradient of a batch of that size: what any such attack pays more than twice."""
-        import torch
-
-        inputs = torch.zeros(len(self.labels), *SHAPE)
-        weights = list(self.network.parameters())
-
-        def work() -> object:
-            loss = torch.nn.functional.cross_entropy(self.network(inputs), self.labels)
-            return torch.autograd.grad(loss, weights)
-
-        return work
 
 
 def write(path: Path, victims: list[Victim]) -> None:
@@ -88,19 +75,10 @@ def flower_net() -> Any:
     )
 
 
-def in_turns(
-    iteration: Callable[[], float], plain: Callable[[], object], repeats: int
-) -> dict[str, float]:
-    """Medians of CPU seconds: of what `iteration` says that one took, and of a plain gradient.
-
-    They take turns, so that what else the machine does meets both.
-    """
+def median(iteration: Callable[[], float], repeats: int) -> float:
+    """Of what `iteration` says that one took, without the first, which warms up."""
     iteration()
-    taken: dict[str, list[float]] = {"step": [], "plain": []}
-    for _ in range(repeats):
-        taken["step"].append(iteration())
-        taken["plain"].append(seconds(lambda: [plain() for _ in range(TIMED)]) / TIMED)
-    return {kind: statistics.median(times) for kind, times in taken.items()}
+    return statistics.median(iteration() for _ in range(repeats))
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -179,6 +179,33 @@ def require(view: View, needs: Knows, attack: str) -> None:
         )
 
 
+def granted_labels(view: View, attack: str) -> tuple[int, ...]:
+    """One label for each input. Raises ParameterError if they are not granted, or not as many."""
+    if view.labels is None or len(view.labels) != view.inputs:
+        raise ParameterError(f"{attack} needs one label for each of {view.inputs} inputs")
+    return view.labels
+
+
+def require_even(view: View) -> None:
+    """Raise ParameterError unless all devices may have equally many of the inputs."""
+    if view.inputs % view.clients:
+        raise ParameterError(
+            f"{view.inputs} inputs cannot be shared out evenly among {view.clients} devices"
+        )
+
+
+def require_shape(shape: tuple[int, ...]) -> None:
+    """Raise ParameterError for a shape that no input has."""
+    if not shape or min(shape) < 1:
+        raise ParameterError(f"shape={shape}, expected positive sides")
+
+
+def require_range(low: float, high: float) -> None:
+    """Raise ParameterError for a range of data that holds none."""
+    if not low < high:
+        raise ParameterError(f"data range {low}..{high} is empty")
+
+
 def array_of(arrays: Arrays, name: str, what: str) -> NDArray[np.float64]:
     """One array in float64; ParameterError if it is missing or not finite."""
     if name not in arrays:

@@ -24,7 +24,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.crypto.errors import ParameterError
-from tacit.simulations.attacks.base import Conduct, Knows, Target, View, array_of, require
+from tacit.simulations.attacks.base import (
+    Conduct,
+    Knows,
+    Target,
+    View,
+    array_of,
+    require,
+    require_range,
+)
 
 Floats = NDArray[np.float64]
 
@@ -52,8 +60,7 @@ class CocktailParty:
     def __post_init__(self) -> None:
         if len(self.shape) < 2 or min(self.shape) < 1 or min(self.shape[-2:]) < 2:
             raise ParameterError(f"shape={self.shape}, expected an image's, at least 2 by 2")
-        if not self.low < self.high:
-            raise ParameterError(f"data range {self.low}..{self.high} is empty")
+        require_range(self.low, self.high)
         if self.steps < 1:
             raise ParameterError(f"steps={self.steps}, expected at least 1")
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from tacit.crypto.errors import ParameterError
+from tacit.simulations.attacks.base import require_range
 from tacit.simulations.attacks.surrogate import Objective
 from tacit.simulations.attacks.traced import PAYS_FROM, Function, traced
 
@@ -66,8 +67,7 @@ class Descent:
             raise ParameterError(f"steps={self.steps}, expected at least 1")
         if not self.lr > 0:
             raise ParameterError(f"lr={self.lr} must be above 0")
-        if not self.low < self.high:
-            raise ParameterError(f"data range {self.low}..{self.high} is empty")
+        require_range(self.low, self.high)
 
     def follow(self, slope: Slope, starts: Tensor) -> tuple[Tensor, Tensor]:
         """Per start the point of lowest objective, and its value.

@@ -29,7 +29,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tacit.crypto.errors import ParameterError
-from tacit.simulations.attacks.base import Conduct, Knows, Target, View, require
+from tacit.simulations.attacks.base import (
+    Conduct,
+    Knows,
+    Target,
+    View,
+    granted_labels,
+    require,
+    require_range,
+    require_shape,
+)
 from tacit.simulations.attacks.descent import OnStep, slope_of
 from tacit.simulations.attacks.labels import LabelCounts, LoneLabel
 from tacit.simulations.attacks.lbfgs import minimise
@@ -72,14 +81,12 @@ class DeepLeakage:
     target: Target = Target.INPUTS
 
     def __post_init__(self) -> None:
-        if not self.shape or min(self.shape) < 1:
-            raise ParameterError(f"shape={self.shape}, expected positive sides")
+        require_shape(self.shape)
         if self.evaluations < 1 or self.restarts < 1:
             raise ParameterError(
                 f"evaluations={self.evaluations}, restarts={self.restarts}: at least 1 each"
             )
-        if not self.low < self.high:
-            raise ParameterError(f"data range {self.low}..{self.high} is empty")
+        require_range(self.low, self.high)
 
     @property
     def needs(self) -> Knows:
@@ -132,9 +139,7 @@ class DeepLeakage:
             layer = _last_layer(self.build())
             attack = LoneLabel(layer) if view.inputs == 1 else LabelCounts(layer)
             return attack.reconstruct(view, rng)
-        if view.labels is None or len(view.labels) != view.inputs:
-            raise ParameterError(f"{self.name} needs one label for each of {view.inputs} inputs")
-        return view.labels
+        return granted_labels(view, self.name)
 
 
 def _last_layer(model: nn.Module) -> str:

@@ -39,7 +39,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tacit.client.trainer import LocalPlan
 from tacit.crypto.errors import ParameterError
-from tacit.simulations.attacks.base import Conduct, Knows, Target, View, array_of, require
+from tacit.simulations.attacks.base import (
+    Conduct,
+    Knows,
+    Target,
+    View,
+    array_of,
+    granted_labels,
+    require,
+    require_even,
+    require_shape,
+)
 from tacit.simulations.attacks.descent import Descent, OnStep, Slope, slope_of
 from tacit.simulations.attacks.surrogate import (
     Build,
@@ -100,8 +110,7 @@ class GradInversion:
     target: Target = Target.INPUTS
 
     def __post_init__(self) -> None:
-        if not self.shape or min(self.shape) < 1:
-            raise ParameterError(f"shape={self.shape}, expected positive sides")
+        require_shape(self.shape)
         if self.restarts < 1:
             raise ParameterError(f"restarts={self.restarts}, expected at least 1")
         if min(self.tv, self.l2, self.bn, self.group) < 0:
@@ -136,13 +145,8 @@ class GradInversion:
         return Descent(self.steps, self.lr, self.low, self.high, self.on_step, self.compiled)
 
     def _labels(self, view: View) -> tuple[int, ...]:
-        if view.labels is None or len(view.labels) != view.inputs:
-            raise ParameterError(f"{self.name} needs one label for each of {view.inputs} inputs")
-        if view.inputs % view.clients:
-            raise ParameterError(
-                f"{view.inputs} inputs cannot be shared out evenly among {view.clients} devices"
-            )
-        return view.labels
+        require_even(view)
+        return granted_labels(view, self.name)
 
     def _priors(
         self, view: View, surrogate: Surrogate, layers: Layers, devices: int

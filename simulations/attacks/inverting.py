@@ -22,8 +22,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tacit.crypto.errors import ParameterError
-from tacit.simulations.attacks.base import Conduct, Knows, Target, View, array_of, require
+from tacit.simulations.attacks.base import (
+    Conduct,
+    Knows,
+    Target,
+    View,
+    array_of,
+    granted_labels,
+    require,
+    require_range,
+    require_shape,
+)
 from tacit.simulations.attacks.descent import Descent, OnStep, slope_of
+from tacit.simulations.attacks.labels import infer_label
 from tacit.simulations.attacks.surrogate import (
     Build,
     Objective,
@@ -64,14 +75,12 @@ class InvertingGradients:
     target: Target = Target.INPUTS
 
     def __post_init__(self) -> None:
-        if not self.shape or min(self.shape) < 1:
-            raise ParameterError(f"shape={self.shape}, expected positive sides")
+        require_shape(self.shape)
         if self.steps < 1 or self.restarts < 1:
             raise ParameterError(f"steps={self.steps}, restarts={self.restarts}: at least 1 each")
         if self.tv < 0 or not self.lr > 0:
             raise ParameterError(f"tv={self.tv} must not be negative, lr={self.lr} must be above 0")
-        if not self.low < self.high:
-            raise ParameterError(f"data range {self.low}..{self.high} is empty")
+        require_range(self.low, self.high)
 
     @property
     def needs(self) -> Knows:
@@ -109,11 +118,7 @@ class InvertingGradients:
 
     def _labels(self, view: View) -> list[int]:
         if not self.infer_labels:
-            if view.labels is None or len(view.labels) != view.inputs:
-                raise ParameterError(
-                    f"{self.name} needs one label for each of {view.inputs} inputs"
-                )
-            return list(view.labels)
+            return list(granted_labels(view, self.name))
         if view.inputs != 1:
             raise ParameterError(
                 f"labels are inferred for one input, this update has {view.inputs}: grant LABELS"
@@ -122,14 +127,3 @@ class InvertingGradients:
             name for name, weight in self.build().named_parameters() if weight.requires_grad
         )
         return [infer_label(array_of(view.update, last, "update"))]
-
-
-def infer_label(bias_update: NDArray[np.float64]) -> int:
-    """The label of the only input behind an update, from the last layer's bias, shape (classes,).
-
-    Zhao, Mopuri and Bilen 2020, "iDLG: Improved Deep Leakage from Gradients": the gradient of the
-    cross-entropy is softmax - onehot, negative for the label alone, so that only its bias grows.
-    """
-    if bias_update.ndim != 1:
-        raise ParameterError("the last layer has no bias to read the label from: grant LABELS")
-    return int(bias_update.argmax())

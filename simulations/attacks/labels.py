@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from tacit.crypto.errors import ParameterError
 from tacit.simulations.attacks.base import Conduct, Knows, Target, View, array_of, require
-from tacit.simulations.attacks.inverting import infer_label
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -109,6 +108,17 @@ class LabelCounts:
         chances = _softmax(sent[0] @ _mean_features(weight, bias) + sent[1])
         counts = _rounded(view.inputs * (chances - bias), view.inputs)
         return np.repeat(np.arange(len(counts)), counts)
+
+
+def infer_label(bias_update: NDArray[np.float64]) -> int:
+    """The label of the only input behind an update, from the last layer's bias, shape (classes,).
+
+    Zhao, Mopuri and Bilen 2020, "iDLG: Improved Deep Leakage from Gradients": the gradient of the
+    cross-entropy is softmax - onehot, negative for the label alone, so that only its bias grows.
+    """
+    if bias_update.ndim != 1:
+        raise ParameterError("the last layer has no bias to read the label from: grant LABELS")
+    return int(bias_update.argmax())
 
 
 def _bias_gradient(view: View, layer: str) -> Floats:

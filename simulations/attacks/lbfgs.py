@@ -114,8 +114,9 @@ class _Lanes:
     def judge(self, point: Tensor, gradient: Tensor, value: Tensor) -> None:
         """Accept the trial points that meet the Wolfe conditions, and search on for the rest."""
         along = _dot(self.gradient, self.direction)
-        finite = value.isfinite() & gradient.isfinite().all(1)
-        low_enough = finite & (value <= self.value + _DECREASE * self.step * along)
+        # A value that is not a number is not at most anything.
+        low_enough = value <= self.value + _DECREASE * self.step * along
+        low_enough &= gradient.isfinite().all(1)
         flat_enough = _dot(gradient, self.direction) >= _CURVATURE * along
         taken = self.moving & low_enough & flat_enough
         self._narrow(self.moving & ~taken, low_enough)

@@ -20,7 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.crypto.errors import ParameterError
-from tacit.simulations.attacks.base import Conduct, Knows, Target, View, array_of, require
+from tacit.simulations.attacks.base import (
+    Conduct,
+    Knows,
+    Target,
+    View,
+    array_of,
+    require,
+    require_range,
+    require_shape,
+)
 
 Floats = NDArray[np.float64]
 
@@ -50,10 +59,8 @@ class LinearReadout:
     target: Target = Target.INPUTS
 
     def __post_init__(self) -> None:
-        if not self.shape or min(self.shape) < 1:
-            raise ParameterError(f"shape={self.shape}, expected positive sides")
-        if not self.low < self.high:
-            raise ParameterError(f"data range {self.low}..{self.high} is empty")
+        require_shape(self.shape)
+        require_range(self.low, self.high)
         if self.tolerance < 0:
             raise ParameterError(f"tolerance={self.tolerance} must not be negative")
 

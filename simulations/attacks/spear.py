@@ -31,7 +31,16 @@ from numpy.typing import NDArray
 
 from tacit.crypto.errors import ParameterError
 from tacit.server.inbox import Arrays
-from tacit.simulations.attacks.base import Conduct, Knows, Target, View, array_of, require
+from tacit.simulations.attacks.base import (
+    Conduct,
+    Knows,
+    Target,
+    View,
+    array_of,
+    require,
+    require_range,
+    require_shape,
+)
 
 Floats = NDArray[np.float64]
 
@@ -64,10 +73,8 @@ class Spear:
     target: Target = Target.INPUTS
 
     def __post_init__(self) -> None:
-        if not self.shape or min(self.shape) < 1:
-            raise ParameterError(f"shape={self.shape}, expected positive sides")
-        if not self.low < self.high:
-            raise ParameterError(f"data range {self.low}..{self.high} is empty")
+        require_shape(self.shape)
+        require_range(self.low, self.high)
         if self.draws < 1 or not 0 < self.agreed <= 1:
             raise ParameterError(
                 f"draws={self.draws}, agreed={self.agreed}: expected 1 or more, and 0 < agreed <= 1"

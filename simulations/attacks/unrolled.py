@@ -30,7 +30,16 @@ from torch.func import vmap
 from tacit.client.fitting import batches
 from tacit.client.trainer import LocalPlan
 from tacit.crypto.errors import ParameterError
-from tacit.simulations.attacks.base import Conduct, Knows, Target, View, require
+from tacit.simulations.attacks.base import (
+    Conduct,
+    Knows,
+    Target,
+    View,
+    granted_labels,
+    require,
+    require_even,
+    require_shape,
+)
 from tacit.simulations.attacks.descent import Descent, OnStep, slope_of
 from tacit.simulations.attacks.surrogate import (
     Build,
@@ -74,8 +83,7 @@ class UnrolledTraining:
     target: Target = Target.INPUTS
 
     def __post_init__(self) -> None:
-        if not self.shape or min(self.shape) < 1:
-            raise ParameterError(f"shape={self.shape}, expected positive sides")
+        require_shape(self.shape)
         if self.restarts < 1:
             raise ParameterError(f"restarts={self.restarts}, expected at least 1")
         if self.tv < 0:
@@ -108,19 +116,13 @@ class UnrolledTraining:
         return Descent(self.steps, self.lr, self.low, self.high, self.on_step, self.compiled)
 
     def _labels(self, view: View) -> tuple[int, ...]:
-        assert view.labels is not None
-        if len(view.labels) != view.inputs:
-            raise ParameterError(f"{self.name} needs one label for each of {view.inputs} inputs")
         if view.learning_rate != self.plan.learning_rate:
             raise ParameterError(
                 f"the plan's learning rate is {self.plan.learning_rate}, granted is "
                 f"{view.learning_rate}: they must be the same"
             )
-        if view.inputs % view.clients:
-            raise ParameterError(
-                f"{view.inputs} inputs cannot be shared out evenly among {view.clients} devices"
-            )
-        return view.labels
+        require_even(view)
+        return granted_labels(view, self.name)
 
 
 def simulated(surrogate: Surrogate, plan: LocalPlan, clients: int = 1) -> Simulate:

@@ -137,8 +137,10 @@ def readout(protocol: str, noise: float) -> tuple[list[float], list[float]]:
             truth = held.examples(seen.members[0] - FIRST_NODE_ID).x
             attack, rng = LinearReadout("fc0", held.dataset.shape), np.random.default_rng(0)
             view = view_of(seen, knows=Knows.BATCH_SIZE, batch_size=1)
-            known, others = unused(held), candidates(truth, held.dataset.train, 0)[0]
-            outcome = evaluate(attack, view, truth, others, rng, public=known)
+            known = unused(held)
+            outcome = evaluate(
+                attack, view, truth, candidates(truth, held.dataset.train, 0)[0], rng, public=known
+            )
             found.append(outcome.score.mean_ssim)
             floor.append(outcome.floor.mean_ssim)
     return found, floor

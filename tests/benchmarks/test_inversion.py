@@ -64,8 +64,8 @@ def test_our_side_of_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert found.shape == (2, 1, *SHAPE)
     assert min(psnr(found, pixels)) > max(psnr(0 * found, pixels))  # better than grey
     times = own(Job(job.file, restarts=2, repeats=1))
-    assert set(times) == {"step", "plain", "compile"}
-    assert times["step"] > 2 * times["plain"] > 0  # a slope of a slope, of two restarts
+    assert set(times) == {"step", "compile"}
+    assert min(times.values()) > 0
 
 
 def test_equal_seeds_make_equal_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,8 +84,11 @@ def test_psnr_is_in_units_of_pixels() -> None:
 
 
 def test_targets_are_met_or_missed() -> None:
-    ours = {"step": 0.002, "plain": 0.001, "compile": 5.0}
-    theirs = {"step": 0.01, "plain": 0.002}  # in a slower hour: 5 plain gradients, and ours takes 2
+    ours = inversion.middle([{"step": s, "compile": 9 - s} for s in (0.002, 0.003, 0.001)])
+    theirs = inversion.middle([{"step": 0.005, "version": "1"}, {}])
+    assert ours == {"step": 0.002, "compile": 8.999}
+    assert theirs == {"step": 0.005}
+    assert inversion.middle([{}]) == {}
     met, missed = (
         {row.name: row for row in inversion.time_rows("a", 1, goal, ours, theirs)}
         for goal in (0.4, 0.39)

@@ -15,7 +15,8 @@ from torch import nn
 from tacit.crypto.errors import ParameterError
 from tacit.server.inbox import Seen
 from tacit.simulations.attacks.base import Knows, View, view_of
-from tacit.simulations.attacks.inverting import InvertingGradients, infer_label
+from tacit.simulations.attacks.inverting import InvertingGradients
+from tacit.simulations.attacks.labels import infer_label
 from tacit.simulations.attacks.linear import LinearReadout
 from tacit.simulations.evaluate import evaluate
 from tacit.simulations.score import at_floor

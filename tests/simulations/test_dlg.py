@@ -92,7 +92,7 @@ class TestDeepLeakage:
         same = np.zeros(16, dtype=np.int64)
         seen = train(build, FACES[chosen], same, clients=16, lr=RATE, kind=torch.float32)
         outcome = evaluate(
-            DeepLeakage(build, FACE, restarts=1, evaluations=100),
+            DeepLeakage(build, FACE, restarts=1, evaluations=60),
             rated(seen, same),
             FACES[chosen],
             FACES,
@@ -233,16 +233,32 @@ class TestMinimise:
         starts = torch.tensor(np.random.default_rng(seed).normal(0, 3, (3, 6)))
 
         def slope(x: Tensor) -> tuple[Tensor, Tensor]:
-            return 3 * (3 * x).cos() + x, ((3 * x).sin() + x**2 / 2).sum(1)
+            # So steep that the first step, of length 1, is far too long.
+            return 300 * (3 * x).cos() + 100 * x, 100 * ((3 * x).sin() + x**2 / 2).sum(1)
 
-        calls: list[int] = []
-
-        def counted(x: Tensor) -> tuple[Tensor, Tensor]:
-            calls.append(1)
-            return slope(x)
-
-        _, value = minimise(counted, starts, evaluations)
+        _, value = minimise(slope, starts, evaluations)
         assert bool((value <= slope(starts)[1]).all())
+
+    def test_where_there_is_no_slope_it_does_not_go(self) -> None:
+        def slope(x: Tensor) -> tuple[Tensor, Tensor]:
+            inside = x >= 1
+            return torch.where(inside, x, torch.nan), torch.where(inside, x**2 / 2, 0).sum(1)
+
+        # From 3 to 2, where the Hessian is known, then to 0, and half of that way instead.
+        found, _ = minimise(slope, torch.tensor([[3.0]], dtype=torch.float64), 4)
+        assert float(found) == 1
+
+    def test_a_lane_that_cannot_go_lower_stops(self) -> None:
+        told: list[int] = []
+        starts = torch.tensor([[3.0, -1.7]], dtype=torch.float64)
+        found, _ = minimise(
+            lambda x: (-x, x.square().sum(1) / 2),  # the slope points uphill
+            starts,
+            1000,
+            on_step=lambda done, all_: told.append(done),
+        )
+        assert len(told) < 100  # the halvings of one step
+        assert bool((found == starts).all())
 
     def test_a_lane_that_is_not_finite_stays_and_stops_no_other(self) -> None:
         def slope(x: Tensor) -> tuple[Tensor, Tensor]:

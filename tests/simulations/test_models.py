@@ -34,8 +34,8 @@ def test_every_model_gives_finite_scores_and_gradients(name: str, shape: tuple[i
         assert values.grad.abs().max() > 0, weight
 
 
-@pytest.mark.parametrize("name", OF_PICTURES)
-def test_no_model_mixes_examples(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in OF_PICTURES if name != "bn-cnn"])
+def test_no_model_but_the_one_made_to_be_attacked_mixes_examples(name: str) -> None:
     net = MODELS[name]((3, 32, 32), 4)
     x = torch.rand(3, 3, 32, 32)
     torch.testing.assert_close(net(x)[1:2], net(x[1:2]), rtol=1e-4, atol=1e-5)

@@ -13,6 +13,7 @@ from tacit.app.lab.plan import Block, Plan
 from tacit.app.material import material
 from tacit.client.trainer import Examples
 from tacit.crypto.errors import ParameterError
+from tacit.simulations.attacks.base import Target
 from tacit.simulations.attacks.linear import LinearReadout
 from tacit.simulations.data.dataset import Dataset, divided
 from tacit.simulations.trial import Cell
@@ -157,7 +158,7 @@ class TestAttacks:
 
     def test_inputs_that_would_be_cut_off_at_1_are_told(self) -> None:
         ground = self.ground("mlp", "tests.app.lab.test_plan:wide")
-        assert Named.parse("label-counts").make(ground)
+        assert Named.parse("label-counts").make(ground).target is Target.LABELS
         with pytest.raises(ParameterError, match=r"outside 0 \.\. 1"):
             Named.parse("linear-readout").make(ground)
 
