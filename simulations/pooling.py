@@ -47,13 +47,14 @@ class Identified:
     """How many inputs were identified, of how many, with the exact 95 % interval of their share
     (Clopper and Pearson 1934), and the most that differential privacy allows, if it says.
 
-    A bootstrap would give no width at all to none identified of forty.
+    A bootstrap would give no width at all to none identified of forty. `trials` is how many there
+    were, each for as much as it had of the inputs of the largest.
     """
 
     hits: int
     of: int
     bound: float | None
-    trials: int
+    trials: float
 
     @property
     def share(self) -> Interval:
@@ -70,7 +71,9 @@ class Identified:
         All inputs of one sum may be found by one chance, so it is trials that are counted: by
         Hoeffding (1963, "Probability Inequalities for Sums of Bounded Random Variables", theorem 1)
         the mean of k of them, each in [0, 1] and b at most on average, is x or more with a
-        probability of exp(-k KL(x, b)) at most. Told is what is below CHANCE.
+        probability of exp(-k KL(x, b)) at most. Trials of fewer inputs count for less: his proof
+        holds with weights y in [0, 1] whose sum is k, as log(1 - b + b exp(h y)) is convex in y.
+        Told is what is below CHANCE.
         """
         share = self.hits / self.of
         if self.bound is None or share <= self.bound:
@@ -155,13 +158,14 @@ class Tried:
 
     @property
     def identified(self) -> Identified | None:
-        """None if nothing was counted. Of several bounds the least counts."""
+        """None if nothing was counted. The bound is the mean over inputs."""
         counted = [trial for trial in self.attacked if trial.of]
         if not counted:
             return None
         hits, of = sum(trial.hits for trial in counted), sum(trial.of for trial in counted)
-        bound = min((t.bound for t in counted if t.bound is not None), default=inf)
-        return Identified(hits, of, None if bound == inf else bound, len(counted))
+        bounds = [trial.of * trial.bound for trial in counted if trial.bound is not None]
+        bound = sum(bounds) / of if len(bounds) == len(counted) else None
+        return Identified(hits, of, bound, of / max(trial.of for trial in counted))
 
     def _pool(self, parts: Sequence[Measure]) -> Pooled:
         ours = [value for part in parts for value in part.values]

@@ -20,7 +20,7 @@ from tacit.app.config import Settings
 from tacit.app.material import Material, trainer_for
 from tacit.client.trainer import LocalPlan
 from tacit.crypto.errors import ParameterError
-from tacit.simulations.attacks.base import Attack
+from tacit.simulations.attacks.base import Attack, Target
 from tacit.simulations.attacks.candidates import CandidateMatching
 from tacit.simulations.attacks.cocktail import CocktailParty
 from tacit.simulations.attacks.dager import Dager
@@ -51,7 +51,7 @@ class Ground:
     `build` makes its model; `arrays` has the shape of each array, in the model's order; `shape` is
     that of one example; `rate` and `steps` are how devices train. `label` is a class that somebody
     has an example of: the one to fish for, for a server that knows of it. `clip` is how
-    long an update may be, where that is bounded.
+    long an update may be, where that is bounded. `is_bounded`: whether inputs are in 0 .. 1.
     """
 
     build: Callable[[], nn.Module] = field(repr=False)
@@ -63,6 +63,7 @@ class Ground:
     label: int
     table: Table | None
     clip: float | None
+    is_bounded: bool
 
     @classmethod
     def of(cls, settings: Settings, held: Material) -> "Ground":
@@ -76,7 +77,8 @@ class Ground:
         if settings.private is not None:
             clip = settings.privacy.clip
         shape, classes, table = data.shape, data.classes, data.table
-        return cls(build, arrays, shape, classes, rate, steps, label, table, clip)
+        bounded = bool(data.train.x.min() >= 0 and data.train.x.max() <= 1)
+        return cls(build, arrays, shape, classes, rate, steps, label, table, clip, bounded)
 
     def first(self) -> str:
         """The layer that inputs come to first. Raises ParameterError unless it is a dense one."""
@@ -211,8 +213,13 @@ class Named:
         """Raises ParameterError, that says why, where the attack is not for such models or data."""
         made: Make = resolve(self.name) if is_dotted(self.name) else ATTACKS[self.name]
         try:
-            return made(ground, **self.options)
+            attack = made(ground, **self.options)
         except ParameterError:
             raise
         except (TypeError, ValueError) as wrong:  # an option that it does not have, or a value
             raise ParameterError(f"{self.name}: {wrong}") from None
+        if not isinstance(attack, Attack):
+            raise ParameterError(f"{self.name} made {type(attack).__name__}, which is no attack")
+        if attack.target is Target.INPUTS and ground.table is None and not ground.is_bounded:
+            raise ParameterError("inputs outside 0 .. 1 are scored as rows of a table only")
+        return attack

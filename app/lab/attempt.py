@@ -128,7 +128,7 @@ def _granted(attack: Attack) -> Knows:
 
 def _inputs(attack: Attack, scene: Scene, rng: np.random.Generator) -> Scored:
     truth = _sought(attack, scene)
-    gallery = _gallery(attack, scene)[0]
+    gallery, labels = _gallery(attack, scene)
     # Whoever has the list of candidates guesses blindly from that.
     public = gallery if Knows.CANDIDATES in attack.needs else unused(scene.held)
     if scene.stopped:
@@ -139,7 +139,7 @@ def _inputs(attack: Attack, scene: Scene, rng: np.random.Generator) -> Scored:
     return Scored(
         measure.of_inputs(found, outcome.floor),
         outcome.seconds,
-        scene.bound(len(truth), len(gallery)),
+        _bound(attack, scene, labels),
         round(found.identified * len(truth)),
         len(truth),
         (outcome.truth, outcome.guess) if len(scene.held.dataset.shape) == 3 else None,
@@ -213,6 +213,16 @@ def _labels(attack: Attack, scene: Scene, rng: np.random.Generator) -> Scored:
     guess = attack.reconstruct(view(attack, scene), rng).tolist()
     seconds = perf_counter() - began
     return Scored((measure.of_labels(guess, known, classes),), seconds)
+
+
+def _bound(attack: Attack, scene: Scene, labels: NDArray[np.int64]) -> float | None:
+    """The most that it can identify among candidates with these `labels`: where it is told those of
+    the inputs, in the class in which that is most, as no other class can be theirs."""
+    if Knows.LABELS not in attack.needs:
+        return scene.bound(len(_sought(attack, scene)), len(labels))
+    _, own = scene.examples(scene.members)
+    several = (scene.bound(int((own == c).sum()), int((labels == c).sum())) for c in set(own))
+    return max((bound for bound in several if bound is not None), default=None)
 
 
 def _gallery(attack: Attack, scene: Scene) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -25,6 +25,17 @@ DEFENCES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "fixed-cohorts": ('privacy.mode="central"', "privacy.bands=2", "privacy.cohorts=2"),
     }
 )
+# By the cell, or by the defence's name: with others the trial would not be what it is called.
+_SAID = (
+    "data.",
+    "model.",
+    "run.",
+    "train.epochs",
+    "train.batch_size",
+    "train.learning_rate",
+    "secure.protocol",
+    "privacy.mode",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +57,7 @@ class Defence:
 
     @classmethod
     def parse(cls, text: str) -> "Defence":
-        """Raises ParameterError for a name or a setting that is not there."""
+        """Raises ParameterError for a name or a setting that is not there, or not a defence's."""
         try:
             name, *changes = shlex.split(text, posix=False) or [""]
         except ValueError as torn:
@@ -56,6 +67,10 @@ class Defence:
                 f"unknown defence {name!r}{nearest(name, DEFENCES)}; there are "
                 f"{', '.join(DEFENCES)}"
             )
+        for change in changes:
+            if change.startswith(_SAID):
+                key = change.partition("=")[0]
+                raise ParameterError(f"defence {text!r}: a matrix says {key} in another place")
         every = (*DEFENCES[name], *changes)
         Settings().changed(every)
         return cls(name, every)

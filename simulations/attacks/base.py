@@ -9,7 +9,7 @@ truth; `tacit.simulations.evaluate` keeps it to itself.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, Flag, auto
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,7 @@ class View:
         return max(self.clients, round(self.examples))
 
 
+@runtime_checkable
 class Attack(Protocol):
     """Turns a view into a guess at what is behind the update."""
 

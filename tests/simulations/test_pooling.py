@@ -167,9 +167,19 @@ class TestIdentified:
             trial(2, hits=4, of=4, stopped="no"),
         )
         tried = pool(*trials)
-        assert tried.identified == Identified(3, 8, 0.4, 2)
+        assert tried.identified == Identified(3, 8, 0.45, 2)
         assert tried.epsilon == 8.0
         assert pool(trial()).identified is None
+
+    def test_a_trial_counts_for_its_inputs(self) -> None:
+        """One of one input, bound 0.1, and nine of six, bound 0.6: the bound of the one is not that
+        of the others, and 55 inputs in trials of up to six are no ten trials."""
+        trials = [trial(seed, hits=3, of=6, bound=0.6) for seed in range(9)]
+        found = pool(*trials, trial(9, hits=0, of=1, bound=0.1)).identified
+        assert found is not None
+        assert found.bound == pytest.approx((9 * 6 * 0.6 + 0.1) / 55)
+        assert found.trials == pytest.approx(55 / 6)
+        assert not found.breaks_bound
 
 
 class TestCells:

@@ -58,6 +58,10 @@ def drawing_lots(ground: Ground) -> DrawingLots:
     return DrawingLots()
 
 
+def told_labels(ground: Ground) -> DrawingLots:
+    return DrawingLots(needs=Knows.CANDIDATES | Knows.LABELS)
+
+
 class TestAttempts:
     def test_one_update_in_the_clear_gives_the_face_away(self) -> None:
         found = attempt(READOUT, 0)
@@ -126,6 +130,15 @@ class TestAttempts:
         assert fishing.bound is not None
         assert blind.bound is not None
         assert fishing.bound / fishing.of > blind.bound / blind.of
+
+    def test_who_is_told_labels_has_those_of_a_class_for_candidates(self) -> None:
+        told, untold = (
+            attempt(replace(PRIVATE, attack=f"tests.app.lab.test_matrix:{name}"), 0).trial.bound
+            for name in ("told_labels", "drawing_lots")
+        )
+        assert told is not None
+        assert untold is not None
+        assert told > untold  # of 8 digits in 1,000, and of one or more in about 100
 
     def test_who_has_the_candidates_guesses_blindly_from_them(self) -> None:
         """100 of 1,000 drawn blindly are 10 right ones, each a perfect picture: no leak."""

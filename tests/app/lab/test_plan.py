@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tacit.app.config import Settings
@@ -10,8 +11,11 @@ from tacit.app.lab.defences import DEFENCES, Defence
 from tacit.app.lab.federation import settings_of
 from tacit.app.lab.plan import Block, Plan
 from tacit.app.material import material
+from tacit.client.trainer import Examples
 from tacit.crypto.errors import ParameterError
+from tacit.simulations.attacks.base import Target
 from tacit.simulations.attacks.linear import LinearReadout
+from tacit.simulations.data.dataset import Dataset, divided
 from tacit.simulations.trial import Cell
 
 BLOCK = """
@@ -114,6 +118,15 @@ class TestDefences:
         assert (train.epochs, train.batch_size, train.learning_rate) == (5, 0, 0.25)
         assert (settings.data.limit, settings.run.rounds, train.momentum) == (3, 2, 0.0)
 
+    @pytest.mark.parametrize(
+        "text",
+        ["secure data.devices=7", "none run.seed=3", 'none secure.protocol="pairwise"',
+         'secure privacy.mode="distributed"', "secure train.learning_rate=1.0"],
+    )  # fmt: skip
+    def test_what_a_cell_says_no_defence_changes(self, text: str) -> None:
+        with pytest.raises(ParameterError, match="in another place"):
+            Defence.parse(text)
+
     def test_a_torn_text(self) -> None:
         with pytest.raises(ParameterError, match="No closing quotation"):
             Defence.parse('none "')
@@ -143,10 +156,29 @@ class TestAttacks:
         made = Named.parse("tests.app.lab.test_plan:own low=-1.0").make(self.ground("mlp"))
         assert made == LinearReadout("fc0", (1, 8, 8), low=-1.0)
 
+    def test_inputs_that_would_be_cut_off_at_1_are_told(self) -> None:
+        ground = self.ground("mlp", "tests.app.lab.test_plan:wide")
+        assert Named.parse("label-counts").make(ground).target is Target.LABELS
+        with pytest.raises(ParameterError, match=r"outside 0 \.\. 1"):
+            Named.parse("linear-readout").make(ground)
+
+    def test_ones_own_must_be_an_attack(self) -> None:
+        with pytest.raises(ParameterError, match="made int, which is no attack"):
+            Named.parse("tests.app.lab.test_plan:none").make(self.ground("mlp"))
+
     def test_every_attack_is_documented(self) -> None:
         page = (Path(__file__).parents[3] / "docs" / "leakage.md").read_text()
         assert not [name for name in ATTACKS if f"`{name}`" not in page]
         assert not [name for name in DEFENCES if f"`{name}`" not in page]
+
+
+def wide() -> Dataset:
+    x = np.linspace(-3, 3, 120, dtype=np.float32).reshape(40, 3)
+    return divided("wide", Examples(x, np.arange(40) % 2), ("a", "b"), "none")
+
+
+def none(ground: Ground) -> int:
+    return 5
 
 
 def own(ground: Ground, low: float) -> LinearReadout:
