@@ -47,7 +47,7 @@ class Policy:
                     example on it
     trust_server    whether noise that the server promises to add counts as noise
     keep            share of an update's coordinates that are sent, those of largest size; the
-                    others are zeros. 1.0: all of them
+                    others are zeros. 1.0: all of them. One with noise of its own is sent whole
     models          fingerprints of the models that this device works with, as `Layout.fingerprint`
                     has them and `tacit explain model` prints them. Empty: of any structure
 

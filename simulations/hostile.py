@@ -11,6 +11,7 @@ reads then comes by the usual `tap`, and what devices refuse is in the events, w
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
+from zlib import crc32
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message, RecordDict
@@ -69,7 +70,8 @@ class HostileServer:
     def __post_init__(self) -> None:
         if Knows.PUBLIC_DATA in self.attack.needs and self.public is None:
             raise ParameterError(f"{self.attack.name} needs to know public data: give it some")
-        self._rng = np.random.default_rng(self.seed)
+        # Not the stream of the seed alone: data are divided by that.
+        self._rng = np.random.default_rng([self.seed, crc32(self.attack.name.encode())])
 
     def above(self, grid: Grid) -> Grid:
         """Around the sum: what the strategy sends is replaced by what the attack designs."""
@@ -96,7 +98,7 @@ class HostileServer:
         """Of a reply in the clear: what the device would have sent, had its update been of the
         model that all are said to have. It sends a model, and who swapped it knows by how much."""
         instead = self._instead.get(node)
-        if instead is None or not reply.has_content():
+        if instead is None or not reply.has_content() or len(reply.content.array_records) != 1:
             return
         (trained,) = reply.content.array_records.values()
         moved = {

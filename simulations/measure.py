@@ -16,7 +16,7 @@ from tacit.simulations.score import GREY, Floats, Score, some
 # From guesses and originals, (n, *shape) in [0, 1] each, to (n,) distances, 0 for the same.
 Distance: TypeAlias = Callable[[Floats, Floats], Any]
 
-Table: TypeAlias = NDArray[Any]
+Rows: TypeAlias = NDArray[Any]
 
 # Of a column's standard deviation: Vero et al. 2023, "TabLeak" (ICML), in their code. Numbers this
 # near are right; a normal one guessed blindly, as its mean, is right a quarter of the time.
@@ -184,7 +184,7 @@ def of_rows(
     )
 
 
-def _require_rows(guess: Table, truth: Table, public: Table) -> None:
+def _require_rows(guess: Rows, truth: Rows, public: Rows) -> None:
     widths = {table.shape[1:] for table in (guess, truth, public)}
     if truth.ndim != 2 or len(widths) > 1 or not len(truth) or not len(public):
         raise ParameterError(f"guess {guess.shape} at {truth.shape}, public {public.shape}")
@@ -211,7 +211,7 @@ def _above(name: str, found: Floats, *blind: Floats) -> Measure:
     return Measure(name, tuple(found.tolist()), tuple(floor.tolist()))
 
 
-def _repeated(row: Table, truth: Table) -> Table:
+def _repeated(row: Rows, truth: Rows) -> Rows:
     return np.broadcast_to(row, truth.shape)
 
 

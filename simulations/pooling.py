@@ -22,6 +22,7 @@ BEST = {"PSNR": PSNR_CAP}
 IDENTIFIED = "identified"
 CHANCE = 1e-4  # with which a cell in which the bound holds may be told to break it
 _PLAIN = "plain"
+_SEVERAL = 3  # trials, from which on their means have a deviation worth the name
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,12 @@ class Tried:
         return tuple(dict.fromkeys(trial.stopped for trial in self.trials if trial.stopped))
 
     @property
+    def gave_up(self) -> tuple[str, ...]:
+        """Why the attack had no guess in some trials, each reason once. They count, as blind
+        guesses."""
+        return tuple(dict.fromkeys(trial.gave_up for trial in self.trials if trial.gave_up))
+
+    @property
     def summed(self) -> bool:
         """Whether the server saw secure sums of several devices only."""
         return self.cell.devices > 1 and all(trial.protocol != _PLAIN for trial in self.trials)
@@ -171,7 +178,7 @@ class Tried:
         ours = [value for part in parts for value in part.values]
         blind = [value for part in parts for value in part.floor]
         counted = parts[0].name == IDENTIFIED and all(trial.of for trial in self.attacked)
-        out = self._beats_luck() if counted and self.attacked else stands_out(ours, blind)
+        out = self._beats_luck() if counted and self.attacked else _ahead(parts, ours, blind)
         # A fixed seed: the same trials give the same figures.
         score = interval_of([part.values for part in parts], np.random.default_rng(0))
         return Pooled(parts[0].name, score, sum(blind) / len(blind), len(ours), not out)
@@ -183,6 +190,15 @@ class Tried:
         hits, of = sum(trial.hits for trial in trials), sum(trial.of for trial in trials)
         lucky = sum(t.of * luck for t, luck in zip(trials, floors, strict=True))
         return float(binom.sf(hits - 1, of, lucky / of)) <= LUCK
+
+
+def _ahead(parts: Sequence[Measure], ours: Sequence[float], blind: Sequence[float]) -> bool:
+    """Over all values, and over trials where there are enough to say: inputs of one sum go up and
+    down together."""
+    out = stands_out(ours, blind)
+    if len(parts) < _SEVERAL:
+        return out
+    return out and stands_out([p.mean for p in parts], [p.mean_floor for p in parts])
 
 
 def _divergence(mean: float, bound: float) -> float:

@@ -62,6 +62,7 @@ class Trial:
     conduct, granted   what the server does and is told beyond what it sees, in words
     measures   the main one first; of what was guessed blindly where `stopped`
     stopped    why there was nothing to attack, in the devices' words; empty if there was
+    gave_up    why the attack had no guess: then measures are those of guessing blindly
     protocol   what the server's view came through
     epsilon, bound   of a private run: what it cost, and the most that any attack can identify
     hits, of   how many inputs were identified, of how many: what `bound` is held against
@@ -76,6 +77,7 @@ class Trial:
     seconds: float
     protocol: str = "plain"
     stopped: str = ""
+    gave_up: str = ""
     epsilon: float | None = None
     bound: float | None = None
     hits: int = 0
@@ -147,12 +149,12 @@ class TrialLog:
 
 def table(trials: Sequence[Trial]) -> Iterator[tuple[str, ...]]:
     """Every figure of every trial as rows of a CSV file, the head first."""
-    head = (*Cell.__slots__, "seed", "protocol", "conduct", "granted", "stopped", "epsilon")
-    yield (*head, "bound", "measure", "mean", "floor", "count", "seconds")
+    head = (*Cell.__slots__, "seed", "protocol", "conduct", "granted", "stopped", "gave_up")
+    yield (*head, "epsilon", "bound", "measure", "mean", "floor", "count", "seconds")
     for trial in trials:
         about = (*trial.cell.to_json().values(), trial.seed, trial.protocol, trial.conduct)
         private = ("" if value is None else value for value in (trial.epsilon, trial.bound))
-        common = (*about, trial.granted, trial.stopped, *private)
+        common = (*about, trial.granted, trial.stopped, trial.gave_up, *private)
         for each in trial.measures:
             figures = (each.name, each.mean, each.mean_floor, len(each.values), trial.seconds)
             yield tuple(map(str, (*common, *figures)))

@@ -43,8 +43,15 @@ def attack(
     with interruptible("the same command goes on where it was"), screen.progress():
         bar = screen.bar("trials")
         bar(len(lab.done()), len(lab.trials))
-        lab.run(lambda trial, done, total: bar(done, total, trial.cell.attack), workers or _cores())
-    _tell(screen, lab.done(), out)
+        failed = lab.run(
+            lambda trial, done, total: bar(done, total, trial.cell.attack), workers or _cores()
+        )
+    if lab.done():
+        _tell(screen, lab.done(), out)
+    for each in failed:
+        complain(f"not tried: {each}")
+    if failed:
+        raise typer.Exit(FAILED)
 
 
 def attack_finished(screen: Screen, run: Path, attacks: Sequence[str]) -> None:

@@ -26,7 +26,7 @@ from tacit.simulations.attacks.cocktail import CocktailParty
 from tacit.simulations.attacks.dager import Dager
 from tacit.simulations.attacks.disaggregation import Disaggregation
 from tacit.simulations.attacks.dlg import DeepLeakage, Labels
-from tacit.simulations.attacks.fishing import ClassFishing
+from tacit.simulations.attacks.fishing import ClassFishing, FeatureFishing
 from tacit.simulations.attacks.gradinversion import GradInversion, Statistics
 from tacit.simulations.attacks.imprint import Imprint
 from tacit.simulations.attacks.inconsistency import Inconsistency
@@ -50,8 +50,9 @@ class Ground:
 
     `build` makes its model; `arrays` has the shape of each array, in the model's order; `shape` is
     that of one example; `rate` and `steps` are how devices train. `label` is a class that somebody
-    has an example of: the one to fish for, for a server that knows of it. `clip` is how
-    long an update may be, where that is bounded. `is_bounded`: whether inputs are in 0 .. 1.
+    has an example of: the one to fish for, for a server that knows of it. `clip` is how long an
+    update may be, where that is bounded; `is_plain` if each step is on all examples and without
+    momentum; `is_bounded` if inputs are in 0 .. 1.
     """
 
     build: Callable[[], nn.Module] = field(repr=False)
@@ -63,6 +64,7 @@ class Ground:
     label: int
     table: Table | None
     clip: float | None
+    is_plain: bool
     is_bounded: bool
 
     @classmethod
@@ -71,14 +73,20 @@ class Ground:
         made = trainer_for(settings.model, settings.data, settings.run.seed)
         arrays = {name: array.shape for name, array in made.initial(0).items()}
         build = partial(factory(settings.model.name), data.shape, data.classes)
-        label = int(held.examples(0).y[0])
-        rate, steps = train.learning_rate, train.epochs
         clip = settings.policy.max_norm or None
-        if settings.private is not None:
-            clip = settings.privacy.clip
-        shape, classes, table = data.shape, data.classes, data.table
-        bounded = bool(data.train.x.min() >= 0 and data.train.x.max() <= 1)
-        return cls(build, arrays, shape, classes, rate, steps, label, table, clip, bounded)
+        return cls(
+            build,
+            arrays,
+            data.shape,
+            data.classes,
+            train.learning_rate,
+            train.epochs,
+            label=int(held.examples(0).y[0]),
+            table=data.table,
+            clip=clip if settings.private is None else settings.privacy.clip,
+            is_plain=train.batch_size == 0 and train.momentum == 0,
+            is_bounded=bool(data.train.x.min() >= 0 and data.train.x.max() <= 1),
+        )
 
     def first(self) -> str:
         """The layer that inputs come to first. Raises ParameterError unless it is a dense one."""
@@ -122,6 +130,11 @@ class Ground:
 Make = Callable[..., Attack]
 
 
+def _feature(ground: Ground, among: int = 8, **options: Any) -> Attack:
+    layers = (ground.hidden(), ground.last())
+    return FeatureFishing(ground.label, ground.shape, among, 0, *layers, **options)
+
+
 def _deep(ground: Ground, labels: str = Labels.GRANTED.value, **options: Any) -> Attack:
     return DeepLeakage(ground.build, ground.image(), labels=Labels(labels), **options)
 
@@ -135,6 +148,8 @@ def _gradinversion(
 
 def _unrolled(ground: Ground, **options: Any) -> Attack:
     plan = LocalPlan(epochs=ground.steps, batch_size=0, learning_rate=ground.rate)
+    if not ground.is_plain:
+        raise ParameterError("devices train in batches whose order is not known, or with momentum")
     return UnrolledTraining(ground.build, ground.image(), plan, **options)
 
 
@@ -180,6 +195,7 @@ ATTACKS: Mapping[str, Make] = MappingProxyType(
         "class-fishing": lambda g, **o: ClassFishing(g.label, g.shape, g.hidden(), g.last(), **o),
         "tableak": lambda g, **o: TabLeak(g.build, g.rows(), **o),
         "dager": _dager,
+        "feature-fishing": _feature,
         "disaggregation": lambda g, **o: Disaggregation(**o),
     }
 )

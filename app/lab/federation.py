@@ -178,9 +178,9 @@ def _had(cell: Cell, settings: Settings, inbox: list[Seen]) -> tuple[Seen, ...]:
 def _released(settings: Settings, inbox: list[Seen], released: ArrayRecord) -> tuple[Seen, ...]:
     """How far the model that was let out is from the one before, noise and all: what there is to
     attack for whoever is not the server. Of one round, as what FedAvg does then is to add."""
-    if not inbox:
+    whole = next((seen for seen in inbox if seen.clients > 1), None)
+    if whole is None:
         return ()
-    (whole,) = inbox
     after = {name: array.numpy().astype(np.float64) for name, array in released.items()}
     moved = {name: after[name] - value for name, value in whole.model.items()}
     return (replace(whole, update=moved, protocol="released model"),)

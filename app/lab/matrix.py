@@ -4,6 +4,8 @@ import logging
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,12 +13,19 @@ from pathlib import Path
 import tomli_w
 import torch
 
+try:
+    import fcntl
+except ImportError:  # Windows: one command at a time is up to the user there
+    fcntl = None  # type: ignore[assignment]
+
 from tacit.app.folder import STATUS
 from tacit.app.lab.attempt import attempt
 from tacit.app.lab.plan import Plan, Skipped
-from tacit.crypto.errors import ParameterError
+from tacit.crypto.errors import ParameterError, TacitError
 from tacit.simulations.pooling import by_cell
 from tacit.simulations.trial import PICTURES, PLAN, TRIALS, Cell, Trial, TrialLog, key_of
+
+LOCK = "lock"
 
 OnTrial = Callable[[Trial, int, int], None]
 
@@ -60,16 +69,28 @@ class Matrix:
         keys = (key_of(cell, seed) for cell, seed in self.trials)
         return tuple(kept[key] for key in keys if key in kept)
 
-    def run(self, on_trial: OnTrial, workers: int = 1) -> None:
-        """Do what is left to do. `on_trial(trial, done, total)` hears of each trial once it is
-        kept; each of the `workers`, if more than one, is a process of its own."""
-        there = {trial.key for trial in self.log.trials()}
-        left = [each for each in self.trials if key_of(*each) not in there]
-        name = self.plan.perceptual
-        found = _alone(left, name) if workers == 1 else _together(left, name, workers)
-        for done, trial in enumerate(found, len(self.trials) - len(left) + 1):
-            self.log.add(trial)
-            on_trial(trial, done, len(self.trials))
+    def run(self, on_trial: OnTrial, workers: int = 1) -> tuple[str, ...]:
+        """Do what is left to do; what failed, in words, which the same command tries again.
+
+        `on_trial(trial, done, total)` hears of each trial once it is kept; each of the `workers`,
+        if more than one, is a process of its own. Raises ParameterError if another command is at
+        work here, and TacitError if a process died.
+        """
+        failed = []
+        with alone(self.log.path / LOCK):
+            there = {trial.key for trial in self.log.trials()}
+            left = [each for each in self.trials if key_of(*each) not in there]
+            name = self.plan.perceptual
+            found = _in_turn(left, name) if workers == 1 else _together(left, name, workers)
+            done = len(self.trials) - len(left)
+            for each in found:
+                if isinstance(each, str):
+                    failed.append(each)
+                    continue
+                self.log.add(each)
+                done += 1
+                on_trial(each, done, len(self.trials))
+        return tuple(failed)
 
 
 def violations(trials: Sequence[Trial]) -> Iterator[str]:
@@ -83,15 +104,32 @@ def violations(trials: Sequence[Trial]) -> Iterator[str]:
             )
 
 
-def _alone(left: Sequence[tuple[Cell, int]], perceptual: str) -> Iterator[Trial]:
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Raises ParameterError if another process is in here, by this file; see `vault.locked`."""
+    with path.open("a") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ParameterError(
+                    f"another command is at work in {path.parent}: wait for it, or give another "
+                    "folder with --out"
+                ) from None
+        yield
+
+
+def _in_turn(left: Sequence[tuple[Cell, int]], perceptual: str) -> Iterator[Trial | str]:
     return (_tried(cell, seed, perceptual) for cell, seed in left)
 
 
-def _together(left: Sequence[tuple[Cell, int]], perceptual: str, workers: int) -> Iterator[Trial]:
+def _together(
+    left: Sequence[tuple[Cell, int]], perceptual: str, workers: int
+) -> Iterator[Trial | str]:
     # Spawned: a fork of a process that has used torch, or runs threads, may hang.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=_quiet)
-    waiting, running = iter(left), set[Future[Trial]]()
+    waiting, running = iter(left), set[Future[Trial | str]]()
     try:
         while True:
             # No more than are worked on: what is killed then has not been handed out for nothing.
@@ -101,12 +139,26 @@ def _together(left: Sequence[tuple[Cell, int]], perceptual: str, workers: int) -
                 return
             ended, running = wait(running, return_when=FIRST_COMPLETED)
             yield from (each.result() for each in ended)
+    except BrokenProcessPool:
+        raise TacitError(
+            "a process of the lab died, for want of memory perhaps: the same command goes on, with "
+            "--workers 1 it needs less"
+        ) from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _tried(cell: Cell, seed: int, perceptual: str) -> Trial:
-    return attempt(cell, seed, perceptual).trial
+def _tried(cell: Cell, seed: int, perceptual: str) -> Trial | str:
+    """The trial, or why there is none: one that fails must not keep others from being tried."""
+    try:
+        return attempt(cell, seed, perceptual).trial
+    except Exception as broken:  # noqa: BLE001  # one's own attacks, models, data: anything
+        return f"{cell.attack}, {cell.defence}, {cell.threat}, seed {seed}: {_words(broken)}"
+
+
+def _words(broken: Exception) -> str:
+    known = isinstance(broken, TacitError)
+    return str(broken) if known else f"{type(broken).__name__}: {broken}"
 
 
 def _quiet() -> None:
@@ -117,7 +169,7 @@ def _quiet() -> None:
 
 def clear(path: Path) -> None:
     """Remove what a matrix leaves in its folder, and nothing else."""
-    for name in (PLAN, TRIALS, "trials.csv", "report.html"):
+    for name in (PLAN, TRIALS, LOCK, "trials.csv", "report.html"):
         (path / name).unlink(missing_ok=True)
     for picture in (path / PICTURES).glob("*.npz"):
         picture.unlink()

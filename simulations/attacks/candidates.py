@@ -57,6 +57,8 @@ class CandidateMatching:
         """
         require(view, self.needs, self.name)
         assert view.candidates is not None
+        if self.clip is not None and view.inputs != view.clients:
+            raise ParameterError(f"{self.name} knows of a clip for one input a device only")
         updates = self._updates(view)
         x = view.candidates[0]
         pursuit = _Pursuit(updates, updates @ self._sum(view) - (updates**2).sum(axis=1) / 2)

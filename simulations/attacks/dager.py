@@ -26,7 +26,6 @@ there are as many beginnings of texts, each counted once, as Z is wide. Noise pr
 the singular values, those of many tokens long before those of one text.
 """
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import sqrt
@@ -39,8 +38,8 @@ from torch import Tensor, nn
 
 from tacit.crypto.errors import ParameterError
 from tacit.simulations.attacks.base import Conduct, Knows, Target, View, array_of, require
+from tacit.simulations.attacks.surrogate import Build
 
-Build: TypeAlias = Callable[[], nn.Module]
 Floats: TypeAlias = NDArray[np.float64]
 Tokens: TypeAlias = NDArray[np.int64]
 

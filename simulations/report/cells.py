@@ -59,6 +59,9 @@ def _lines(tried: Tried) -> Iterator[str]:
     yield from (_measured(measure) for measure in tried.measures if not _by_count(measure, tried))
     if tried.identified is not None:
         yield _identified(tried.identified, floors.get(IDENTIFIED))
+    if tried.gave_up:
+        some = f"{sum(bool(t.gave_up) for t in tried.trials)} of {len(tried.trials)} trials"
+        yield _told(f"No guess in {some}: {escape('; '.join(tried.gave_up))}")
     if tried.reasons:
         some = f"{len(tried.trials) - len(tried.attacked)} of {len(tried.trials)} trials stopped"
         yield _told(f"{some}, and not in the figures: {_reasons(tried)}")

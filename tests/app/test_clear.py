@@ -9,8 +9,8 @@ import tacit.client.app
 import tacit.client.budget
 from tacit.app.check import check
 from tacit.app.config import Settings
-from tacit.app.lab.attempt import candidates
 from tacit.app.lab.federation import settings_of, unused
+from tacit.app.lab.scoring import candidates
 from tacit.app.material import material, trainer_for
 from tacit.app.simulation import Finished, simulate
 from tacit.crypto.errors import ParameterError

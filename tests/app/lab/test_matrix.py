@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import tomli_w
 
-from tacit.app.lab import attempt as lab_attempt
 from tacit.app.lab import matrix as lab
+from tacit.app.lab import scoring
 from tacit.app.lab.attacks import Ground
-from tacit.app.lab.attempt import attempt, candidates
+from tacit.app.lab.attempt import attempt
 from tacit.app.lab.federation import settings_of
 from tacit.app.lab.matrix import Matrix, violations
 from tacit.app.lab.plan import Plan
+from tacit.app.lab.scoring import candidates
 from tacit.app.material import material
 from tacit.crypto.errors import ParameterError
 from tacit.simulations.attacks.base import Conduct, Knows, Target, View
@@ -83,7 +84,7 @@ class TestAttempts:
             noise = np.random.default_rng(9).random(truth.shape)
             return evaluate(attack, view, noise, np.concatenate([noise, gallery]), rng, **rest)
 
-        monkeypatch.setattr(lab_attempt, "evaluate", with_noise)
+        monkeypatch.setattr(scoring, "evaluate", with_noise)
         after = attempt(cell, 0).outcome
         assert after is not None
         assert not np.array_equal(before.truth, after.truth)
@@ -177,8 +178,60 @@ class TestAttempts:
         assert found.name == "1 - LPIPS"
         assert found.mean > 0.999 > found.mean_floor
 
+    def test_an_attack_that_has_no_guess_counts_as_a_blind_one(self) -> None:
+        cell = replace(READOUT, attack="tests.app.lab.test_matrix:clueless")
+        found = attempt(cell, 0).trial
+        assert (found.stopped, found.gave_up) == ("", "clueless: no idea")
+        assert (found.hits, found.of) == (0, 1)
+        assert found.measures[0].values == found.measures[0].floor
+
+    def test_a_guess_that_is_none_is_a_mistake(self) -> None:
+        cell = replace(READOUT, attack='tests.app.lab.test_matrix:clueless says="nan"')
+        with pytest.raises(ParameterError, match="the guess is not finite"):
+            attempt(cell, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Clueless:
+    says: str
+    name: str = "clueless"
+    needs: Knows = Knows.NOTHING
+    conduct: Conduct = Conduct.HONEST
+    target: Target = Target.INPUTS
+
+    def reconstruct(self, view: View, rng: np.random.Generator) -> np.ndarray:
+        if self.says == "nan":
+            return np.full((1, 1, 25, 25), np.nan)
+        if self.says == "broken":
+            raise RuntimeError("a fault in it")
+        raise ParameterError("no idea")
+
+
+def clueless(ground: Ground, says: str = "") -> Clueless:
+    return Clueless(says)
+
 
 class TestMatrix:
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_a_trial_that_fails_keeps_no_other_from_being_tried(
+        self, tmp_path: Path, workers: int
+    ) -> None:
+        broken = 'tests.app.lab.test_matrix:clueless says="broken"'
+        block = {"attacks": [broken, "linear-readout"], "models": ["softmax"],
+                 "data": ["portraits"], "seeds": 1}  # fmt: skip
+        matrix = Matrix.open(Plan.model_validate({"block": [block]}), tmp_path)
+        (failed,) = matrix.run(lambda *_: None, workers)
+        assert "RuntimeError: a fault in it" in failed
+        assert [trial.cell.attack for trial in matrix.done()] == ["linear-readout"]
+        assert len(matrix.run(lambda *_: None, workers)) == 1  # and is tried again
+
+    def test_two_commands_do_not_share_a_folder(self, tmp_path: Path) -> None:
+        matrix = Matrix.open(plan(1), tmp_path)
+        refused = "another command is at work"
+        with lab.alone(tmp_path / lab.LOCK), pytest.raises(ParameterError, match=refused):
+            matrix.run(lambda *_: None)
+        assert not matrix.run(lambda *_: None)
+
     def test_it_runs_and_is_done(self, tmp_path: Path) -> None:
         heard = []
         matrix = Matrix.open(plan(), tmp_path)
