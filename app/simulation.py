@@ -21,7 +21,7 @@ from tacit.client.policy import Policy
 from tacit.crypto.errors import ParameterError
 from tacit.privacy.ledger import Storage
 from tacit.server.checkpoint import Checkpoint
-from tacit.server.events import Event, LeftOut, OnEvent, unheard
+from tacit.server.events import Event, KeyChanged, LeftOut, OnEvent, unheard
 from tacit.server.inbox import Seen, Tap
 from tacit.simulations.engine.device import FIRST_NODE_ID
 from tacit.simulations.engine.grid import Mode, run_in_process
@@ -75,6 +75,8 @@ def simulate(
             oracle.heard(event)  # it knows devices by the roster's numbers
         if isinstance(event, LeftOut):
             event = _by_partition(event, settings)
+        if isinstance(event, KeyChanged) and event.device is not None:
+            event = replace(event, device=event.device - 1)
         for ear in ears:
             ear(event)
 

@@ -6,30 +6,14 @@ that was read and written again is the same bytes.
 """
 
 import json
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import MISSING, dataclass, fields
+from types import NoneType
+from typing import Any, TypeAlias, get_args, get_type_hints
 
 from tacit.crypto.errors import Damaged, ParameterError
-
-
-@dataclass(frozen=True, slots=True)
-class CohortCommitted:
-    """Who is asked in a round, by a digest, before anybody answers."""
-
-    round: int
-    devices: int
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class EpsilonSpent:
-    """What the device that spent most has spent in all, after this round."""
-
-    round: int
-    epsilon: float
-    delta: float
-    unit: str  # client | record
+from tacit.server.events import Event, Metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +33,13 @@ class Released:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyChanged:
-    """A key was made, rotated or revoked: which one, by a public name."""
-
-    key: str
-    change: str
-
-
-@dataclass(frozen=True, slots=True)
 class Refused:
-    """Something was asked for and not done."""
+    """A device was left out of a round at this stage: a `LeftOut`, as logs have it. The reason may
+    be the device's own words."""
 
-    asked: str
+    round: int
+    stage: str
+    device: int
     reason: str
 
 
@@ -74,9 +53,31 @@ class Answered:
     digest: str
 
 
-Kind: TypeAlias = (
-    CohortCommitted | EpsilonSpent | CheckpointKept | Released | KeyChanged | Refused | Answered
-)
+Kind: TypeAlias = CheckpointKept | Released | Refused | Answered
+
+LONGEST_REASON = 500  # characters of a stranger's text that anybody is shown
+_LARGEST = (1 << 64) - 1  # of a whole number
+_YEAR_10000 = 253_402_300_800  # where times end that calendars can show
+_KINDS = {kind.__name__: kind for kind in (*get_args(Event), *get_args(Kind))}
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """An entry that was read; `at` is Unix time in seconds."""
+
+    at: float
+    entry: Event | Kind
+
+
+def one_line(text: str) -> str:
+    """What may be a stranger's text as one line that is safe to print and not too long."""
+    line = "".join(c if c.isprintable() else " " for c in text[: LONGEST_REASON + 1])
+    return line if len(line) <= LONGEST_REASON else line[:LONGEST_REASON] + "..."
+
+
+def noted(said: Mapping[str, Any]) -> bytes:
+    """One entry about something that happened. All its texts are made `one_line` each."""
+    return encode(_told(said))
 
 
 def encode(fields: Mapping[str, Any]) -> bytes:
@@ -99,3 +100,61 @@ def decode(entry: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         pass
     raise Damaged("an entry that is no JSON object as this log's keeper writes them")
+
+
+def read(entry: bytes) -> Noted:
+    """What an entry says. Raises Damaged for a kind that is not known here, a field that it does
+    not have, one that is missing, and a value that `noted` does not write.
+
+    A kind may get more fields, with defaults, and never loses one: so old entries can be read.
+    """
+    said = decode(entry)
+    name, at = said.pop("event", None), said.pop("at", None)
+    kind = _KINDS.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise Damaged("an entry of no kind that this version knows")
+    if not (_fits(at, float) and 0 <= at < _YEAR_10000):
+        raise Damaged(f"an entry {name} without a time")
+    if (fault := _fault(kind, said)) is not None:
+        raise Damaged(f"an entry {name} {fault}")
+    return Noted(at, kind(**said))
+
+
+def _fault(kind: type, given: Mapping[str, Any]) -> str | None:
+    """Why these are not the fields of such an entry, None if they are."""
+    known, hints = {each.name: each for each in fields(kind)}, get_type_hints(kind)
+    for name in given:
+        if name not in known:
+            return f"with a field too many: {one_line(name)}"
+    for name, field in known.items():
+        if name in given:
+            if not _fits(given[name], hints[name]):
+                return f"with a wrong {name}"
+        elif field.default is MISSING and field.default_factory is MISSING:
+            return f"without its {name}"
+    return None
+
+
+def _told(value: Any) -> Any:
+    if isinstance(value, str):
+        return one_line(value)
+    if isinstance(value, Mapping):
+        return {one_line(name): _told(inner) for name, inner in value.items()}
+    return value
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a field of this type may have this value."""
+    if hint == Metrics:
+        return isinstance(value, dict) and all(
+            _fits(name, str) and _fits(number, float) for name, number in value.items()
+        )
+    if hint is str:
+        return isinstance(value, str) and one_line(value) == value
+    if hint is int:
+        return type(value) is int and 0 <= value <= _LARGEST
+    if hint is float:
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    return any(_fits(value, each) for each in get_args(hint)) or (
+        value is None and NoneType in get_args(hint)
+    )

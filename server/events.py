@@ -32,6 +32,50 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyChanged:
+    """The server goes by a public key that it did not go by before, from now on.
+
+    `device` is whose run key it is, None for a key of all. `fingerprint` is in hexadecimal digits:
+    of a run key SHA-256 of what is public of it, of a roster or a group's key its digest.
+    """
+
+    round: int
+    kind: str  # roster | run | group
+    device: int | None
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class CohortCommitted:
+    """Who is asked for a secure sum, before anybody answers.
+
+    `session` is `Session.id` in hexadecimal digits: it binds the run key of every device that is
+    asked, the model and all parameters, and each of the devices works it out by itself.
+    """
+
+    round: int
+    purpose: str  # train | evaluate
+    devices: int
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class EpsilonSpent:
+    """What the ledger says after a private sum was charged for, and before it is opened.
+
+    `epsilon` is that of the device that spent most, in all, None if nothing is guaranteed;
+    `releases` are all so far: a ledger that says less was set back.
+    """
+
+    round: int
+    epsilon: float | None
+    delta: float
+    unit: str  # client | record
+    against: str  # server | outsider
+    releases: int
+
+
+@dataclass(frozen=True, slots=True)
 class SumOpened:
     """A secure sum was opened over `survivors` of the `cohort` devices that were asked."""
 
@@ -82,6 +126,9 @@ Event: TypeAlias = (
     RunStarted
     | RoundStarted
     | LeftOut
+    | KeyChanged
+    | CohortCommitted
+    | EpsilonSpent
     | SumOpened
     | SumFailed
     | BudgetSpent

@@ -32,9 +32,10 @@ from tacit.crypto.simulated import simulated_roster
 from tacit.crypto.vector import Layout, Sliced, model_digest
 from tacit.crypto.wire import Reader
 from tacit.server.broadcast import Arrays, Broadcast
-from tacit.server.events import LeftOut, OnEvent, SumFailed, SumOpened, unheard
+from tacit.server.events import CohortCommitted, LeftOut, OnEvent, SumFailed, SumOpened, unheard
 from tacit.server.he_loader import Loader, LoaderFailed
 from tacit.server.inbox import Seen, Tap
+from tacit.server.known_keys import KnownKeys
 from tacit.server.legs import Requests, leg
 from tacit.server.moved import moved
 from tacit.server.pairwise import Binding, SecureSum
@@ -78,6 +79,7 @@ class SecureGrid(WrappedGrid):
         self._on_event = on_event or unheard
         self._tap = tap
         self._keys: dict[int, RunKey] = {}  # by node
+        self._known = KnownKeys(self._on_event)
         self._pairs = Pairs()  # of a hybrid run
         scheme = BY_NAME.get(protocol.he)
         self._group = None if scheme is None else GroupKeys(scheme)  # of a consortium
@@ -131,6 +133,7 @@ class SecureGrid(WrappedGrid):
     ) -> tuple[Session, Opened]:
         """All stages of one sum. Raises TooFewClients or ProtocolError if it is not opened."""
         roster = self._roster or self._simulated()
+        self._known.roster(broadcast.round, roster)
         self._enrol(broadcast, roster)
         nodes = self._nodes(roster)
         if self.protocol.hybrid:
@@ -140,11 +143,17 @@ class SecureGrid(WrappedGrid):
         session = self._session(broadcast, purpose, roster, nodes)
         if self._private is not None:
             session = self._affordable(broadcast, session, roster, nodes, self._private)
+        self._on_event(
+            CohortCommitted(
+                session.round, purpose.name.lower(), len(session.cohort), session.id.hex()
+            )
+        )
         attesting = self._collected(broadcast, session, roster, nodes, timeout)
         self._attest(broadcast.round, nodes, attesting)
         revealing = attesting.close()
         if self._private is not None:  # before anything is opened: a crash must not save a device
             self._private.charge(session, attesting.closed.survivors)
+            self._on_event(self._private.spent(session.round))
         self._reveal(broadcast.round, nodes, revealing)
         try:
             opened = revealing.open(os.urandom(KEY_BYTES))
@@ -286,6 +295,7 @@ class SecureGrid(WrappedGrid):
                     del self._keys[held]
                 taken[key.device] = node
                 self._keys[node] = key
+                self._known.run(broadcast.round, key)
 
             self._run_leg(broadcast.round, "enrol", stages.ENROL, fresh, add)
         self._asked.update(asked)
@@ -349,6 +359,7 @@ class SecureGrid(WrappedGrid):
         if 2 * silent > len(boxes):  # it may be the key that silences them
             group.give_up()
         group.used()
+        self._known.group(round, group.epoch)
         holders = group.holders  # some of whom may have said since that they are not enrolled
         return {d: node for d, node in nodes.items() if d in holders and node in self._keys}
 

@@ -9,9 +9,9 @@ from typing import TypeAlias
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
+from tacit.server.entries import one_line
 from tacit.server.flower import ErrorCode
 
-LONGEST_REASON = 500  # characters of a device's error that anybody is shown
 # What Flower says in a node's place when its time is up.
 SILENCE = (
     ErrorCode.MESSAGE_UNAVAILABLE,
@@ -110,6 +110,4 @@ def _answer(node: int, reply: Message) -> Answer:
 
 def reason_of(reply: Message) -> str:
     """What an error reply says, as one line that is safe to print: the text is a stranger's."""
-    text = reply.error.reason or f"error {reply.error.code}"
-    line = "".join(c if c.isprintable() else " " for c in text[: LONGEST_REASON + 1])
-    return line if len(line) <= LONGEST_REASON else line[:LONGEST_REASON] + "..."
+    return one_line(reply.error.reason or f"error {reply.error.code}")

@@ -1,6 +1,7 @@
 """The private sums of a run: who pays for them, where the clip is, and whose turn it is where
 rounds have noise in common."""
 
+import math
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,6 +21,7 @@ from tacit.privacy.charges import neighbours_of
 from tacit.privacy.ledger import Ledger, Storage
 from tacit.privacy.mechanisms import Mechanism
 from tacit.privacy.statement import Statement
+from tacit.server.events import EpsilonSpent
 from tacit.server.pairwise import Asked
 from tacit.server.private import Central, Privacy
 from tacit.server.turns import Turns
@@ -175,6 +177,18 @@ class PrivateSums:
             kept = os.urandom(ROTATION_BYTES)
             self._storage.write(_ROTATION_SLOT, kept)
         return kept
+
+    def spent(self, round: int) -> EpsilonSpent:
+        """What the ledger says now, for whoever holds it against a later one."""
+        said = self.statement()
+        return EpsilonSpent(
+            round,
+            said.worst if math.isfinite(said.worst) else None,
+            said.delta,
+            said.unit.name.lower(),
+            said.budget_against.value,
+            said.releases,
+        )
 
     def statement(self, loss: float | None = None) -> Statement:
         """What may be said of all that the run has let out: see `Ledger.statement`."""

@@ -1,16 +1,26 @@
-"""`tacit log verify`: hold an audit log against its signatures, and heads that were kept."""
+"""`tacit log verify`: hold an audit log against its signatures, and heads that were kept.
+`tacit log show`: what it says.
+"""
 
+import json
+import re
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 import typer
 
+from tacit.app import lines
 from tacit.app.cli.screen import Screen, complain
 from tacit.crypto.errors import Damaged, MalformedMessage, ParameterError
 from tacit.crypto.identity import KEY_BYTES
 from tacit.crypto.loghead import SignedHead
+from tacit.server.auditlog import batches
 from tacit.server.auditlog import verify as verify_log
+from tacit.server.entries import Noted, read
 
 FAILED = 1
+NOTHING = {"epsilon": "no bound", "device": "all"}  # what a field says that has no value
 
 
 def verify(
@@ -48,6 +58,50 @@ def verify(
     screen.result(log=str(log), whole=not fault, fault=fault, **facts)
     if fault:
         raise typer.Exit(FAILED)
+
+
+def show(screen: Screen, log: Path) -> None:
+    """Every entry on a line, up to the first fault. Ends with FAILED if there is one, or an entry
+    that this version cannot read."""
+    shown, unread, fault = 0, 0, ""
+    try:
+        with log.open("rb") as file:
+            for batch in batches(file):
+                for number, entry in enumerate(batch.entries, batch.before.size):
+                    is_read = _show(screen, log, number, entry)
+                    shown, unread = shown + is_read, unread + (not is_read)
+    except (FileNotFoundError, IsADirectoryError):
+        raise ParameterError(f"no audit log at {log}") from None
+    except Damaged as wrong:
+        fault = str(wrong)
+        complain(f"{log}: {fault}")
+    screen.result(log=str(log), shown=shown, unread=unread, fault=fault)
+    if fault or unread:
+        raise typer.Exit(FAILED)
+
+
+def _show(screen: Screen, log: Path, number: int, entry: bytes) -> bool:
+    """Whether the entry could be read."""
+    try:
+        found = read(entry)
+    except Damaged as wrong:
+        complain(f"{log}: entry {number}: {wrong}")
+        return False
+    screen.say(f"{number}  {_words(found)}")
+    screen.fact(**lines.fields_of(found.entry, number=number, at=found.at))
+    return True
+
+
+def _words(found: Noted) -> str:
+    """As `2026-01-31 12:00:00  cohort committed: round 1, purpose "train"`. Texts are in quotes, so
+    that none looks like another field."""
+    when = datetime.fromtimestamp(found.at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    what = re.sub("(?<!^)(?=[A-Z])", " ", type(found.entry).__name__).lower()
+    said = (
+        f"{name} {NOTHING[name] if value is None else json.dumps(value, ensure_ascii=False)}"
+        for name, value in asdict(found.entry).items()
+    )
+    return f"{when}  {what}: {', '.join(said)}"
 
 
 def public_key(text: str) -> bytes:

@@ -45,7 +45,7 @@ cli.add_typer(audit)
 
 log = typer.Typer(
     name="log",
-    help="Show whether an audit log is what it was.",
+    help="Show an audit log, and whether it is what it was.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -371,6 +371,24 @@ def log_verify(
       tacit log verify runs/latest/audit.log --keep latest.head
     """
     _load("log").verify(_screen(quiet, json), file, key, head or [], keep)
+
+
+@log.command("show")
+def log_show(
+    file: Annotated[Path, typer.Argument(help="The log.", metavar="FILE", show_default=False)],
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Show what an audit log says, an entry a line, times in UTC.
+
+    Reasons are the words of devices, in quotes: nobody vouches for them. Whether all of it is there
+    says tacit log verify. The exit code is 1 if anything is wrong.
+
+    [bold]Example[/]
+
+      tacit log show runs/latest/audit.log
+    """
+    _load("log").show(_screen(quiet, json), file)
 
 
 Run = Annotated[int | None, typer.Option("--run", help="The run it belongs to.", min=0)]

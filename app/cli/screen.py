@@ -58,6 +58,11 @@ class Screen:
         """One line for a person, never wrapped and never read as markup: it may hold a path."""
         self.console.print(text, style=style, markup=False, soft_wrap=True)
 
+    def fact(self, **fields: Any) -> None:
+        """One of many things that the command found, for a program: a line in JSON mode."""
+        if self.voice is Voice.JSON:
+            _print(lines.of(fields))
+
     def result(self, **fields: Any) -> None:
         """What the command found, for a program: the last line in JSON mode."""
         if self.voice is Voice.JSON:

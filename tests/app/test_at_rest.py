@@ -198,7 +198,7 @@ def test_a_run_writes_its_own_log(here: Path) -> None:
         folder.record(LeftOut(1, "report", 4, "no answer"))
     found = read(here / "run" / "audit.log")
     assert [entry["event"] for entry in found] == [
-        *("RunStarted", "LeftOut", "RoundFinished", "CheckpointKept", "Released", "LeftOut")
+        *("RunStarted", "Refused", "RoundFinished", "CheckpointKept", "Released", "Refused")
     ]
     assert found[2]["server"] == {"accuracy": 0.5}
     assert found[3]["digest"] == digest_of(here / "run" / "checkpoint.npz")

@@ -9,6 +9,7 @@ import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
+from tacit.server.entries import LONGEST_REASON
 from tacit.server.flower import (
     SERVER_NODE_ID,
     ErrorCode,
@@ -17,7 +18,7 @@ from tacit.server.flower import (
     assign_message_id,
     identity,
 )
-from tacit.server.legs import BATCH, LONGEST_REASON, SILENCE, Answer, leg, reason_of
+from tacit.server.legs import BATCH, SILENCE, Answer, leg, reason_of
 
 Says = Callable[[Message], Message | None]
 RUN = 1
