@@ -10,18 +10,28 @@ import pytest
 from flwr.app import Array, ArrayRecord
 from numpy import zeros
 
-from tacit.app import sealing
+from tacit.app import reporting, sealing
 from tacit.app.cli import main
 from tacit.app.folder import RunFolder
 from tacit.app.journal import digest_of
+from tacit.app.simulation import simulate
 from tacit.crypto.errors import Damaged, ParameterError
 from tacit.crypto.identity import Identity
 from tacit.crypto.sealed import Context
 from tacit.server.auditlog import AuditLog, batches, verify
 from tacit.server.checkpoint import Checkpoint
 from tacit.server.entries import decode
-from tacit.server.events import LeftOut, RoundFinished, RoundStarted, RunFinished, RunStarted
-from tests.app.small import SMALL
+from tacit.server.events import (
+    EpsilonSpent,
+    KeyChanged,
+    LeftOut,
+    RoundFinished,
+    RoundStarted,
+    RunFinished,
+    RunStarted,
+    SumFailed,
+)
+from tests.app.small import SMALL, small
 
 KEEPER = Identity(bytes(32))
 MODE = 0o777
@@ -206,6 +216,81 @@ def test_a_run_writes_its_own_log(here: Path) -> None:
     assert all(1.7e9 < entry["at"] < 1e11 for entry in found)
     assert [entry["at"] for entry in found] == sorted(entry["at"] for entry in found)
     assert (here / "run" / "audit.key").stat().st_mode & MODE == 0o600
+
+
+def test_a_private_run_can_be_held_to_its_log(tacit: Tacit, here: Path) -> None:
+    """What was going to be done stands before it was done: who was asked, what it cost."""
+    settings = small(
+        "run.rounds=2",
+        "privacy.mode=distributed",
+        "privacy.epsilon=4",
+        'faults=["drop report 2 @1"]',
+    )
+    with RunFolder.create(here / "run", settings) as folder:
+        simulate(settings, folder=folder)
+    found = read(here / "run" / "audit.log")
+    begins = [*("RunStarted", "RoundStarted"), *5 * ("KeyChanged",)]
+    rounds = ["CohortCommitted", "EpsilonSpent", "SumOpened", "CheckpointKept", "RoundFinished"]
+    first = [rounds[0], "Refused", *rounds[1:]]
+    last = ["RoundStarted", *rounds, "RunFinished", "Released"]
+    assert [entry["event"] for entry in found] == [*begins, *first, *last]
+    keys = [(e["kind"], e["device"]) for e in found if e["event"] == "KeyChanged"]
+    assert sorted(keys, key=str) == [("roster", None), *(("run", n) for n in range(4))]
+    (refused,) = [entry for entry in found if entry["event"] == "Refused"]
+    assert (refused["round"], refused["stage"], refused["device"]) == (1, "report", 2)
+    statement = reporting.statement_of(folder)
+    assert statement is not None
+    spent = [entry for entry in found if entry["event"] == "EpsilonSpent"]
+    assert [entry["releases"] for entry in spent] == [1, 2]
+    assert spent[-1]["epsilon"] == statement.worst
+    assert spent[-1]["delta"] == statement.delta
+    assert tacit("log", "verify", "run/audit.log").code == 0
+
+
+def test_a_log_of_refusals_is_verified_and_shown(tacit: Tacit, here: Path) -> None:
+    """No text of a device makes a line of its own, or passes for a field."""
+    said = '\x1b[2J\n9  released: name "x"\u202e[red]' + 1000 * "x"
+    with RunFolder.create(here / "run", SMALL) as folder:
+        folder.record(KeyChanged(1, "run", 3, "ab" * 32))
+        folder.record(LeftOut(1, "report", 3, said))
+        folder.record(SumFailed(1, "train", said))
+        folder.record(EpsilonSpent(1, None, 1e-5, "client", "server", 1))
+    assert tacit("log", "verify", "run/audit.log").code == 0
+    ended = tacit("log", "show", "run/audit.log")
+    assert (ended.code, ended.err) == (0, "")
+    shown = ended.out.split("\n")[:-1]
+    assert [line.split()[0] for line in shown] == ["0", "1", "2", "3"]
+    assert all(line.isprintable() and len(line) < 700 for line in shown)
+    assert shown[0].endswith(
+        f'key changed: round 1, kind "run", device 3, fingerprint "{"ab" * 32}"'
+    )
+    reason = r'reason " [2J 9  released: name \"x\" [red]' + 300 * "x"
+    assert f'refused: round 1, stage "report", device 3, {reason}' in shown[1]
+    assert reason in shown[2]
+    assert 'epsilon no bound, delta 1e-05, unit "client"' in shown[3]
+    told = [
+        json.loads(line)
+        for line in tacit("log", "show", "run/audit.log", "--json").out.splitlines()
+    ]
+    assert [each.get("number") for each in told] == [0, 1, 2, 3, None]
+    assert (told[1]["event"], told[1]["device"]) == ("Refused", 3)
+    assert (told[-1]["shown"], told[-1]["unread"], told[-1]["fault"]) == (4, 0, "")
+    assert tacit("log", "show", "run/audit.log", "--quiet") == Ended(0, "", "")
+
+
+def test_what_a_log_shows_ends_at_the_first_fault(tacit: Tacit, log: Path) -> None:
+    """Entries that this version does not know are said to be there, and the others are shown."""
+    with AuditLog.open(log, KEEPER) as open_log:
+        open_log.append([b'{"at":1,"event":"RunStarted","rounds":3}'])
+    ended = tacit("log", "show", log)
+    assert ended.code == 1
+    assert ended.out == "3  1970-01-01 00:00:01  run started: rounds 3, resumed_from 0\n"
+    assert ended.err.count("of no kind that this version knows") == 3
+    log.write_bytes(log.read_bytes().replace(b'"rounds":3', b'"rounds":4'))
+    ended = tacit("log", "show", log)
+    assert (ended.code, ended.out) == (1, "")
+    assert "is damaged" in ended.err
+    assert tacit("log", "show", "none.log").code == 2
 
 
 def test_a_run_that_goes_on_goes_on_with_its_log(here: Path) -> None:

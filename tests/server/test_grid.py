@@ -25,12 +25,20 @@ from tacit.crypto.identity import NO_KEM, Member, Roster, RunKey
 from tacit.crypto.lattice import ring
 from tacit.crypto.prg import keystream
 from tacit.crypto.secagg import hiding, revealing, stages
-from tacit.crypto.secagg.session import Purpose, threshold_for
+from tacit.crypto.secagg.session import Purpose, Session, threshold_for
 from tacit.crypto.simulated import simulated_identity, simulated_roster
 from tacit.crypto.vector import model_digest
 from tacit.crypto.wire import Reader, Writer
 from tacit.server.encrypted import Encrypted
-from tacit.server.events import Event, LeftOut, RoundFinished, SumFailed, SumOpened
+from tacit.server.events import (
+    CohortCommitted,
+    Event,
+    KeyChanged,
+    LeftOut,
+    RoundFinished,
+    SumFailed,
+    SumOpened,
+)
 from tacit.server.flower import envelope, identity
 from tacit.server.grid import SecureGrid
 from tacit.server.inbox import Seen
@@ -194,6 +202,35 @@ def test_one_more_and_nothing_is_opened(stage: str, reason: str, after: bool) ->
     ran = run([Drop(stage, {1, 4, 6}, {1}, after=after)])
     failed(ran, reason)
     opened(ran, ALL, 2)
+
+
+def test_a_cohort_is_committed_to_before_any_of_it_is_asked() -> None:
+    """To the session that each device is then sent, also where no sum is opened."""
+    ran = Ran()
+    sent: dict[str, int] = {}  # sessions, and how much was told when they were
+
+    class Noting(WrappedGrid):
+        def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+            asked = list(messages)
+            for message in asked:
+                data = message.content.config_records[stages.RECORD].get(stages.SESSION)
+                if message.metadata.message_type == "train":
+                    session = Session.decode(data)
+                    sent.setdefault(session.id.hex(), len(ran.events))
+            return self.inner.push_messages(asked)
+
+    faults = [Drop("report", {1, 4, 6}, {1}), Drop("enrol", {5}, {1})]
+    strategy = FedAvg(**EVERYONE, fraction_evaluate=0.0)
+    with (
+        InProcessGrid(load(), devices=DEVICES, faults=faults) as inner,
+        identity(inner.run.run_id),
+    ):
+        grid = Secure(strategy).grid(Noting(inner), on_event=ran.events.append)
+        run_rounds(grid, strategy, linear.initial(), Plan(2, seed=1))
+    told = [(at, e) for at, e in enumerate(ran.events) if isinstance(e, CohortCommitted)]
+    assert [(e.round, e.purpose, e.devices) for _, e in told] == [(1, "train", 6), (2, "train", 7)]
+    assert {event.session: at + 1 for at, event in told} == sent
+    assert (len(ran.of(SumFailed, 1)), len(ran.of(SumOpened, 2))) == (1, 1)
 
 
 def test_too_few_enrol() -> None:
@@ -587,6 +624,17 @@ class Forgetting(Counting):
             self.asked["forgotten"] += 1
             self.inner._fleet.context(1003).state.clear()
         return super().push_messages(sent)
+
+
+def test_a_run_key_is_told_once_and_again_when_it_is_another() -> None:
+    """Of the device that lost its memory, in the round after that was found out."""
+    ran, _ = hybrid(wrap=Forgetting, rounds=4)
+    told = [event for event in ran.events if isinstance(event, KeyChanged) and event.kind == "run"]
+    assert sorted((e.round, e.device) for e in told) == [*((1, n) for n in range(1, 8)), (3, 4)]
+    assert len({event.fingerprint for event in told}) == DEVICES + 1
+    (roster,) = [e for e in ran.events if isinstance(e, KeyChanged) and e.kind == "roster"]
+    assert roster.fingerprint == simulated_roster(DEVICES).digest().hex()
+    assert (roster.round, roster.device) == (1, None)
 
 
 def test_a_device_that_enrols_anew_gets_new_secrets() -> None:

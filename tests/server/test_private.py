@@ -31,6 +31,7 @@ from tacit.server.checkpoint import Checkpoint
 from tacit.server.encrypted import Encrypted
 from tacit.server.events import (
     BudgetSpent,
+    EpsilonSpent,
     Event,
     LeftOut,
     RoundFinished,
@@ -384,6 +385,50 @@ def test_a_run_ends_before_its_budget_breaks() -> None:
     np.testing.assert_array_equal(ran.kept[-1].arrays["w"], ran.last)
     assert 0 < ran.spent(1) <= privacy.budget.epsilon
     assert ran.spent(1) == pytest.approx(closed(privacy, [7] * 4), rel=1e-12)
+
+
+def test_what_the_ledger_says_is_told_after_each_charge() -> None:
+    """Also for a sum that was charged for and not opened; a ledger set back says less."""
+    storage, copies = Memory(), []
+    privacy = budgeted(3)
+    faults = [Drop("reveal", {1, 4, 6}, {2}), Drop("report", {1, 4, 6}, {3})]
+
+    def keep(secure: Secure) -> None:
+        assert secure.private is not None
+        charge = secure.private.charge
+
+        def charging(*given: Any) -> None:
+            charge(*given)
+            copies.append((dict(storage.slots), secure.private.statement()))
+
+        secure.private.charge = charging
+
+    ran = run(privacy, SIX, faults, rounds=4, storage=storage, wrap=keep)
+    told = ran.of(EpsilonSpent)
+    assert [event.round for event in told] == [1, 2, 4]
+    assert [event.round for event in ran.of(SumFailed)] == [2, 3]
+    assert told == [
+        EpsilonSpent(event.round, said.worst, DELTA, "client", "server", said.releases)
+        for event, (_, said) in zip(told, copies, strict=True)
+    ]
+    assert [event.releases for event in told] == [1, 2, 3]
+    spent = [event.epsilon for event in told]
+    assert spent == sorted(set(spent))
+    back = PrivateSums(privacy, Memory(copies[1][0])).spent(4)
+    assert back.releases < told[-1].releases
+    assert back.epsilon < told[-1].epsilon
+    opened = ran.events.index(ran.of(SumOpened)[0])
+    assert ran.events.index(told[0]) < opened
+
+
+def test_a_server_that_adds_the_noise_tells_what_it_is_against() -> None:
+    ran = run(Central(noise=4.0))
+    (told,) = ran.of(EpsilonSpent)
+    assert (told.against, told.epsilon) == ("outsider", pytest.approx(closed(Central(noise=4.0))))
+    ledger = ran.private.ledger
+    ran.private.ledger = replace(ledger, budget=replace(ledger.budget, against=Adversary.SERVER))
+    told = ran.private.spent(1)
+    assert (told.against, told.epsilon) == ("server", None)  # no bound, and no 0
 
 
 def test_a_budget_for_nothing_ends_a_run_before_it_begins() -> None:

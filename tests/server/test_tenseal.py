@@ -33,7 +33,7 @@ from tacit.crypto.secagg.session import Purpose, threshold_for
 from tacit.crypto.simulated import simulated_identity, simulated_roster
 from tacit.crypto.vector import Ring
 from tacit.crypto.wire import Reader
-from tacit.server.events import LeftOut, RoundFinished, SumOpened
+from tacit.server.events import KeyChanged, LeftOut, RoundFinished, SumOpened
 from tacit.server.flower import identity
 from tacit.server.grid import SecureGrid
 from tacit.server.he_loader import Loader
@@ -520,6 +520,9 @@ def test_a_key_is_dealt_anew_after_so_many_sums(at: str, monkeypatch: pytest.Mon
     assert summed == ([1, 2, 3, 4, 5] if at == "server" else [1, 2, 4, 5])
     dealt = [round for round in range(1, 6) if grid.of("deal", round)]
     assert dealt == ([1, 3, 5] if at == "server" else [1, 4])
+    told = [e for e in ran.events if isinstance(e, KeyChanged) and e.kind == "group"]
+    assert [(event.round, event.device) for event in told] == [(round, None) for round in dealt]
+    assert len({event.fingerprint for event in told}) == len(dealt)
 
 
 @quick
