@@ -89,19 +89,20 @@ def over_rounds(
     """Let `attack` guess updates after the first so many sums of a run, for each of `counts`.
 
     The truth for a member of the last of them is the mean of its own `updates`, by round and node,
-    over those of the rounds that it was in. The floor is the last sum, as a guess at each member.
+    over those of the rounds that it was in. The floor is the mean of the sums over these rounds.
     """
     for count in counts:
         so_far = history[:count]
         last = so_far[-1]
-        own = [
-            [updates[seen.round, node] for seen in so_far if node in seen.members]
-            for node in last.members
-        ]
-        truth = np.array([np.mean(several, axis=0) for several in own])
-        whole = np.concatenate([np.ravel(array) for array in last.update.values()])
+        sums = [np.concatenate([np.ravel(a) for a in seen.update.values()]) for seen in so_far]
+        truth, blind = [], []
+        for node in last.members:
+            there = [at for at, seen in enumerate(so_far) if node in seen.members]
+            own = [updates[so_far[at].round, node] for at in there]
+            truth.append(np.mean(own, axis=0))
+            blind.append(np.mean([sums[at] for at in there], axis=0))
         guess = attack.reconstruct(view_of(last, history=so_far), rng)
-        yield count, of_updates(guess, truth, whole)
+        yield count, of_updates(guess, np.array(truth), np.array(blind))
 
 
 def save_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:

@@ -107,17 +107,17 @@ def of_labels(guess: Sequence[int], truth: Sequence[int], classes: int) -> Measu
     return Measure("labels right", (right,), (blind,))
 
 
-def of_updates(guess: Floats, truth: Floats, mean: NDArray[np.float64]) -> Measure:
+def of_updates(guess: Floats, truth: Floats, blind: Floats) -> Measure:
     """The cosine between each device's update and the guess at it, shapes (devices, length).
 
-    The floor is that of `mean`, (length,): what all of them come to together, as a guess at each.
+    The floor is that of `blind`, the same shape: what sums say of each without an attack.
     """
-    if guess.shape != truth.shape or mean.shape != truth.shape[1:]:
-        raise ParameterError(f"guess {guess.shape} at {truth.shape}, and a mean {mean.shape}")
+    if not guess.shape == truth.shape == blind.shape:
+        raise ParameterError(f"guess {guess.shape} at {truth.shape}, and blind {blind.shape}")
     return Measure(
         "cosine",
         tuple(_cosine(g, t) for g, t in zip(guess, truth, strict=True)),
-        tuple(_cosine(mean, t) for t in truth),
+        tuple(_cosine(b, t) for b, t in zip(blind, truth, strict=True)),
     )
 
 

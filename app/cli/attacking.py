@@ -62,15 +62,16 @@ def attack_finished(screen: Screen, run: Path, attacks: Sequence[str]) -> None:
         chosen, unfit = fitting(folder)
         for each in unfit:
             screen.say(f"skipped: {each}")
-    found = attack_run(folder, chosen)
+    total, found = attack_run(folder, chosen)
     target = run / reporting.ATTACKS
     clear(target)
     log = TrialLog(target)
     with interruptible("tacit attack starts over"), screen.progress():
         bar = screen.bar("attacks")
+        bar(0, total)
         for done, trial in enumerate(found, 1):
             log.add(trial)
-            bar(done, None, trial.cell.attack)
+            bar(done, total, trial.cell.attack)
     _tell(screen, list(log.trials()), target)
 
 

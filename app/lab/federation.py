@@ -1,6 +1,9 @@
 """A cell's federation, run for real: what the adversary has of it, and what only the scorer has."""
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -144,14 +147,15 @@ def run(
 
     scene = partial(Scene, cell.devices, settings, material(settings.data, seed))
     try:
-        finished = simulate(
-            settings,
-            tap=inbox.append,
-            on_event=events.append,
-            hostile=hostile,
-            trained=trained if noting else None,
-            storage=storage,
-        )
+        with _hushed():
+            finished = simulate(
+                settings,
+                tap=inbox.append,
+                on_event=events.append,
+                hostile=hostile,
+                trained=trained if noting else None,
+                storage=storage,
+            )
     except TooFewClients as failed:
         return scene((), _reasons(events) or str(failed))
     private, defence = settings.private, Defence.parse(cell.defence).name
@@ -163,6 +167,20 @@ def run(
     else:
         seen = _had(cell, settings, inbox)
     return scene(seen, "" if seen else _reasons(events), updates, ledger)
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """What devices log is in the trial, where it matters: a refusal is a result here."""
+    logger, silent = logging.getLogger("tacit.client"), logging.NullHandler()
+    before = logger.propagate
+    logger.addHandler(silent)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(silent)
+        logger.propagate = before
 
 
 def _had(cell: Cell, settings: Settings, inbox: list[Seen]) -> tuple[Seen, ...]:

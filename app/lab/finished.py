@@ -10,7 +10,7 @@ from tacit.app.lab.federation import Scene
 from tacit.app.material import material
 from tacit.crypto.errors import ParameterError
 from tacit.server.private_sums import PrivateSums
-from tacit.simulations.attacks.base import Conduct, Target
+from tacit.simulations.attacks.base import Attack, Conduct, Target
 from tacit.simulations.engine.device import FIRST_NODE_ID
 from tacit.simulations.trial import Cell, Trial
 
@@ -37,25 +37,34 @@ def fitting(folder: RunFolder) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(fit), tuple(unfit)
 
 
-def attack_run(folder: RunFolder, attacks: tuple[str, ...]) -> Iterator[Trial]:
-    """Each of the attacks on each of the kept updates, or the first VICTIMS where they are single.
+def attack_run(folder: RunFolder, attacks: tuple[str, ...]) -> tuple[int, Iterator[Trial]]:
+    """Each of the attacks on each of the kept updates, or the first VICTIMS where they are single:
+    how many trials that is, and the trials as they end.
 
     Raises ParameterError at once if nothing was kept, or for an attack that is not for this run:
     that does not fit its model or data, takes a server that sends what it likes, or guesses at what
     was not kept.
     """
     scenes, ground = _scenes(folder), _ground(folder)
-    made = {text: Named.parse(text).make(ground) for text in attacks}
+    made = {text: _made(text, ground) for text in attacks}
     for text, attack in made.items():
         if attack.conduct is Conduct.MALICIOUS:
             raise ParameterError(f"{text} takes a malicious server, and this run had none")
         if attack.target is Target.UPDATES:
             raise ParameterError(f"{text} guesses at updates, and no folder keeps the devices' own")
-    return (
+    trials = (
         scored(_cell(text, scene), number, attack, scene).trial
         for text, attack in made.items()
         for number, scene in enumerate(scenes)
     )
+    return len(made) * len(scenes), trials
+
+
+def _made(text: str, ground: Ground) -> Attack:
+    try:
+        return Named.parse(text).make(ground)
+    except ParameterError as unfit:
+        raise ParameterError(f"{text}: {unfit}") from None
 
 
 def _scenes(folder: RunFolder) -> list[Scene]:

@@ -13,29 +13,24 @@ _UNDEFENDED = ("none", "plain")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Who attacks how, and what was trained."""
+    """Who attacks how, and what is trained how."""
 
     conduct: str
     attack: str
     model: str
     data: str
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """What stands in its way, and the threat."""
-
-    defence: str
-    devices: int
     examples: int
     steps: int
     rate: float
     rounds: int
 
-    @property
-    def setting(self) -> tuple[int, int, float, int]:
-        """How each device trains: all of the threat but how many devices there are."""
-        return self.examples, self.steps, self.rate, self.rounds
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What stands in its way, and how many devices are summed."""
+
+    defence: str
+    devices: int
 
 
 @dataclass(frozen=True)
@@ -50,6 +45,34 @@ class Grid:
         """The cells of a row that were tried, in the order of the columns."""
         found = (self.cells.get((row, column)) for column in self.columns)
         return tuple(cell for cell in found if cell is not None)
+
+    def sheets(self) -> tuple[tuple[tuple[Row, ...], tuple[Column, ...]], ...]:
+        """Rows that were tried under the same columns, or under some of them, with these: what is
+        side by side can be compared, and what was never tried takes no room."""
+        tried = {
+            row: frozenset(map(column_of, (t.cell for t in self.row(row)))) for row in self.rows
+        }
+        sets: list[frozenset[Column]] = []
+        for columns in sorted(dict.fromkeys(tried.values()), key=len, reverse=True):
+            if not any(columns <= other for other in sets):
+                sets.append(columns)
+        home = {row: next(s for s in sets if columns <= s) for row, columns in tried.items()}
+        return tuple(
+            (
+                tuple(row for row in self.rows if home[row] == columns),
+                tuple(column for column in self.columns if column in columns),
+            )
+            for columns in dict.fromkeys(home.values())
+        )
+
+    @cached_property
+    def drawn(self) -> list[str]:
+        """The defences, those first that were tried on several sizes of sum, and what there is
+        without one: they are what curves are drawn of."""
+        sizes: dict[str, set[int]] = {}
+        for column in self.columns:
+            sizes.setdefault(column.defence, set()).add(column.devices)
+        return sorted(sizes, key=lambda name: len(sizes[name]) < 2 and name not in _UNDEFENDED)
 
     def about(self, row: Row) -> tuple[str, ...]:
         """Model and data, each only where the matrix has several."""
@@ -74,12 +97,13 @@ class Grid:
 
 
 def column_of(cell: Cell) -> Column:
-    return Column(cell.defence, cell.devices, cell.examples, cell.steps, cell.rate, cell.rounds)
+    return Column(cell.defence, cell.devices)
 
 
 def row_of(tried: Tried) -> Row:
     cell = tried.cell
-    return Row(tried.first.conduct, cell.attack, cell.model, cell.data)
+    trained = (cell.examples, cell.steps, cell.rate, cell.rounds)
+    return Row(tried.first.conduct, cell.attack, cell.model, cell.data, *trained)
 
 
 def grid_of(cells: Sequence[Tried]) -> Grid:
@@ -93,13 +117,14 @@ def grid_of(cells: Sequence[Tried]) -> Grid:
 
 
 def _row_order(row: Row) -> tuple[object, ...]:
-    return (row.conduct, _numbers(row.attack), row.attack, row.model, row.data)
+    trained = (row.examples, row.steps, row.rate, row.rounds)
+    return (row.conduct, _numbers(row.attack), row.attack, row.model, row.data, *trained)
 
 
 def _defence_order(column: Column, private: set[str]) -> tuple[object, ...]:
     name = column.defence
     known = (name.lower() not in _UNDEFENDED, name in private, _numbers(name), name)
-    return (*known, *column.setting, column.devices)
+    return (*known, column.devices)
 
 
 def _numbers(name: str) -> list[str | float]:

@@ -17,50 +17,58 @@ def heat_map(grid: Grid) -> str:
     reasons = list(
         dict.fromkeys(why for row in grid.rows for cell in grid.row(row) for why in cell.reasons)
     )
-    bodies = "".join(
-        _body(grid, conduct, list(rows), reasons)
-        for conduct, rows in groupby(grid.rows, lambda row: row.conduct)
+    tables = "".join(
+        scrolling("Heat map", _table(grid, rows, columns, reasons))
+        for rows, columns in grid.sheets()
     )
-    table = f'<table class="heat"><thead>{_head(grid)}</thead>{bodies}</table>'
-    return f"{scrolling('Heat map', table)}{_key()}{_notes(reasons)}"
+    return f"{tables}{_key()}{_notes(reasons)}"
 
 
-def _head(grid: Grid) -> str:
-    groups = [(name, list(of)) for name, of in groupby(grid.columns, lambda c: c.defence)]
+def _table(
+    grid: Grid, rows: Sequence[Row], columns: Sequence[Column], reasons: Sequence[str]
+) -> str:
+    bodies = "".join(
+        _body(grid, conduct, list(of), columns, reasons)
+        for conduct, of in groupby(rows, lambda row: row.conduct)
+    )
+    return f'<table class="heat"><thead>{_head(columns)}</thead>{bodies}</table>'
+
+
+def _head(columns: Sequence[Column]) -> str:
+    groups = [(name, list(of)) for name, of in groupby(columns, lambda c: c.defence)]
     defences = "".join(
         f'<th scope="colgroup" colspan="{len(columns)}"><span>{escape(name)}</span></th>'
         for name, columns in groups
     )
     first = '<th scope="col" rowspan="2">Attack</th>'
-    threats = "".join(_threat(grid, column) for _, columns in groups for column in columns)
-    return f"<tr>{first}{defences}</tr><tr>{threats}</tr>"
+    summed = "".join(f'<th scope="col">{_devices(each)}</th>' for _, of in groups for each in of)
+    return f"<tr>{first}{defences}</tr><tr>{summed}</tr>"
 
 
-def _threat(grid: Grid, column: Column) -> str:
-    cell = next(tried.cell for (_, at), tried in grid.cells.items() if at == column)
-    devices = f"{column.devices:,}&nbsp;{'device' if column.devices == 1 else 'devices'}"
-    more = "".join(f"<br>{escape(part)}" for part in grid.training(cell))
-    return f'<th scope="col">{devices}{more}</th>'
+def _devices(column: Column) -> str:
+    return f"{column.devices:,}&nbsp;{'device' if column.devices == 1 else 'devices'}"
 
 
-def _body(grid: Grid, conduct: str, rows: Sequence[Row], reasons: Sequence[str]) -> str:
+def _body(
+    grid: Grid, conduct: str, rows: Sequence[Row], columns: Sequence[Column], reasons: Sequence[str]
+) -> str:
     title = f"{escape(capital(conduct))} server"
-    shown = "".join(_row(grid, row, reasons) for row in rows)
+    shown = "".join(_row(grid, row, columns, reasons) for row in rows)
     return (
         f'<tbody><tr class="group"><th scope="rowgroup">{title}</th>'
-        f'<td colspan="{len(grid.columns)}"></td></tr>{shown}</tbody>'
+        f'<td colspan="{len(columns)}"></td></tr>{shown}</tbody>'
     )
 
 
-def _row(grid: Grid, row: Row, reasons: Sequence[str]) -> str:
+def _row(grid: Grid, row: Row, columns: Sequence[Column], reasons: Sequence[str]) -> str:
     tried = grid.row(row)
     measures = dict.fromkeys(cell.main.name for cell in tried if not cell.stopped)
     about = "".join(
         f"<small>{escape(', '.join(words))}</small>"
-        for words in (grid.about(row), measures)
+        for words in (grid.about(row), grid.training(tried[0].cell), measures)
         if words
     )
-    cells = "".join(_cell(grid.cells.get((row, column)), reasons) for column in grid.columns)
+    cells = "".join(_cell(grid.cells.get((row, column)), reasons) for column in columns)
     return f'<tr><th scope="row">{escape(row.attack)}{about}</th>{cells}</tr>'
 
 

@@ -8,7 +8,7 @@ from math import inf, isfinite
 from tacit.simulations.pooling import IDENTIFIED, Tried
 from tacit.simulations.report.curves import DEVICES, EPSILON, leak_figure
 from tacit.simulations.report.data import LeakCurve, LeakPoint
-from tacit.simulations.report.grid import Grid, column_of, row_of
+from tacit.simulations.report.grid import Grid, row_of
 from tacit.simulations.report.words import capital, count, listed
 
 _STYLES = ("s0", "s1", "s2", "s3")
@@ -25,13 +25,10 @@ def by_devices(grid: Grid) -> Iterator[str]:
     each defence."""
     for row in grid.rows:
         cells = grid.row(row)
-        settings = dict.fromkeys(column_of(cell.cell).setting for cell in cells)
-        for setting in settings:
-            alike = [cell for cell in cells if column_of(cell.cell).setting == setting]
-            for measure in dict.fromkeys(cell.main.name for cell in alike if not cell.stopped):
-                drawn = [c for c in alike if not c.stopped and c.main.name == measure]
-                if len({cell.cell.devices for cell in drawn}) > 1:
-                    yield from _devices(grid, drawn, [c for c in alike if c.stopped])
+        for measure in dict.fromkeys(cell.main.name for cell in cells if not cell.stopped):
+            drawn = [c for c in cells if not c.stopped and c.main.name == measure]
+            if len({cell.cell.devices for cell in drawn}) > 1:
+                yield from _devices(grid, drawn, [c for c in cells if c.stopped])
 
 
 def by_epsilon(grid: Grid) -> Iterator[str]:
@@ -41,8 +38,7 @@ def by_epsilon(grid: Grid) -> Iterator[str]:
     for row in grid.rows:
         for tried in grid.row(row):
             if _counts(tried):
-                column = column_of(tried.cell)
-                key = (row, _stem(tried), column.devices, column.setting)
+                key = (row, _stem(tried), tried.cell.devices)
                 groups.setdefault(key, []).append(tried)
     several = [each for each in groups.values() if len({tried.epsilon for tried in each}) > 1]
     for cells in sorted(several, key=_from_bound):
@@ -74,7 +70,7 @@ def _devices(grid: Grid, drawn: Sequence[Tried], stopped: Sequence[Tried]) -> It
 def _sheets(grid: Grid, curves: Iterable[LeakCurve]) -> Iterable[list[tuple[LeakCurve, str]]]:
     """Curves with their styles, in figures: a defence looks the same in every figure, and those
     beyond the styles there are go into another one."""
-    order = list(dict.fromkeys(column.defence for column in grid.columns))
+    order = grid.drawn
     sheets: dict[int, list[tuple[LeakCurve, str]]] = {}
     for curve in curves:
         sheet, style = divmod(order.index(curve.name), len(_STYLES))

@@ -61,7 +61,7 @@ def test_devices_that_are_never_apart_are_not_told_apart() -> None:
 
 
 def test_the_cosine_over_rounds() -> None:
-    """With as many independent rounds as devices it is 1; the floor is the last sum."""
+    """With as many independent rounds as devices it is 1; the floor is the mean sum."""
     rng = np.random.default_rng(1)
     updates = rng.standard_normal((4, 6))
     there = np.array([[1.0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1], [0, 1, 0, 1]])

@@ -79,17 +79,18 @@ class TestLabels:
 class TestUpdates:
     def test_a_cosine_for_each_device_and_that_of_the_mean_beside_it(self) -> None:
         truth = np.array([[1.0, 0.0], [0.0, 2.0]])
-        found = of_updates(np.array([[3.0, 0.0], [1.0, 0.0]]), truth, np.array([1.0, 1.0]))
+        blind = np.array([[1.0, 1.0], [1.0, 1.0]])
+        found = of_updates(np.array([[3.0, 0.0], [1.0, 0.0]]), truth, blind)
         assert found.values == (1.0, 0.0)
         assert found.floor == pytest.approx((0.5**0.5, 0.5**0.5))
 
     def test_nothing_points_nowhere(self) -> None:
         nothing = np.zeros((1, 2))
-        assert of_updates(nothing, np.ones((1, 2)), np.zeros(2)).values == (0.0,)
+        assert of_updates(nothing, np.ones((1, 2)), nothing).values == (0.0,)
 
     def test_shapes(self) -> None:
         with pytest.raises(ParameterError, match="guess"):
-            of_updates(np.zeros((1, 2)), np.zeros((2, 2)), np.zeros(2))
+            of_updates(np.zeros((1, 2)), np.zeros((2, 2)), np.zeros((2, 2)))
 
 
 class TestTokens:

@@ -411,8 +411,18 @@ def test_trainings_are_told_where_they_differ() -> None:
     one = simple(devices=2)
     five = replace(one, cell=replace(one.cell, steps=5, rate=0.2))
     slow = replace(one, cell=replace(one.cell, rate=0.01))
-    text = Page(render_matrix("t", [one, five, slow])).text
-    assert "2 devices 1 step rate 0.01 2 devices 1 step rate 0.1 2 devices 5 steps at 0.2" in text
+    heads = [row[0] for row in heat(render_matrix("t", [one, five, slow]))]
+    told = [" ".join(re.sub("<[^>]+>", " ", head).split()) for head in heads]
+    assert told == ["a 1 step, rate 0.01 SSIM", "a 1 step, rate 0.1 SSIM", "a 5 steps at 0.2 SSIM"]
+
+
+def test_rows_stand_with_those_that_were_tried_alike() -> None:
+    """Two tables: one for what was tried on both sizes, or one of them, and one for the other."""
+    both = [simple("a", devices=n) for n in (2, 4)]
+    trials = [*both, simple("b", devices=4), simple("c", defence="other", devices=8)]
+    sheets = grid_of(by_cell(trials)).sheets()
+    shown = [([r.attack for r in rows], [c.devices for c in columns]) for rows, columns in sheets]
+    assert shown == [(["a", "b"], [2, 4]), (["c"], [8])]
 
 
 def test_names_with_numbers_are_in_the_order_of_the_numbers() -> None:

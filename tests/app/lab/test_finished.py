@@ -31,7 +31,7 @@ def summed(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 def test_the_truth_is_that_of_the_devices_in_the_sum(tmp_path: Path) -> None:
     folder = ran(tmp_path / "r", "data.hold_out=0.0", 'faults=["drop report 3 @1"]')
-    (trial,) = attack_run(folder, ("label-counts",))
+    (trial,) = attack_run(folder, ("label-counts",))[1]
     assert (trial.cell.devices, trial.cell.examples) == (4, 2)
     assert trial.measures[0].mean == 1
 
@@ -41,13 +41,13 @@ def test_a_private_run_hides_how_many_inputs_there_are_and_they_count(tmp_path: 
     fit, unfit = fitting(folder)
     assert "inverting-gradients" not in fit
     assert "inputs in one update are too many" in unfit[-1]
-    (trial,) = attack_run(folder, ("label-counts",))
+    (trial,) = attack_run(folder, ("label-counts",))[1]
     assert trial.cell.examples > 20
 
 
 def test_a_sum_is_attacked_beside_what_was_in_the_clear(tmp_path: Path) -> None:
     clear = ('secure.clear="head.*"', "policy.clear_epsilon=8.0")
-    found = list(attack_run(ran(tmp_path / "r", *clear), ("label-counts",)))
+    found = list(attack_run(ran(tmp_path / "r", *clear), ("label-counts",))[1])
     assert [trial.cell.devices for trial in found] == [1, 1, 1, 5]
 
 
