@@ -50,7 +50,8 @@ def table(cells: Iterable[Tried]) -> Iterator[str]:
         cell, main = each.cell, each.main
         found = f"stopped: {each.reasons[0]}" if each.stopped else _told(main, each.at_floor)
         floor = "" if each.stopped else figure(main.name, main.floor)
-        where = f"{cell.threat}; {cell.model}, {cell.data}"
+        rate = "" if cell.steps > 1 else f" at {cell.rate:g}"
+        where = f"{cell.threat}{rate}; {cell.model}, {cell.data}"
         row = (cell.attack, cell.defence, where, found, floor, _identified(each))
         yield f"| {' | '.join(row)} |"
 
@@ -97,8 +98,9 @@ def sums(cells: Sequence[Tried]) -> str:
 
 def _is_sum(cell: Cell, attack: str) -> bool:
     secure = cell.defence in ("none", "secure secure.precision=28")
-    single = (cell.examples, cell.steps, cell.data) in ((1, 1, "photos"), (1, 1, "portraits"))
-    return cell.attack.split()[0] == attack and secure and single
+    single = (cell.examples, cell.steps) == (1, 1)
+    trained = (cell.model, cell.data) in (("mlp:256", "photos"), ("smooth-cnn", "portraits"))
+    return cell.attack.split()[0] == attack and secure and single and trained
 
 
 def epsilons(cells: Sequence[Tried]) -> str:
