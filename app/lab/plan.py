@@ -34,7 +34,7 @@ from tacit.simulations.attacks.base import Target
 from tacit.simulations.named import nearest, resolve
 from tacit.simulations.trial import Cell
 
-SHIPPED = Path(__file__).parent / "matrices"
+SHIPPED = Path(__file__).parent
 
 
 class Block(Section):
