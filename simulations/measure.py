@@ -66,16 +66,18 @@ def of_inputs(found: Score, floor: Score) -> tuple[Measure, ...]:
 
 
 def of_perception(
-    distance: Distance, guess: Floats, truth: Floats, public: NDArray[np.floating[Any]]
+    distance: Distance, guess: Floats | None, truth: Floats, public: NDArray[np.floating[Any]]
 ) -> Measure:
     """One less a perceptual distance, such as LPIPS (Zhang et al. 2018, "The Unreasonable
     Effectiveness of Deep Features as a Perceptual Metric", CVPR), of guesses matched with the truth
     (n, *shape) in [0, 1]. The floor is that of mid-grey or the mean of public data, whichever is
-    nearer. Raises ParameterError unless there is a finite number for each.
+    nearer; so is the value where there is no guess. Raises ParameterError unless there is a finite
+    number for each.
     """
     blind = (np.full(truth.shape[1:], GREY), public.astype(np.float64).mean(axis=0))
     floors = [_near(distance, np.broadcast_to(each, truth.shape).copy(), truth) for each in blind]
-    return Measure("1 - LPIPS", _near(distance, guess, truth), max(floors, key=sum))
+    floor = max(floors, key=sum)
+    return Measure("1 - LPIPS", floor if guess is None else _near(distance, guess, truth), floor)
 
 
 def _near(distance: Distance, guess: Floats, truth: Floats) -> tuple[float, ...]:

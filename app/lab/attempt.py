@@ -7,7 +7,7 @@ import numpy as np
 
 from tacit.app.lab.attacks import Ground, Named
 from tacit.app.lab.federation import Scene, run, settings_of, unused
-from tacit.app.lab.scoring import GaveUp, compared, granted
+from tacit.app.lab.scoring import GaveUp, compared, exact, granted, sought
 from tacit.app.material import material
 from tacit.simulations import measure
 from tacit.simulations.attacks.base import Attack, Knows, Target
@@ -41,9 +41,11 @@ def attempt(cell: Cell, seed: int, perceptual: str = "") -> Attempt:
     noting = attack.target is Target.UPDATES
     scene = run(cell, seed, hostile, noting=noting)
     found = scored(cell, seed, attack, scene)
-    if not perceptual or found.outcome is None:
+    if not perceptual or not found.trial.of:
         return found
-    guess, truth = found.outcome.guess, found.outcome.truth
+    # Who gave up has no guess, and is measured all the same: trials of a cell are taken together.
+    guess = None if found.outcome is None else found.outcome.guess
+    truth = exact(sought(attack, scene)) if found.outcome is None else found.outcome.truth
     near = measure.of_perception(resolve(perceptual), guess, truth, unused(held))
     measures = (*found.trial.measures, near)
     return replace(found, trial=replace(found.trial, measures=measures))

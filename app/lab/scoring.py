@@ -118,13 +118,13 @@ def _guess(attack: Attack, scene: Scene, rng: Rng) -> tuple[NDArray[Any], float]
 
 
 def _inputs(attack: Attack, scene: Scene, rng: Rng | None) -> Scored:
-    truth = _sought(attack, scene)
+    truth = sought(attack, scene)
     gallery, labels = _gallery(attack, scene)
     # Whoever has the list of candidates guesses blindly from that.
     public = gallery if Knows.CANDIDATES in attack.needs else unused(scene.held)
     luck, bound = _luck(attack, scene, labels), _bound(attack, scene, labels)
     if rng is None:
-        floor = floor_of(_exact(truth), _exact(gallery), _exact(public))
+        floor = floor_of(exact(truth), exact(gallery), exact(public))
         blind = _blind(measure.of_inputs(floor, replace(floor, identified=luck)))
         return Scored(blind, bound=bound, of=len(truth))
     outcome = evaluate(_Told(attack), view(attack, scene), truth, gallery, rng, public=public)
@@ -145,7 +145,7 @@ def _rows(attack: Attack, scene: Scene, rng: Rng | None) -> Scored:
     table = scene.held.dataset.table
     if table is None:
         raise ParameterError(f"{attack.name} is for tables, {scene.held.dataset.name} is none")
-    truth, public = table.rows(_sought(attack, scene)), table.rows(unused(scene.held))
+    truth, public = table.rows(sought(attack, scene)), table.rows(unused(scene.held))
     if rng is None:
         return Scored(_blind(measure.of_rows(truth[:0], truth, public, table.categorical)))
     found, seconds = _guess(attack, scene, rng)
@@ -155,7 +155,7 @@ def _rows(attack: Attack, scene: Scene, rng: Rng | None) -> Scored:
 
 def _tokens(attack: Attack, scene: Scene, rng: Rng | None) -> Scored:
     """Of texts: tokens, and texts as a whole."""
-    truth = _sought(attack, scene).astype(np.int64)
+    truth = sought(attack, scene).astype(np.int64)
     public = unused(scene.held).astype(np.int64)
     if rng is None:
         return Scored(_blind(measure.of_tokens(truth[:0], truth, public)))
@@ -168,11 +168,11 @@ def _blind(measures: tuple[Measure, ...]) -> tuple[Measure, ...]:
     return tuple(replace(each, values=each.floor) for each in measures)
 
 
-def _exact(data: NDArray[np.float32]) -> Floats:
+def exact(data: NDArray[np.float32]) -> Floats:
     return data.astype(np.float64)
 
 
-def _sought(attack: Attack, scene: Scene) -> NDArray[np.float32]:
+def sought(attack: Attack, scene: Scene) -> NDArray[np.float32]:
     """The inputs that an attack is after: all, but for one that singles some out."""
     x, y = scene.examples(scene.members)
     match attack:
@@ -206,7 +206,7 @@ def _luck(attack: Attack, scene: Scene, labels: NDArray[np.int64]) -> float:
     """How often a guess hits the right one of candidates with these `labels` by luck, as it is
     matched with any of the inputs; of those of its class, where classes are told."""
     if Knows.LABELS not in attack.needs:
-        return min(1.0, len(_sought(attack, scene)) / len(labels))
+        return min(1.0, len(sought(attack, scene)) / len(labels))
     _, own = scene.examples(scene.members)
     return float(np.mean([(own == c).sum() / (labels == c).sum() for c in own]))
 
@@ -215,7 +215,7 @@ def _bound(attack: Attack, scene: Scene, labels: NDArray[np.int64]) -> float | N
     """The most that it can identify among candidates with these `labels`: where it is told those of
     the inputs, in the class in which that is most, as no other class can be theirs."""
     if Knows.LABELS not in attack.needs:
-        return scene.bound(len(_sought(attack, scene)), len(labels))
+        return scene.bound(len(sought(attack, scene)), len(labels))
     _, own = scene.examples(scene.members)
     several = (scene.bound(int((own == c).sum()), int((labels == c).sum())) for c in set(own))
     return max((bound for bound in several if bound is not None), default=None)
@@ -228,7 +228,7 @@ def _gallery(attack: Attack, scene: Scene) -> tuple[NDArray[np.float32], NDArray
         attack, ClassFishing | FeatureFishing
     ):  # it knows their class, so no other can be one of them
         everyone = take(everyone, np.flatnonzero(everyone.y == attack.label))
-    return candidates(_sought(attack, scene), everyone, scene.settings.run.seed)
+    return candidates(sought(attack, scene), everyone, scene.settings.run.seed)
 
 
 def candidates(

@@ -185,6 +185,16 @@ class TestAttempts:
         assert (found.hits, found.of) == (0, 1)
         assert found.measures[0].values == found.measures[0].floor
 
+    def test_who_gave_up_is_measured_by_all_that_others_are(self) -> None:
+        """Or trials of one cell, some of which had a guess, could not be taken together."""
+        name = "tests.simulations.test_measure:mean_gap"
+        cell = replace(READOUT, attack="tests.app.lab.test_matrix:clueless")
+        gave_up, guessed = (attempt(each, 0, name).trial for each in (cell, READOUT))
+        named = [[each.name for each in found.measures] for found in (gave_up, guessed)]
+        assert named[0] == named[1]
+        assert gave_up.measures[-1].values == gave_up.measures[-1].floor
+        assert gave_up.measures[-1].floor == guessed.measures[-1].floor
+
     def test_a_guess_that_is_none_is_a_mistake(self) -> None:
         cell = replace(READOUT, attack='tests.app.lab.test_matrix:clueless says="nan"')
         with pytest.raises(ParameterError, match="the guess is not finite"):
