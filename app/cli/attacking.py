@@ -46,10 +46,10 @@ def attack(
         failed = lab.run(
             lambda trial, done, total: bar(done, total, trial.cell.attack), workers or _cores()
         )
+    for each in failed:  # at first: the report may end the command, as a bound does not hold
+        complain(f"not tried: {each}")
     if lab.done():
         _tell(screen, lab.done(), out)
-    for each in failed:
-        complain(f"not tried: {each}")
     if failed:
         raise typer.Exit(FAILED)
 

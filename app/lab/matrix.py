@@ -43,14 +43,16 @@ class Matrix:
     def open(cls, plan: Plan, path: Path, *, replace: bool = False) -> "Matrix":
         """Begin in a folder without trials, or go on in one of this very plan's; trials that are
         there are removed if they are to be replaced. Raises ParameterError, and removes nothing,
-        for a plan that cannot be, and for a folder of a run, or of another plan's trials."""
+        for a plan that cannot be, and for a folder of a run, of another plan's trials, or where
+        another command is at work on those that are to be replaced."""
         trials, skipped = plan.checked()
         text = tomli_w.dumps(plan.model_dump())
         kept, status = path / PLAN, path / STATUS
         if status.exists():
             raise ParameterError(f"{path} holds a run: give another folder with --out")
-        if replace:
-            clear(path)
+        if replace and path.exists():
+            with alone(path / LOCK):
+                clear(path)
         if not kept.exists():
             path.mkdir(parents=True, exist_ok=True)
             fresh = kept.with_suffix(".new")  # a kill leaves all of the plan, or none
@@ -168,8 +170,9 @@ def _quiet() -> None:
 
 
 def clear(path: Path) -> None:
-    """Remove what a matrix leaves in its folder, and nothing else."""
-    for name in (PLAN, TRIALS, LOCK, "trials.csv", "report.html"):
+    """Remove what a matrix leaves in its folder, and nothing else: not the lock either, since who
+    waits for a file that is gone is not kept from a new one."""
+    for name in (PLAN, TRIALS, "trials.csv", "report.html"):
         (path / name).unlink(missing_ok=True)
     for picture in (path / PICTURES).glob("*.npz"):
         picture.unlink()

@@ -242,6 +242,14 @@ class TestMatrix:
             matrix.run(lambda *_: None)
         assert not matrix.run(lambda *_: None)
 
+    def test_trials_that_a_command_is_at_work_on_are_not_replaced(self, tmp_path: Path) -> None:
+        Matrix.open(plan(1), tmp_path).run(lambda *_: None)
+        refused = "another command is at work"
+        with lab.alone(tmp_path / lab.LOCK), pytest.raises(ParameterError, match=refused):
+            Matrix.open(plan(1), tmp_path, replace=True)
+        assert len(list(TrialLog(tmp_path).trials())) == 1
+        assert not Matrix.open(plan(1), tmp_path, replace=True).done()
+
     def test_it_runs_and_is_done(self, tmp_path: Path) -> None:
         heard = []
         matrix = Matrix.open(plan(), tmp_path)
@@ -288,7 +296,7 @@ class TestMatrix:
         matrix = Matrix.open(plan(1), tmp_path)
         matrix.run(lambda *_: None)
         lab.clear(tmp_path)
-        assert [each.name for each in tmp_path.rglob("*") if each.is_file()] == ["mine"]
+        assert {each.name for each in tmp_path.rglob("*") if each.is_file()} == {"mine", lab.LOCK}
 
     def test_a_killed_matrix_goes_on_where_it_was(self, tmp_path: Path) -> None:
         many = plan(40)
