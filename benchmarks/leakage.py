@@ -3,7 +3,7 @@
     tacit attack --out runs/attack
     python -m benchmarks.leakage runs/attack --plots docs
 
-Prints one table for each block of the matrix, in Markdown; writes the curves as SVG, on light and
+Prints a table of all cells, in Markdown; writes the curves as SVG, on light and
 dark pages alike, and a sheet of originals with what came out of them as PNG.
 """
 
