@@ -456,11 +456,13 @@ def test_a_matrix_is_shown_and_kept(tacit: Tacit, here: Path) -> None:
 def test_a_bound_that_does_not_hold_fails_the_matrix(
     tacit: Tacit, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (here / "m.toml").write_text(MATRIX)
+    broken = """'tests.app.lab.test_matrix:clueless says="broken"'"""
+    (here / "m.toml").write_text(MATRIX.replace('"spear"', broken))
     monkeypatch.setattr(attacking, "violations", lambda trials: iter(["all of them"]))
     ended = tacit("attack", "m.toml", "--out", "faces", "--workers", "1")
     assert ended.code == 1
     assert "a bound of differential privacy does not hold: all of them" in ended.err
+    assert "not tried: tests.app.lab.test_matrix:clueless" in ended.err  # told all the same
 
 
 def test_what_was_attacked_is_told_in_few_words() -> None:
