@@ -123,7 +123,7 @@ def epsilons(cells: Sequence[Tried]) -> str:
                 "s1",
                 [(x, found.share.low, found.share.high) for x, found in counted],
             ),
-            Line("the most that any attack can", [(x, f.bound or 0.0) for x, f in counted], "s0"),
+            Line("bound on any attack", [(x, f.bound or 0.0) for x, f in counted], "s0"),
         )
         x = Axis("epsilon", [(log2(e.epsilon), f"{e.epsilon:.2g}") for e in drawn if e.epsilon])
         panels.append(
