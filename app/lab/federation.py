@@ -37,6 +37,8 @@ class Scene:
     stopped    why they did not, in their words
     updates    each device's own, (length,) each, by round and node: the truth, for scorers alone
     ledger     what a private run let out
+    is_all     whether nothing else was seen of the run: of several sums that share devices and
+               ledger, no bound is one's own
     """
 
     devices: int
@@ -46,6 +48,7 @@ class Scene:
     stopped: str = ""
     updates: dict[tuple[int, int], Floats] = field(default_factory=dict, repr=False)
     ledger: PrivateSums | None = field(default=None, repr=False)
+    is_all: bool = True
 
     @property
     def against(self) -> Adversary:
@@ -75,9 +78,10 @@ class Scene:
 
         The scorer matches guesses with inputs, so an attack that names `inputs` of the candidates
         is right about an input without having seen anything if that is one of those named: of the
-        candidates that are not the other inputs. None for a run that is not private.
+        candidates that are not the other inputs. None for a run that is not private, and where this
+        is not all that was seen of it.
         """
-        if self.ledger is None:
+        if self.ledger is None or not self.is_all:
             return None
         prior = inputs / (candidates - inputs + 1)
         return 1.0 if prior >= 1 else self.ledger.ledger.chance(prior, self.against)

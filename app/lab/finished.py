@@ -86,9 +86,10 @@ def _scenes(folder: RunFolder) -> list[Scene]:
     ledger = None if private is None else PrivateSums(private, folder.storage)
     single = [each for each in seen if each.clients == 1]  # of a sum too, what was sent in clear
     chosen = (*single[:VICTIMS], *(each for each in seen if each.clients > 1))
-    if len(chosen) > 1:  # several of one run share victims and ledger: no bound is each's own
-        ledger = None
-    return [Scene(each.clients, settings, held, (each,), ledger=ledger) for each in chosen]
+    only = len(chosen) == 1
+    return [
+        Scene(each.clients, settings, held, (each,), ledger=ledger, is_all=only) for each in chosen
+    ]
 
 
 def _inputs(scene: Scene) -> int:
