@@ -28,7 +28,7 @@ from tacit.simulations.attacks.disaggregation import Disaggregation
 from tacit.simulations.attacks.dlg import DeepLeakage, Labels
 from tacit.simulations.attacks.fishing import ClassFishing, FeatureFishing
 from tacit.simulations.attacks.gradinversion import GradInversion, Statistics
-from tacit.simulations.attacks.imprint import Imprint
+from tacit.simulations.attacks.imprint import Imprint, SlippedIn
 from tacit.simulations.attacks.inconsistency import Inconsistency
 from tacit.simulations.attacks.inverting import InvertingGradients
 from tacit.simulations.attacks.labels import LabelCounts
@@ -191,6 +191,7 @@ ATTACKS: Mapping[str, Make] = MappingProxyType(
         "unrolled": _unrolled,
         "candidate-matching": _candidates,
         "imprint": lambda g, **o: Imprint(g.shape, *_two(g), **o),
+        "imprint-layer": lambda g, **o: SlippedIn(g.shape, **o),
         "model-inconsistency": lambda g, **o: Inconsistency(g.hidden(), g.shape, **o),
         "class-fishing": lambda g, **o: ClassFishing(g.label, g.shape, g.hidden(), g.last(), **o),
         "tableak": lambda g, **o: TabLeak(g.build, g.rows(), **o),
@@ -198,6 +199,12 @@ ATTACKS: Mapping[str, Make] = MappingProxyType(
         "feature-fishing": _feature,
         "disaggregation": lambda g, **o: Disaggregation(**o),
     }
+)
+
+
+# What a server that chooses the architecture has its devices build, whatever was agreed on.
+BUILT: Mapping[str, str] = MappingProxyType(
+    {"imprint-layer": "tacit.simulations.attacks.imprint:imprinted"}
 )
 
 

@@ -17,6 +17,7 @@ DEFENCES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "none": ('secure.protocol="plain"',),
         "ideal-sum": ('secure.protocol="plain"',),
         "secure": ('secure.protocol="pairwise"',),
+        "model-check": ('secure.protocol="pairwise"',),
         "lattice": ('secure.protocol="lattice"', "policy.lattice=true"),
         "tenseal": ('secure.protocol="tenseal"', "policy.consortium=true"),
         "local": ('privacy.mode="local"',),
@@ -45,6 +46,8 @@ class Defence:
     none         each update in the clear
     ideal-sum    their sum, by somebody who is trusted and binds nobody to anything: what it does
                  not stop, no sum stops by being one
+    model-check  a secure sum whose devices list the fingerprint of the model that was agreed on, in
+                 `policy.models`
     secure       a secure sum under pairwise masks; lattice, tenseal: one under encryption
     local, distributed, central   a secure sum with noise of that kind; of a central one the
                  attack has the models that were released, as the server would have it without

@@ -12,11 +12,12 @@ from flwr.app import ArrayRecord
 from numpy.typing import NDArray
 
 from tacit.app.config import Settings
+from tacit.app.lab.attacks import BUILT
 from tacit.app.lab.defences import Defence
-from tacit.app.material import Material, device_data, material
+from tacit.app.material import Material, device_data, material, trainer_for
 from tacit.app.simulation import simulate
 from tacit.crypto.errors import ParameterError, TooFewClients
-from tacit.crypto.vector import Floats
+from tacit.crypto.vector import Floats, Layout
 from tacit.privacy.accountants import Adversary
 from tacit.server.events import Event, LeftOut, SumFailed
 from tacit.server.inbox import Seen
@@ -98,14 +99,14 @@ def settings_of(cell: Cell, seed: int) -> Settings:
 
     Raises ParameterError for a defence or a setting that is not there, or does not go with a cell.
     """
-    defence = Defence.parse(cell.defence)
+    defence, attack = Defence.parse(cell.defence), cell.attack.partition(" ")[0]
     if defence.sums and cell.devices < LEAST:
         raise ParameterError(f"{cell.defence}: a sum is over {LEAST} devices or more")
     if defence.name == "central" and cell.rounds > 1:
         raise ParameterError("central: what is let out is attacked after one round")
     # Room for larger weights than there are would only cost precision; under noise all weigh 1.
     weights = [] if defence.is_private else [f"secure.max_weight={float(cell.examples)}"]
-    return Settings().changed(
+    settings = Settings().changed(
         [
             f"data.name={json.dumps(cell.data)}",
             'data.partition="iid"',
@@ -125,6 +126,11 @@ def settings_of(cell: Cell, seed: int) -> Settings:
             *weights,
         ]
     )
+    agreed = trainer_for(settings.model, settings.data, seed).initial(0)
+    changes = [f"model.name={json.dumps(BUILT[attack])}"] if attack in BUILT else []
+    if defence.name == "model-check":
+        changes.append(f'policy.models="{Layout.of(agreed).fingerprint}"')
+    return settings.changed(changes)
 
 
 def unused(held: Material) -> NDArray[np.float32]:

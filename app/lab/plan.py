@@ -24,7 +24,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from tacit.app.check import check
-from tacit.app.lab.attacks import Ground, Named
+from tacit.app.lab.attacks import BUILT, Ground, Named
 from tacit.app.lab.defences import Defence
 from tacit.app.lab.federation import settings_of
 from tacit.app.material import material
@@ -139,7 +139,8 @@ def _explain(wrong: ValidationError) -> str:
 def _unfit(cell: Cell) -> str:
     """Why this attack cannot be tried on such models and data; empty if it can. Raises
     ParameterError for a run that cannot be, whatever attacks it."""
-    ground = _ground(replace(cell, attack=""))
+    name = cell.attack.partition(" ")[0]
+    ground = _ground(replace(cell, attack=name if name in BUILT else ""))
     try:
         attack = Named.parse(cell.attack).make(ground)
         if attack.target is Target.UPDATES and Defence.parse(cell.defence).is_open:

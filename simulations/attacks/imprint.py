@@ -43,8 +43,11 @@ from tacit.server.inbox import Arrays
 from tacit.simulations.attacks.base import Conduct, Knows, Target, View, array_of, require
 from tacit.simulations.attacks.linear import LinearReadout
 from tacit.simulations.hostile import Sent
+from tacit.simulations.models import mlp
 
 Floats = NDArray[np.float64]
+
+BINS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,13 @@ class Bins:
         count = len(self.edges)
         return np.tile(self.direction / count, (count, 1)), -self.edges / count
 
+    def module(self) -> dict[str, Floats]:
+        """The three arrays of an imprint module by name: see `slip_in`."""
+        weight, bias = self.layer()
+        signs = np.sign(self.direction)[:, None]  # any row will do that nothing else knows of
+        spread = np.tile(signs, (1, len(self.edges)))
+        return {"imprint.weight": weight, "imprint.bias": bias, "spread.weight": spread}
+
 
 class Imprinted(nn.Module):
     """`inner`, with an imprint module in front: see `slip_in`."""
@@ -110,12 +120,9 @@ class Imprinted(nn.Module):
         self.spread = nn.Linear(count, inputs, bias=False)
         self.inner = inner
         self.shape = shape
-        weight, bias = bins.layer()
-        signs = np.sign(bins.direction)[:, None]  # any row will do that nothing else knows of
         with torch.no_grad():
-            self.imprint.weight.copy_(torch.from_numpy(weight))
-            self.imprint.bias.copy_(torch.from_numpy(bias))
-            self.spread.weight.copy_(torch.from_numpy(np.tile(signs, (1, count))))
+            for name, value in bins.module().items():
+                self.get_parameter(name).copy_(torch.from_numpy(value))
 
     def forward(self, x: Tensor) -> Tensor:
         measured = torch.relu(self.imprint(x.flatten(1)))
@@ -132,6 +139,14 @@ def slip_in(inner: nn.Module, shape: tuple[int, ...], bins: Bins) -> nn.Module:
     if len(bins.direction) != prod(shape):
         raise ParameterError(f"bins for {len(bins.direction)} numbers, inputs of shape {shape}")
     return Imprinted(inner, shape, bins)
+
+
+def imprinted(shape: tuple[int, ...], classes: int) -> nn.Module:
+    """An `mlp` with an imprint module of BINS bins in front: what a server makes devices build that
+    chooses the architecture. Its values are for `SlippedIn` to send."""
+    inputs = prod(shape)
+    blank = Bins(np.ones(inputs), np.linspace(0.0, inputs, BINS))
+    return slip_in(mlp(shape, classes), shape, blank)
 
 
 def plant(model: Arrays, layer: str, following: str, bins: Bins) -> dict[str, NDArray[Any]]:
@@ -228,4 +243,43 @@ class Imprint:
         """As `ImprintReadout` does, and only of what was sent and seen."""
         require(view, self.needs, self.name)
         reader = ImprintReadout(self.layer, self.shape, self.low, self.high, self.tolerance)
+        return reader.reconstruct(view, rng)
+
+
+@dataclass(frozen=True, slots=True)
+class SlippedIn:
+    """Reads inputs out of an imprint module in front of the model that was agreed on.
+
+    The devices' app builds the model that `imprinted` makes, as the server's configuration has it
+    do. The rest is as in `ImprintReadout`.
+    """
+
+    shape: tuple[int, ...]
+    low: float = 0.0
+    high: float = 1.0
+    tolerance: float = 1e-3
+    name: str = "imprint, slipped in"
+    needs: Knows = Knows.PUBLIC_DATA
+    conduct: Conduct = Conduct.MALICIOUS
+    target: Target = Target.INPUTS
+
+    def send(
+        self,
+        model: Arrays,
+        members: Sequence[int],
+        public: NDArray[Any] | None,
+        rng: np.random.Generator,
+    ) -> Sent:
+        """The model with bins in its imprint module that fit public data, to all. Raises
+        ParameterError if it has no such module, and as `Bins.fitted` does."""
+        assert public is not None  # HostileServer sees to it
+        count = len(array_of(model, "imprint.bias", "model"))
+        bins = Bins.fitted(public, count, rng).module()
+        values = {name: value.astype(model[name].dtype) for name, value in bins.items()}
+        return Sent({**model, **values})
+
+    def reconstruct(self, view: View, rng: np.random.Generator) -> Floats:
+        """As `ImprintReadout` does, and only of what was sent and seen."""
+        require(view, self.needs, self.name)
+        reader = ImprintReadout("imprint", self.shape, self.low, self.high, self.tolerance)
         return reader.reconstruct(view, rng)

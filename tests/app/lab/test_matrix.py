@@ -158,6 +158,18 @@ class TestAttempts:
         assert not ideal.stopped
         assert ideal.measures[1].mean > 60  # dB
 
+    def test_a_layer_that_is_slipped_in_is_stopped_by_a_list_of_models_and_nothing_else(
+        self,
+    ) -> None:
+        cell = Cell("imprint-layer", SECURE, "mlp", "digits", 4)
+        bare = attempt(cell, 0).trial
+        assert (bare.stopped, bare.measures[1].mean > 60) == ("", True)  # dB
+        listed = attempt(replace(cell, defence="model-check"), 0).trial
+        assert "policy.models" in listed.stopped
+        # Bins written into a layer that is there anyway have the structure that was agreed on.
+        planted = replace(cell, attack="imprint", model="mlp:256", defence="model-check")
+        assert not attempt(planted, 0).trial.stopped
+
     def test_labels_and_updates_are_scored_too(self) -> None:
         labels = attempt(Cell("label-counts", SECURE, "mlp", "digits", 8), 0).trial
         assert labels.measures[0].name == "labels right"
