@@ -68,8 +68,10 @@ def _identified(each: Tried) -> str:
     found = each.identified
     if found is None:
         return ""
-    bound = "" if found.bound is None else f", bound {found.bound:.0%}"
-    return f"{found.hits} of {found.of}{bound}"
+    shown = f"{found.hits} of {found.of}, {found.hits / found.of:.1%}"
+    if found.bound is None or each.epsilon is None:
+        return shown
+    return f"{shown}, bound {found.bound:.1%} at epsilon {each.epsilon:.2g}"
 
 
 def sums(cells: Sequence[Tried]) -> str:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from os import SEEK_END
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +109,13 @@ class TrialLog:
             truth, guess = (part[:MOST_PICTURES] for part in trial.pictures)
             np.savez_compressed(self._pictures(trial.key), truth=truth, guess=guess)
         file = self.path / TRIALS
-        # A line that a kill cut off has no end: it must not become the head of this one.
-        torn = file.exists() and not file.read_bytes().endswith(b"\n") and file.stat().st_size
-        with file.open("a", encoding="utf-8") as lines:
-            lines.write(("\n" if torn else "") + json.dumps(_record(trial)) + "\n")
+        with file.open("a+b") as lines:
+            # A line that a kill cut off has no end: it must not become the head of this one.
+            if lines.seek(0, SEEK_END):
+                lines.seek(-1, SEEK_END)
+                if lines.read(1) != b"\n":
+                    lines.write(b"\n")
+            lines.write(json.dumps(_record(trial)).encode() + b"\n")
 
     def trials(self) -> Iterator[Trial]:
         """In the order in which they ended; a line that a kill cut off is left out. Raises

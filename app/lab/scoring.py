@@ -101,7 +101,9 @@ def view(attack: Attack, scene: Scene) -> View:
 
 
 def granted(attack: Attack) -> Knows:
-    """What the lab tells this attack."""
+    """What the lab tells this attack: of updates, whose they are is all there is to know."""
+    if attack.target is Target.UPDATES:
+        return attack.needs
     return attack.needs | Knows.BATCH_SIZE
 
 

@@ -178,6 +178,7 @@ class TestAttempts:
         cell = Cell("disaggregation", several, "softmax", "digits", 8, rate=1e-3, rounds=16)
         updates = attempt(cell, 0).trial
         assert updates.measures[0].mean > 0.9 > updates.measures[0].mean_floor
+        assert (labels.granted, updates.granted) == ("batch size, learning rate", "nothing")
 
     def test_the_same_seed_is_the_same_trial(self) -> None:
         one, other, third = (attempt(READOUT, seed).trial for seed in (3, 3, 4))
