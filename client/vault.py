@@ -161,16 +161,16 @@ class FileVault:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     """While this is entered, no other process is in it by this file; it is made if it is not there.
 
-    A lock of the system's, which ends with the process that holds it. Where there is none
-    (Windows), one process may use the folder at a time.
+    Waits for one that is, or raises BlockingIOError. A lock of the system's, which ends with the
+    process that holds it. Where there is none (Windows), one process may use the folder at a time.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         if fcntl is not None:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(handle)

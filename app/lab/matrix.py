@@ -5,7 +5,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,14 +13,10 @@ from pathlib import Path
 import tomli_w
 import torch
 
-try:
-    import fcntl
-except ImportError:  # Windows: one command at a time is up to the user there
-    fcntl = None  # type: ignore[assignment]
-
 from tacit.app.folder import STATUS
 from tacit.app.lab.attempt import attempt
 from tacit.app.lab.plan import Plan, Skipped
+from tacit.client.vault import locked
 from tacit.crypto.errors import ParameterError, TacitError
 from tacit.simulations.pooling import by_cell
 from tacit.simulations.trial import PICTURES, PLAN, TRIALS, Cell, Trial, TrialLog, key_of
@@ -108,16 +104,15 @@ def violations(trials: Sequence[Trial]) -> Iterator[str]:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Raises ParameterError if another process is in here, by this file; see `vault.locked`."""
-    with path.open("a") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise ParameterError(
-                    f"another command is at work in {path.parent}: wait for it, or give another "
-                    "folder with --out"
-                ) from None
+    """Raises ParameterError if another process is in here, by this file."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(path, wait=False))
+        except BlockingIOError:
+            raise ParameterError(
+                f"another command is at work in {path.parent}: wait for it, or give another folder "
+                "with --out"
+            ) from None
         yield
 
 
