@@ -53,7 +53,96 @@ class Answered:
     digest: str
 
 
-Kind: TypeAlias = CheckpointKept | Released | Refused | Answered
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """Requests that the gate did not answer: how many since the last such entry, of which key (""
+    where there was none), at which stage of the chain."""
+
+    key: str
+    stage: str
+    requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class GateOpened:
+    """A model is served from now on: SHA-256 of its file, and the most that is told of an answer to
+    who was not granted more."""
+
+    digest: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyIssued:
+    """A key of the gate, by its public name, was made `by` another one."""
+
+    key: str
+    organisation: str
+    role: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRevoked:
+    key: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A key's state changed, `by` a person's key, or "gate" where it degraded by itself. `reason`
+    says what was seen, or what the person wrote."""
+
+    key: str
+    was: str
+    now: str
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """An act that takes two people was done: `asked` by one key, and `by` another."""
+
+    act: str
+    subject: str
+    asked: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class MarkCommitted:
+    """Before training: a commitment to the key of a mark that the model will bear, in hexadecimal
+    digits. A mark whose key was not committed to proves nothing: anybody can find one afterwards.
+    """
+
+    kind: str  # triggers | bits
+    commitment: str
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """A release was attacked, and this is the SHA-256 of the report about it."""
+
+    name: str
+    digest: str
+    holds: bool
+
+
+Kind: TypeAlias = (
+    CheckpointKept
+    | Released
+    | Refused
+    | Answered
+    | Denied
+    | GateOpened
+    | KeyIssued
+    | KeyRevoked
+    | Judged
+    | Approved
+    | MarkCommitted
+    | Audited
+)
 
 LONGEST_REASON = 500  # characters of a stranger's text that anybody is shown
 _LARGEST = (1 << 64) - 1  # of a whole number
@@ -151,6 +240,8 @@ def _fits(value: Any, hint: Any) -> bool:
         )
     if hint is str:
         return isinstance(value, str) and one_line(value) == value
+    if hint is bool:
+        return type(value) is bool
     if hint is int:
         return type(value) is int and 0 <= value <= _LARGEST
     if hint is float:

@@ -43,28 +43,42 @@ SIM = {
     "sklearn",
     "torch",
 }
+GATE = {
+    "fastapi",
+    "limits",
+    "prometheus_client",
+    "pydantic",
+    "pyotp",
+    "river",
+    "starlette",
+    "uvicorn",
+}
+FLOWERS = {"fastapi", "pydantic", "starlette", "uvicorn"}  # what Flower brings, and may load
 DISTRIBUTION = {
     "dp_accounting": "dp-accounting",
     "flwr_datasets": "flwr-datasets",
+    "prometheus_client": "prometheus-client",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
+    "starlette": "fastapi",  # it is what FastAPI is made of, and comes with it
     "tomli_w": "tomli-w",
 }
 MAY_USE: dict[str, set[str]] = {
     "crypto": PURE,
     "privacy": PURE | {"dp_accounting", "scipy"},
     "client": BASE | {"safetensors", "torch"},
-    "server": BASE | {"safetensors", "torch"},
+    "server": BASE | GATE | {"safetensors", "torch"},
     "strategies": {"flwr", "numpy"},
     "simulations": BASE | SIM,
-    "app": BASE | SIM | {"pydantic", "ray", "tomli_w"},
+    "app": BASE | GATE | SIM | {"pydantic", "ray", "tomli_w"},
 }
 BASE_ROOMS = ("crypto", "privacy", "client", "server", "strategies")
-# Modules that exist to speak to one optional library, and are imported only where it is wanted.
+# Modules, and folders of them, that exist for an extra, and are imported only where it is wanted.
 NEEDS_AN_EXTRA = {
     "client/clipped.py": {"torch"},
     "client/example_gradients.py": {"torch"},
     "client/torch_trainer.py": {"torch"},
+    "server/gate": GATE,
 }
 
 # Chance and time are arguments in the pure rooms, and no global generator is used anywhere.
@@ -124,6 +138,12 @@ def third_party(names: Iterator[str]) -> set[str]:
     return tops - sys.stdlib_module_names - {"tacit", ""}
 
 
+def needs_an_extra(path: Path) -> set[str]:
+    """What this module may import beyond the base installation, as it is never imported there."""
+    found = (NEEDS_AN_EXTRA.get(one.as_posix()) for one in (path, *path.parents))
+    return next((extra for extra in found if extra), set())
+
+
 def faults(room: str, path: Path) -> list[str]:
     """What is wrong with the imports of one module."""
     tree = parse(path)
@@ -138,7 +158,7 @@ def faults(room: str, path: Path) -> list[str]:
     used = third_party(iter(names)) - MAY_IMPORT.keys()
     found += [f"{room} may not use {name}" for name in sorted(used - MAY_USE[room])]
     if room in BASE_ROOMS:
-        extra = NEEDS_AN_EXTRA.get(path.as_posix(), set())
+        extra = needs_an_extra(path)
         heavy = (third_party(imported_at_load(tree.body)) & used) - BASE - extra
         found += [f"{name} is not in the base installation" for name in sorted(heavy)]
     if room in ("crypto", "privacy"):
@@ -308,9 +328,9 @@ def device(*rooms: str, measure: bool = False) -> tuple[int, list[str]]:
     names = [
         ".".join(("tacit", *path.with_suffix("").parts)).removesuffix(".__init__")
         for path in modules(*rooms)
-        if path.as_posix() not in NEEDS_AN_EXTRA
+        if not needs_an_extra(path)
     ]
-    optional = SIM | {"dp_accounting", "matplotlib", "pandas", "ray", "tenseal"}
+    optional = SIM | GATE - FLOWERS | {"dp_accounting", "matplotlib", "pandas", "ray", "tenseal"}
     grown, *loaded = fresh(DEVICE.format(names=names, measure=measure, optional=optional)).split()
     return int(grown), loaded
 

@@ -14,7 +14,15 @@ from tacit.server import entries
 from tacit.server.entries import (
     LONGEST_REASON,
     Answered,
+    Approved,
+    Audited,
     CheckpointKept,
+    Denied,
+    GateOpened,
+    Judged,
+    KeyIssued,
+    KeyRevoked,
+    MarkCommitted,
     Noted,
     Refused,
     Released,
@@ -77,6 +85,14 @@ OTHERS = [
     CheckpointKept(1, DIGEST),
     Released("model.safetensors", DIGEST),
     Answered("key", 5, DIGEST),
+    Denied("key", "budget", 3),
+    GateOpened(DIGEST, "label"),
+    KeyIssued("key", "clinic", "client", "other"),
+    KeyRevoked("key", "other"),
+    Judged("key", "ok", "degraded", "gate", "far from what it was trained on"),
+    Approved("release", "model", "key", "other"),
+    MarkCommitted("triggers", DIGEST),
+    Audited("model", DIGEST, True),
 ]
 
 

@@ -1,0 +1,1 @@
+"""Serving a released model: every answer passes one visible chain, and is counted and logged."""
