@@ -44,9 +44,7 @@ class Codes:
         """
         if len(rand) != SEED_BYTES + NONCE_BYTES:
             raise ParameterError(f"{SEED_BYTES + NONCE_BYTES} random bytes are needed")
-        with self.store.reading() as db:
-            is_there = one(db, "SELECT 1 FROM totp WHERE name = ?", by.key) is not None
-        if is_there:
+        if self.has(by):
             self.check(by, code or "", at)
         seed, nonce = rand[:SEED_BYTES], rand[SEED_BYTES:]
         sealed = nonce + AESGCM(self.sealing).encrypt(nonce, seed, by.key.encode())
@@ -58,6 +56,11 @@ class Codes:
             )
             self.store.say(KeyRenewed(by.key, "totp", by.key), at)
         return _totp(seed).provisioning_uri(name=by.key, issuer_name="tacit gate")
+
+    def has(self, by: Grant) -> bool:
+        """Whether codes are set up for him."""
+        with self.store.reading() as db:
+            return one(db, "SELECT 1 FROM totp WHERE name = ?", by.key) is not None
 
     def check(self, by: Grant, code: str, at: float) -> None:
         """Raises Denial for a code that is not his now, or was used; each is good once.
