@@ -66,8 +66,11 @@ class Health(BaseModel):
     status: str
 
 
-def application(chain: Chain, records: Records, routers: Sequence[APIRouter] = ()) -> FastAPI:
-    """The gate as an ASGI application, `routers` of the operators' besides. Closes `chain`."""
+def application(
+    chain: Chain, records: Records, close: Callable[[], None], routers: Sequence[APIRouter] = ()
+) -> FastAPI:
+    """The gate as an ASGI application, `routers` of the operators' besides. At its end the chain is
+    closed, and then `close` is called."""
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -76,7 +79,10 @@ def application(chain: Chain, records: Records, routers: Sequence[APIRouter] = (
             yield
         finally:
             noting.cancel()
-            await chain.close()
+            try:
+                await chain.close()
+            finally:
+                close()
 
     app = FastAPI(
         title="Tacit gate", version="1", lifespan=life, docs_url=None, redoc_url=None,
@@ -121,7 +127,7 @@ def _public(chain: Chain, records: Records) -> APIRouter:
         return _json(chain.card.fields() | told)
 
     @router.get("/health", response_model=Health, responses=_refusals(503))
-    async def health() -> Response:
+    async def health(_: Request) -> Response:
         """Whether anything is answered, for whoever restarts what does not."""
         if not chain.is_sound:
             raise Denial("log", 503, CANNOT)

@@ -4,6 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 
 from tacit.crypto.errors import TacitError
@@ -56,7 +57,7 @@ class Journal:
             self._denials[key, stage] += 1
 
     def close(self) -> None:
-        """Keep what was counted, and let others append."""
+        """Keep what was counted, and let others append. May be called again."""
         with self._alone:
             try:
                 if self._is_sound:
@@ -76,12 +77,16 @@ class Journal:
         try:
             self._log.append([_line(entry, at) for entry in entries])
             if others:
-                self._also(self._log)
+                self._take_over()
         except (OSError, TacitError) as broken:
             self._is_sound = False
             raise Denial(STAGE, 503, CANNOT) from broken
         for entry in entries:
             self._events.hear(entry)
+
+    def _take_over(self) -> None:
+        with suppress(Denial):  # others are at work there: the next time will do
+            self._also(self._log)
 
 
 def _line(entry: Kind, at: float) -> bytes:
