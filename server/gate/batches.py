@@ -23,7 +23,7 @@ class Batches(Generic[Asked, Done]):
     """`work` takes up to `most` of what was asked, and returns as many results in their order. What
     it raises is raised to all of that batch. At most `room` wait or are being worked on.
 
-    One event loop asks. It is to be closed, and may be asked until then.
+    One event loop asks at a time. It is to be closed, and may be asked until then.
     """
 
     def __init__(
@@ -44,13 +44,12 @@ class Batches(Generic[Asked, Done]):
         """Raises Denial (503) where there is no room left, or what `work` raised."""
         if self._inside >= self._room or self._is_closed:
             raise Denial(self._name, 503, "too much is being asked at once", RETRY_AFTER)
-        loop = asyncio.get_running_loop()
         if self._thread is None:
             self._thread = threading.Thread(
-                target=self._run, args=(loop,), name=f"gate {self._name}", daemon=True
+                target=self._run, name=f"gate {self._name}", daemon=True
             )
             self._thread.start()
-        future: asyncio.Future[Done] = loop.create_future()
+        future: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
         self._inside += 1
         self._queue.put((asked, future))
         return await future
@@ -63,7 +62,7 @@ class Batches(Generic[Asked, Done]):
             await asyncio.to_thread(self._thread.join)
             self._thread = None
 
-    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _run(self) -> None:
         is_open = True
         while is_open:
             batch: list[_Waiting[Asked, Done]] = []
@@ -75,10 +74,11 @@ class Batches(Generic[Asked, Done]):
                 one = self._queue.get()
             is_open = one is not None
             if batch:
-                self._do(loop, batch)
+                self._do(batch)
 
-    def _do(self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting[Asked, Done]]) -> None:
+    def _do(self, batch: list[_Waiting[Asked, Done]]) -> None:
         futures = [future for _, future in batch]
+        loop = futures[0].get_loop()
         try:
             done = self._work([asked for asked, _ in batch])
         except Exception as failed:  # noqa: BLE001 whatever it is, somebody waits for it
