@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
@@ -108,7 +109,7 @@ def _public(chain: Chain, records: Records) -> APIRouter:
     router = APIRouter(route_class=_Plain)
 
     @router.post(
-        "/v1/answers", response_model=Answers, openapi_extra=_asked(chain.card),
+        "/v1/answers", response_model=Answers, openapi_extra=_asked(chain.card), dependencies=_KEY,
         responses=_refusals(401, 403, 408, 413, 415, 422, 429, 503),
     )  # fmt: skip
     async def answers(request: Request) -> Response:
@@ -117,7 +118,7 @@ def _public(chain: Chain, records: Records) -> APIRouter:
         return _json(_told(await chain.answer(question)))
 
     @router.get("/v1/model", response_model=About, responses=_refusals(401, 403, 503),
-                openapi_extra=_SECURED)  # fmt: skip
+                dependencies=_KEY)  # fmt: skip
     async def model(request: Request) -> Response:
         """What is served, and what this key may have of it."""
         grant = chain.admit(*_caller(request), Act.ASK)
@@ -133,7 +134,7 @@ def _public(chain: Chain, records: Records) -> APIRouter:
             raise Denial("log", 503, CANNOT)
         return _json({"status": "ok"})
 
-    @router.get("/metrics", responses=_refusals(401, 403), openapi_extra=_SECURED,
+    @router.get("/metrics", responses=_refusals(401, 403), dependencies=_KEY,
                 response_class=Response)  # fmt: skip
     async def metrics(request: Request) -> Response:
         """For Prometheus, with a viewer's key."""
@@ -238,7 +239,7 @@ def _tell_errors_alike(app: FastAPI) -> None:
         app.add_exception_handler(kind, handler)
 
 
-_SECURED: dict[str, Any] = {"security": [{"key": []}]}
+_KEY = [Security(HTTPBearer(scheme_name="key"))]  # is said in OpenAPI: keys are the chain's
 
 
 def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -263,4 +264,4 @@ def _asked(card: Card) -> dict[str, Any]:
         "schema": {"type": "string", "enum": list(Detail)},
     }  # fmt: skip
     body = {"required": True, "content": content}
-    return {"requestBody": body, "parameters": [detail], **_SECURED}
+    return {"requestBody": body, "parameters": [detail]}

@@ -1,8 +1,11 @@
 """A gate without keys' records and without a watch of its own: what its stages need of others."""
 
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,17 +67,18 @@ class FakeRecords:
 
 @dataclass
 class FakeWatch:
+    risk: float = 0.0
     saw_of: dict[str, int] = field(default_factory=dict)
 
     def saw(self, grant: Grant, x: Floats32, scored: Scored, at: float) -> Suspicion:
         assert len(x) == len(scored.probabilities) == len(scored.features)
         self.saw_of[grant.key] = self.saw_of.get(grant.key, 0) + len(x)
-        return Suspicion(0.25, is_flagged=False)
+        return Suspicion(self.risk, is_flagged=False)
 
 
 @dataclass
 class Toy:
-    """The class is the first number of an input, times ten."""
+    """The class is the first number of an input, times ten, or the last one there is."""
 
     shape: tuple[int, ...] = SHAPE
     classes: int = CLASSES
@@ -85,7 +89,7 @@ class Toy:
         if self.broken:
             raise self.broken
         self.calls.append(len(x))
-        labels = np.rint(10 * x.reshape(len(x), -1)[:, 0]).astype(int)
+        labels = np.rint(10 * x.reshape(len(x), -1)[:, 0]).clip(0, self.classes - 1).astype(int)
         probabilities = np.full((len(x), self.classes), 0.05, np.float32)
         probabilities[np.arange(len(x)), labels] = 0.85
         return Scored(probabilities, x.reshape(len(x), -1))
@@ -96,18 +100,19 @@ class Gate:
     """All of it, in a folder."""
 
     folder: Path
-    records: FakeRecords = field(default_factory=FakeRecords)
+    records: Any = field(default_factory=FakeRecords)
     watch: FakeWatch = field(default_factory=FakeWatch)
     model: Toy = field(default_factory=Toy)
     reveal: Reveal = field(default_factory=Reveal)
     is_strict: bool = False
+    clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
         log = AuditLog.create(self.folder / "audit.log", KEEPER, os.urandom(16))
         self.journal = Journal(log, Events(self.folder / "events.jsonl"))
         self.chain = Chain(
             CARD, self.model, self.records, self.watch, self.journal, Metrics(),
-            reveal=self.reveal, is_strict=self.is_strict,
+            reveal=self.reveal, is_strict=self.is_strict, clock=self.clock,
         )  # fmt: skip
 
     def entries(self) -> list[Kind]:

@@ -52,6 +52,7 @@ def denied(coroutine: Coroutine[Any, Any, Any]) -> Denial:
 
 
 def test_an_answer_is_told_counted_watched_and_logged(gate: Gate) -> None:
+    gate.watch.risk = 0.25
     x = rows(1, 3, 2)
     (answer,) = ask(gate, question(x))
     assert answer.shown.labels.tolist() == [1, 3, 2]
