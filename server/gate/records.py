@@ -97,16 +97,14 @@ class StoredRecords:
         with self._store.lock:
             self._check_open()
             found = self._find(grant.key, at)
-            if found is None:
-                raise ParameterError(f"no key {grant.key}")
-            now, risk = found.grant, stepped(suspicion.risk)
-            is_news = risk > now.risk + RISK_STEP / 2
-            degrades = suspicion.is_flagged and now.state is State.OK
-            if at >= found.excused and (is_news or degrades):
-                self._note(grant.key, suspicion, risk, at)
-                self._refresh()
-                found = self._find(grant.key, at) or found
-            return found.grant.state
+        if found is None:
+            raise ParameterError(f"no key {grant.key}")
+        now, risk = found.grant, stepped(suspicion.risk)
+        is_news = risk > now.risk + RISK_STEP / 2
+        degrades = suspicion.is_flagged and now.state is State.OK
+        if at < found.excused or not (is_news or degrades):
+            return now.state
+        return self._note(grant.key, suspicion, risk, at)
 
     def close(self) -> None:
         with self._store.lock:
@@ -179,8 +177,9 @@ class StoredRecords:
             for name, organisation, left in back:
                 _spend(db, name, organisation, -left)
 
-    def _note(self, name: str, suspicion: Suspicion, risk: float, at: float) -> None:
-        """Keep a risk, and degrade a key that is flagged, as it is now: others act on it, too."""
+    def _note(self, name: str, suspicion: Suspicion, risk: float, at: float) -> State:
+        """Keep a risk, and degrade a key that is flagged, as it is now: others act on it, too.
+        Not inside the lock, since whoever hears of it may want another one."""
         with self._store.writing() as db:
             was = State(one(db, "SELECT state FROM keys WHERE name = ?", name)[0])
             now = State.DEGRADED if suspicion.is_flagged and was is State.OK else was
@@ -190,6 +189,9 @@ class StoredRecords:
             )
             if now is not was:
                 self._store.say(Judged(name, was, now, "gate", _evidence(suspicion)), at)
+        with self._store.lock:
+            self._refresh()
+        return now
 
 
 def _spend(db: Connection, name: str, organisation: str, answers: int) -> None:

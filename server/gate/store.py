@@ -68,7 +68,7 @@ COMMIT;
 
 class Store:
     """An open file. Safe to use from several threads; `hear` is told of all that is said here, once
-    it is kept.
+    it is kept and the lock is free.
 
     Raises ParameterError if there is no such file or others may read it, Damaged if it is not
     whole or not the gate's.

@@ -1,4 +1,4 @@
-"""Who may ask, what is taken, and what is held against him: alike for every process, and at once."""
+"""Who may ask, what is taken, what is held against him: the same for every process, and at once."""
 
 import os
 import sqlite3
@@ -198,6 +198,25 @@ def test_the_watch_degrades_and_never_suspends(gate: World) -> None:
     assert drain(found, key) == 0  # of risk 1 by now
 
 
+def test_whoever_hears_of_it_may_wait_for_another_lock(gate: World) -> None:
+    """The log's writer holds one while it reads what is to be said."""
+    free: list[bool] = []
+
+    def wait() -> None:
+        if gate.store.lock.acquire(timeout=2):
+            free.append(True)
+            gate.store.lock.release()
+
+    def hear(_: object) -> None:
+        other = threading.Thread(target=wait)
+        other.start()
+        other.join()
+
+    gate.store.hear = hear
+    assert records(gate.store).suspect(gate.by[Role.CLIENT], FLAGGED, AT) is State.DEGRADED
+    assert free == [True]
+
+
 def test_degraded_is_half(gate: World) -> None:
     found, key = records(gate.store), gate.issue()
     found.suspect(found.grant_of(key.text, HERE, AT), Suspicion(0.0, True), AT)
@@ -308,7 +327,7 @@ def test_a_damaged_file_serves_nothing(gate: World) -> None:
     whole = gate.path.read_bytes()
     for cut in (whole[:5000], b"no database" * 1000, b"", whole[:4096] + bytes(len(whole) - 4096)):
         gate.path.write_bytes(cut)
-        with pytest.raises(Damaged, match="gate.sqlite"):
+        with pytest.raises(Damaged, match=r"gate\.sqlite"):
             Store(gate.path)
     gate.path.write_bytes(whole)
     Store(gate.path).close()

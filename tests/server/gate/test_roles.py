@@ -50,8 +50,7 @@ def test_every_role_and_act(role: Role, act: Act) -> None:
 def test_nobody_can_change_it() -> None:
     with pytest.raises(TypeError):
         MAY[Role.CLIENT] = frozenset(Act)
-    with pytest.raises(AttributeError):
-        MAY[Role.CLIENT].add(Act.RELEASE)
+    assert all(isinstance(acts, frozenset) for acts in MAY.values())
 
 
 def test_what_is_no_role_may_nothing() -> None:

@@ -17,7 +17,9 @@ class Phone:
     """Somebody's telephone."""
 
     def __init__(self, address: str) -> None:
-        self.totp = pyotp.parse_uri(address)
+        found = pyotp.parse_uri(address)
+        assert isinstance(found, pyotp.TOTP)
+        self.totp = found
 
     def code(self, at: float) -> str:
         return self.totp.at(int(at))
