@@ -18,10 +18,12 @@ from tacit.server.entries import GateOpened
 from tacit.server.gate.application import application
 from tacit.server.gate.approvals import is_released
 from tacit.server.gate.base import Watch
+from tacit.server.gate.card import Card
 from tacit.server.gate.chain import Chain
 from tacit.server.gate.events import Events
 from tacit.server.gate.journal import Journal
 from tacit.server.gate.metrics import Metrics
+from tacit.server.gate.model import Model
 from tacit.server.gate.networks import RuleFile
 from tacit.server.gate.patience import Patient
 from tacit.server.gate.records import StoredRecords
@@ -88,10 +90,10 @@ def check_sensitive(release: Release, folder: GateFolder) -> None:
 
 @contextmanager
 def gate(
-    release: Release, folder: GateFolder, watch: Watch, windows: Windows, reveal: Reveal,
+    card: Card, model: Model, folder: GateFolder, watch: Watch, windows: Windows, reveal: Reveal,
     *, is_strict: bool = False,
 ) -> Iterator[FastAPI]:  # fmt: skip
-    """The gate of a release, open. All that the folder's log is to say is there when it closes."""
+    """The gate of a model, open. All that the folder's log is to say is there when it closes."""
     events = Events(folder.path / EVENTS)
     log_path = folder.path / LOG
     journal = Journal(
@@ -101,11 +103,10 @@ def gate(
     try:
         records = StoredRecords(folder.store, windows, _rules(folder.path / NETWORKS))
         chain = Chain(
-            release.card, release.model, records, watch, journal, Metrics(), reveal=reveal,
-            is_strict=is_strict,
+            card, model, records, watch, journal, Metrics(), reveal=reveal, is_strict=is_strict,
         )  # fmt: skip
         most = Detail.LABEL if is_strict else reveal.detail
-        journal.keep([GateOpened(release.card.digest, most)])
+        journal.keep([GateOpened(card.digest, most)])
         yield application(chain, records, records.close)
     finally:
         journal.close()

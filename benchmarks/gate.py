@@ -1,158 +1,204 @@
-"""What the gate costs: answers a second, and how long one takes, beside the bare model.
+"""What the gate costs: answers a second, how long one takes, and memory, beside the bare model.
 
-    python benchmarks/gate.py [--quick] [--json FILE] [--long]
+    python benchmarks/gate.py [--quick] [--long] [--json FILE]
+
+The model is the small CNN for 8x8 images, in one thread. Three servers, uvicorn and FastAPI all of
+them, read the same requests in the same way: "bare" calls the model once a request; "bare, batched"
+calls it once for all that wait, as the gate does; and the gate does all it does, with keys, budgets
+and windows, the watch, and a log that is on disk before an answer leaves.
+
+They take turns in short slices, so that what else the machine does hits them alike. Clients are in
+a process of their own: on two cores, one is theirs. CPU time is the server's, of all its threads.
+--long asks for a million answers, and looks at memory while it does.
 """
 
 import argparse
-import asyncio
 import json
 import os
+import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT))  # so that the script runs from any folder, installed or not
 
-import numpy as np
+import numpy as np  # noqa: E402
 
+from benchmarks.shared.asking import Asked, ask  # noqa: E402
+from benchmarks.shared.fresh import ONE_THREAD  # noqa: E402
+from benchmarks.shared.table import Row, at_least, at_most, print_table, write_json  # noqa: E402
 
-SHAPE, CLASSES = (1, 8, 8), 10
-
-
-def serve(kind: str, port: int, folder: Path) -> None:
-    import torch
-    import uvicorn
-    from fastapi import FastAPI, Request, Response
-
-    torch.set_num_threads(1)
-    from tacit.server.gate.model import TorchModel
-    from tacit.server.gate.card import Card
-    from tacit.server.gate import validate
-    from tacit.server.gate.batches import Batches
-    from tacit.simulations.models import factory
-
-    torch.manual_seed(0)
-    model = TorchModel(factory("cnn")(SHAPE, CLASSES), SHAPE)
-    card = Card("cnn", "00" * 32, SHAPE, CLASSES)
-    if kind.startswith("bare"):
-        app = FastAPI()
-
-        def score(asked):
-            s = model.scored(np.concatenate(asked))
-            out, at = [], 0
-            for each in asked:
-                out.append(s.probabilities[at : at + len(each)])
-                at += len(each)
-            return out
-
-        batches = Batches("model", score, 64, 512)
-
-        @app.post("/v1/answers")
-        async def answers(request: Request) -> Response:
-            body = await request.body()
-            x = validate.inputs(body, validate.form_of(request.headers["content-type"]), card)
-            p = model.scored(x).probabilities if kind == "bare-inline" else await batches.do(x)
-            return Response(json.dumps({"labels": p.argmax(1).tolist()}), media_type="application/json")
-    else:
-        from tests.server.gate.fakes import FakeRecords, FakeWatch, SECRET, grant, KEEPER
-        from tacit.server.auditlog import AuditLog
-        from tacit.server.gate.application import application
-        from tacit.server.gate.chain import Chain
-        from tacit.server.gate.events import Events
-        from tacit.server.gate.journal import Journal
-        from tacit.server.gate.metrics import Metrics
-        from tacit.server.gate.reveal import Reveal
-
-        records = FakeRecords({SECRET: grant(budget=10**9)})
-        log = AuditLog.create(folder / "audit.log", KEEPER, os.urandom(16))
-        journal = Journal(log, Events(folder / "events.jsonl"))
-        chain = Chain(card, model, records, FakeWatch(), journal, Metrics(), reveal=Reveal())
-        app = application(chain, records)
-    uvicorn.run(app, port=port, log_level="warning", access_log=False)
+SHAPE = (1, 8, 8)
+KINDS = ("bare", "bare, batched", "gate")
+SCRIPT = ROOT / "benchmarks" / "shared" / "gate_server.py"
+CONNECTIONS = 32
+AT_LEAST, AT_MOST = 2_000, 15.0  # answers a second; percent
+SLICE, SLICES, QUICK_SLICES = 1.5, 8, 3  # seconds, and how many of each
+LONG, QUICK_LONG, EACH = 1_000_000, 20_000, 64  # answers, and to a request
+FLAT = 10.0  # MB
 
 
-class Client(asyncio.Protocol):
-    def __init__(self, bench):
-        self.bench = bench
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A process that answers."""
 
-    def connection_made(self, transport):
-        self.transport = transport
-        self.ask()
+    process: int
+    port: int
+    key: str
 
-    def ask(self):
-        self.began = time.perf_counter()
-        self.transport.write(self.bench.request)
+    def request(self, inputs: int) -> bytes:
+        x = np.random.default_rng(inputs).random((inputs, *SHAPE)).round(3)
+        body = json.dumps({"inputs": x.tolist()}).encode()
+        head = (
+            f"POST /v1/answers HTTP/1.1\r\nHost: gate\r\nContent-Type: application/json\r\n"
+            f"Authorization: Bearer {self.key}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + body
 
-    def data_received(self, data):
-        if not data.endswith(b"}"):
+    @property
+    def cpu(self) -> float:
+        """Seconds of it so far."""
+        fields = Path(f"/proc/{self.process}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
+    def resident(self) -> float:
+        """MB of memory."""
+        pages = Path(f"/proc/{self.process}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@contextmanager
+def server(kind: str) -> Iterator[Server]:
+    with tempfile.TemporaryDirectory() as folder:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [sys.executable, str(SCRIPT), kind, str(port), folder]
+        process = subprocess.Popen(command, env=os.environ | ONE_THREAD, stdout=subprocess.PIPE)
+        try:
+            assert process.stdout is not None
+            key = process.stdout.readline().decode().strip()
+            _wait(port, process)
+            yield Server(process.pid, port, key)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+
+
+def _wait(port: int, process: "subprocess.Popen[bytes]") -> None:
+    while process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
             return
-        b = self.bench
-        assert b"200 OK" in data[:20] or b"HTTP" not in data, data
-        b.times.append(time.perf_counter() - self.began)
-        if time.perf_counter() < b.end:
-            self.ask()
-        else:
-            self.transport.close()
-
-    def connection_lost(self, exc):
-        self.bench.open -= 1
-        if not self.bench.open:
-            self.bench.done.set_result(None)
+        except OSError:
+            time.sleep(0.05)
+    raise RuntimeError("the server did not start")
 
 
-def cpu(pid):
-    f = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(f[11]) + int(f[12])) / os.sysconf("SC_CLK_TCK")
+@dataclass(slots=True)
+class Turns:
+    """What one server did in its slices, each with CPU seconds a request."""
+
+    asked: list[Asked]
+    cpu: list[float]
+
+    @property
+    def rate(self) -> float:
+        return statistics.median(each.rate for each in self.asked)
+
+    def quantile(self, q: float) -> float:
+        """In ms, of all requests."""
+        return 1e3 * float(np.quantile(np.concatenate([each.times for each in self.asked]), q))
 
 
-class Bench:
-    pass
+def turns(
+    servers: dict[str, Server], inputs: int, connections: int, slices: int
+) -> dict[str, Turns]:
+    found = {kind: Turns([], []) for kind in servers}
+    for number in range(slices + 1):
+        for kind, one in servers.items():
+            before = one.cpu
+            asked = ask(one.port, one.request(inputs), connections, SLICE)
+            if number:  # the first is to warm up
+                found[kind].asked.append(asked)
+                found[kind].cpu.append((one.cpu - before) / len(asked.times))
+    return found
 
 
-async def load(port, conns, seconds, per):
-    b = Bench()
-    x = np.random.default_rng(0).random((per, *SHAPE)).round(3)
-    body = json.dumps({"inputs": x.tolist()}).encode()
-    b.request = (b"POST /v1/answers HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer tacit_secret_of_a_client\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)) + body
-    b.times = []
-    b.open = conns
-    b.end = time.perf_counter() + seconds
-    b.done = asyncio.get_running_loop().create_future()
-    for _ in range(conns):
-        await asyncio.get_running_loop().create_connection(lambda: Client(b), "127.0.0.1", port)
+def rows(servers: dict[str, Server], inputs: int, connections: int, slices: int) -> list[Row]:
+    found, many = turns(servers, inputs, connections, slices), f"{inputs} x {connections}"
+    out = []
+    for kind, one in found.items():
+        rate = one.rate * inputs
+        name = f"{kind}, {many}"
+        is_goal = kind == "gate" and (inputs, connections) == (1, CONNECTIONS)
+        row = (
+            at_least(name, rate, "answers/s", AT_LEAST) if is_goal else Row(name, rate, "answers/s")
+        )
+        cpu = 1e6 * statistics.median(one.cpu)
+        out += [
+            row,
+            Row(f"{name}, half of them within", one.quantile(0.5), "ms"),
+            Row(f"{name}, 99 of 100 within", one.quantile(0.99), "ms"),
+            Row(f"{name}, of CPU", cpu, "us/request"),
+        ]
+    if connections > 1:
+        gate = found["gate"]
+        for bare in KINDS[:-1]:
+            more = _percent([a / b for a, b in zip(gate.cpu, found[bare].cpu, strict=True)])
+            name = f"the gate's CPU over {bare}, {many}"
+            out.append(
+                at_most(name, more, "%", AT_MOST) if bare == "bare" else Row(name, more, "%")
+            )
+    return out
+
+
+def _percent(ratios: list[float]) -> float:
+    return 100 * (statistics.median(ratios) - 1)
+
+
+def memory(gate: Server, answers: int) -> list[Row]:
+    """Resident memory in four parts of a long run: the first is for what grows once."""
+    request, sizes, done = gate.request(EACH), [], 0
     began = time.perf_counter()
-    await b.done
-    t = np.array(b.times)
-    return len(t) * per / (time.perf_counter() - began), np.percentile(t, 50) * 1e3, np.percentile(t, 99) * 1e3
+    while done < answers:
+        done += EACH * len(ask(gate.port, request, CONNECTIONS, 1.0).times)
+        sizes.append(gate.resident)
+    grown = statistics.mean(sizes[-max(1, len(sizes) // 4) :]) - sizes[len(sizes) // 4]
+    return [
+        Row("asked in the long run", done, "answers"),
+        Row("... a second", done / (time.perf_counter() - began), "answers/s"),
+        Row("memory at its end", sizes[-1], "MB"),
+        at_most("... grown since its first quarter", grown, "MB", FLAT),
+    ]
 
 
-def main():
-    if sys.argv[1] == "--serve":
-        return serve(sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]))
-    import uvloop
-    for kind in sys.argv[1].split(","):
-        with tempfile.TemporaryDirectory() as folder:
-            with socket.socket() as s:
-                s.bind(("127.0.0.1", 0))
-                port = s.getsockname()[1]
-            p = subprocess.Popen([sys.executable, __file__, "--serve", kind, str(port), folder], env=os.environ | {"OMP_NUM_THREADS": "1"})
-            for _ in range(200):
-                try:
-                    socket.create_connection(("127.0.0.1", port)).close()
-                    break
-                except OSError:
-                    time.sleep(0.1)
-            for conns, per in ((1, 1), (32, 1), (32, 16)):
-                uvloop.run(load(port, conns, 1, per))
-                c = cpu(p.pid); w=time.perf_counter()
-                r = uvloop.run(load(port, conns, 4, per))
-                c, w = cpu(p.pid)-c, time.perf_counter()-w
-                print(kind, conns, per, "%.0f answers/s  p50 %.2f ms p99 %.2f ms" % r, "cpu %.0f us/request, %.2f cores"%(1e6*c/(r[0]*w/per), c/w), flush=True)
-            p.terminate(); p.wait()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="short slices, few of them")
+    parser.add_argument("--long", action="store_true", help="a million answers, for memory")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    asked = parser.parse_args()
+    slices = QUICK_SLICES if asked.quick else SLICES
+    with server(KINDS[0]) as bare, server(KINDS[1]) as batched, server(KINDS[2]) as gate:
+        servers = dict(zip(KINDS, (bare, batched, gate), strict=True))
+        found = rows(servers, 1, CONNECTIONS, slices)
+        found += rows(servers, 16, CONNECTIONS, slices)
+        found += rows(servers, 1, 1, slices)
+        found += memory(gate, LONG if asked.long else QUICK_LONG)
+    print_table("The gate, inputs to a request x connections", found)
+    if asked.json:
+        write_json(asked.json, "gate", found)
 
-main()
+
+if __name__ == "__main__":
+    main()

@@ -41,7 +41,9 @@ def run(
     with GateFolder.open(folder) as there:
         if is_strict:
             check_sensitive(release, there)
-        with gate(release, there, _Unwatched(), windows, reveal, is_strict=is_strict) as app:
+        with gate(
+            release.card, release.model, there, _Unwatched(), windows, reveal, is_strict=is_strict
+        ) as app:
             _welcome(screen, release, there, place, reveal)
             serve(app, place)
 

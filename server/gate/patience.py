@@ -27,7 +27,7 @@ class Patient(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self._transport: Any = transport  # uvloop's are not asyncio's by type
         self._since = self._loop.time()
         self._timer = self._loop.call_later(self.seconds, self._look)
         self._inner.connection_made(transport)
@@ -70,5 +70,4 @@ class Patient(asyncio.Protocol):
 
     def _close(self) -> None:
         """At once: whoever is slow to send is slow to be told, too."""
-        if isinstance(self._transport, asyncio.Transport):
-            self._transport.abort()
+        self._transport.abort()

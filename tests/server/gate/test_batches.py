@@ -2,11 +2,22 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
 
 import pytest
 
 from tacit.server.gate.base import Denial
 from tacit.server.gate.batches import Batches
+
+
+def after(go: threading.Event) -> Callable[[list[int]], list[int]]:
+    """Work that waits for a word."""
+
+    def work(asked: list[int]) -> list[int]:
+        assert go.wait(5)
+        return asked
+
+    return work
 
 
 def test_what_waits_is_done_together_and_each_gets_its_own() -> None:
@@ -37,7 +48,7 @@ def test_what_waits_is_done_together_and_each_gets_its_own() -> None:
 def test_where_there_is_no_room_nobody_waits() -> None:
     async def run() -> None:
         go = threading.Event()
-        batches = Batches("model", lambda asked: go.wait(5) and asked, most=1, room=2)
+        batches = Batches("model", after(go), most=1, room=2)
         waiting = [asyncio.create_task(batches.do(i)) for i in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(Denial) as full:
@@ -86,7 +97,7 @@ def test_closing_finishes_what_waits_and_takes_no_more() -> None:
 def test_whoever_goes_away_does_not_hold_up_others() -> None:
     async def run() -> None:
         go = threading.Event()
-        batches = Batches("model", lambda asked: go.wait(5) and asked, most=8, room=2)
+        batches = Batches("model", after(go), most=8, room=2)
         gone, stays = (asyncio.create_task(batches.do(i)) for i in range(2))
         await asyncio.sleep(0)
         gone.cancel()

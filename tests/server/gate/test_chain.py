@@ -234,7 +234,7 @@ def test_how_much_a_key_is_told(
     gate = Gate(tmp_path, reveal=Reveal(Detail(reveal)), is_strict=strict)
     gate.records.grants[SECRET] = grant(details=frozenset(map(Detail, granted)), state=state)
     told = ask(gate, *[question(rows(1), detail=each) for each in [None, *Detail]])
-    details = [each.detail if isinstance(each, Answer) else each.status for each in told]
+    details = [each.status if isinstance(each, Denial) else each.detail for each in told]
     assert details[0] == (reveal if reveal in may else "label")
     assert details[1:] == [each if each in may else 403 for each in Detail]
     for answer in told:

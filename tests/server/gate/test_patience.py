@@ -13,13 +13,22 @@ from tacit.server.gate.application import application
 from tests.server.gate.fakes import SECRET, Gate, rows
 
 SECONDS = 0.4
+Loop = Callable[[], asyncio.AbstractEventLoop]
 
 
 class Quick(patience.Patient):
     seconds = SECONDS
 
 
-def against(folder: Path, attack: Callable[[int], Awaitable[None]]) -> None:
+@pytest.fixture(params=["asyncio", "uvloop"])
+def loop(request: pytest.FixtureRequest) -> Loop:
+    """uvicorn takes uvloop where it is there."""
+    if request.param == "asyncio":
+        return asyncio.new_event_loop
+    return pytest.importorskip("uvloop").new_event_loop
+
+
+def against(folder: Path, loop: Loop, attack: Callable[[int], Awaitable[None]]) -> None:
     """A server on a port of its own, in this event loop."""
 
     async def run() -> None:
@@ -37,7 +46,8 @@ def against(folder: Path, attack: Callable[[int], Awaitable[None]]) -> None:
             server.should_exit = True
             await serving
 
-    asyncio.run(run())
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(run())
 
 
 def request(body: bytes = rows(1).tobytes()) -> bytes:
@@ -66,18 +76,22 @@ async def ended(reader: asyncio.StreamReader) -> float:
     return time.perf_counter() - began
 
 
-@pytest.mark.parametrize("sent", [0, 1, 30, 100, len(request()) - 1])
-def test_a_request_that_does_not_come_to_an_end_is_closed(tmp_path: Path, sent: int) -> None:
+@pytest.mark.parametrize("sent", [0, 30, len(request()) - 1])
+def test_a_request_that_does_not_come_to_an_end_is_closed(
+    tmp_path: Path, loop: Loop, sent: int
+) -> None:
     async def attack(port: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request()[:sent])
         assert SECONDS / 2 < await ended(reader) < 5 * SECONDS
         writer.close()
 
-    against(tmp_path, attack)
+    against(tmp_path, loop, attack)
 
 
-def test_a_byte_now_and_then_does_not_help_and_others_are_answered(tmp_path: Path) -> None:
+def test_a_byte_now_and_then_does_not_help_and_others_are_answered(
+    tmp_path: Path, loop: Loop
+) -> None:
     async def attack(port: int) -> None:
         slow, writer = await asyncio.open_connection("127.0.0.1", port)
 
@@ -96,10 +110,10 @@ def test_a_byte_now_and_then_does_not_help_and_others_are_answered(tmp_path: Pat
         writer.close()
         asking.close()
 
-    against(tmp_path, attack)
+    against(tmp_path, loop, attack)
 
 
-def test_a_second_request_that_is_slow_is_closed_too(tmp_path: Path) -> None:
+def test_a_second_request_that_is_slow_is_closed_too(tmp_path: Path, loop: Loop) -> None:
     async def attack(port: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request())
@@ -108,10 +122,10 @@ def test_a_second_request_that_is_slow_is_closed_too(tmp_path: Path) -> None:
         assert await ended(reader) < 5 * SECONDS
         writer.close()
 
-    against(tmp_path, attack)
+    against(tmp_path, loop, attack)
 
 
-def test_an_honest_connection_lives_as_long_as_it_asks(tmp_path: Path) -> None:
+def test_an_honest_connection_lives_as_long_as_it_asks(tmp_path: Path, loop: Loop) -> None:
     async def attack(port: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for _ in range(8):
@@ -120,10 +134,10 @@ def test_an_honest_connection_lives_as_long_as_it_asks(tmp_path: Path) -> None:
             await asyncio.sleep(SECONDS / 3)
         writer.close()
 
-    against(tmp_path, attack)
+    against(tmp_path, loop, attack)
 
 
-def test_a_head_without_end_is_closed_at_once(tmp_path: Path) -> None:
+def test_a_head_without_end_is_closed_at_once(tmp_path: Path, loop: Loop) -> None:
     async def attack(port: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /health HTTP/1.1\r\n")
@@ -132,14 +146,14 @@ def test_a_head_without_end_is_closed_at_once(tmp_path: Path) -> None:
         assert await ended(reader) < SECONDS
         writer.close()
 
-    against(tmp_path, attack)
+    against(tmp_path, loop, attack)
 
 
-def test_a_body_that_is_too_large_is_refused_before_it_is_there(tmp_path: Path) -> None:
+def test_a_body_that_is_too_large_is_refused_before_it_is_there(tmp_path: Path, loop: Loop) -> None:
     async def attack(port: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request(bytes(10_000_000))[:2000])
         assert b"413" in await asyncio.wait_for(answered(reader), 5)
         writer.close()
 
-    against(tmp_path, attack)
+    against(tmp_path, loop, attack)
