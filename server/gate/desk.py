@@ -6,6 +6,7 @@ write the records' file can write anything into it.
 """
 
 import json
+import math
 from dataclasses import dataclass, field
 from sqlite3 import Connection
 
@@ -103,7 +104,7 @@ def rotate(store: Store, by: Grant, name: str, overlap: float, rand: bytes, at: 
         db.execute(
             "UPDATE secrets SET expires = min(expires, ?) WHERE name = ?", (at + overlap, name)
         )
-        db.execute("INSERT INTO secrets VALUES (?, ?, ?)", (key.digest, name, there.grant.expires))
+        _give_secret(db, key)
         changed(store, db, name)
         store.say(KeyRenewed(name, "secret", by.key), at)
     return key
@@ -190,7 +191,12 @@ def _insert(store: Store, db: Connection, key: Key, wanted: Wanted, at: float) -
             store.change(),
         ),
     )
-    db.execute("INSERT INTO secrets VALUES (?, ?, ?)", (key.digest, key.name, wanted.expires))
+    _give_secret(db, key)
+
+
+def _give_secret(db: Connection, key: Key) -> None:
+    """It ends with its key, or when another one takes its place."""
+    db.execute("INSERT INTO secrets VALUES (?, ?, ?)", (key.digest, key.name, math.inf))
 
 
 def _judge(

@@ -80,7 +80,10 @@ def test_a_key_ends_at_the_second(gate: World) -> None:
     found, key = records(gate.store), gate.issue(expires=AT + 60)
     found.grant_of(key.text, HERE, AT + 59.999)
     for late in (AT + 60, AT + 60.001, AT + 1e9):
-        assert refusal(found.grant_of, key.text, HERE, late).status == 401
+        refused = refusal(found.grant_of, key.text, HERE, late)
+        assert (refused.status, refused.reason) == (401, "the key has expired")
+        wrong = Key(key.name, bytes(32)).text  # who has not the secret is not told that much
+        assert refusal(found.grant_of, wrong, HERE, late).reason == "no valid key"
 
 
 def test_rotation(gate: World) -> None:
@@ -237,6 +240,8 @@ def test_risk_is_only_raised_and_not_for_every_query(gate: World) -> None:
     grant = found.grant_of(key.text, HERE, AT)
     for risk in (0.3, 0.1, 0.31, 0.32, 0.34):
         found.suspect(grant, Suspicion(risk, False), AT)
+    assert round(found.grant_of(key.text, HERE, AT).risk, 6) == 0.3
+    found.suspect(grant, Suspicion(0.1, True), AT)
     assert round(found.grant_of(key.text, HERE, AT).risk, 6) == 0.3
     with gate.store.reading():
         before = gate.store.changes()
