@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
+import numpy as np
 import uvicorn
 from fastapi import FastAPI
 
@@ -17,18 +18,22 @@ from tacit.crypto.errors import ParameterError
 from tacit.server.entries import GateOpened
 from tacit.server.gate.application import application
 from tacit.server.gate.approvals import is_released
-from tacit.server.gate.base import Watch
+from tacit.server.gate.base import Grant, Suspicion
+from tacit.server.gate.baseline import Baseline
 from tacit.server.gate.card import Card
 from tacit.server.gate.chain import Chain
+from tacit.server.gate.drift import Drift
 from tacit.server.gate.events import Events
+from tacit.server.gate.fitting import fit
 from tacit.server.gate.journal import Journal
 from tacit.server.gate.metrics import Metrics
-from tacit.server.gate.model import Model
+from tacit.server.gate.model import Floats32, Model, Scored
 from tacit.server.gate.networks import RuleFile
 from tacit.server.gate.patience import Patient
 from tacit.server.gate.records import StoredRecords
 from tacit.server.gate.reveal import Detail, Reveal
 from tacit.server.gate.said import hand_over
+from tacit.server.gate.watch import KeyWatch
 from tacit.server.gate.windows import Windows
 
 EVENTS = "events.jsonl"
@@ -88,10 +93,35 @@ def check_sensitive(release: Release, folder: GateFolder) -> None:
         )
 
 
+def baseline_of(release: Release, folder: GateFolder) -> Baseline:
+    """What honest users of this model are like: found once, from examples that it was not trained
+    on, and kept beside the keys."""
+    path = folder.path / f"baseline-{release.card.digest[:16]}.npz"
+    if not path.exists():
+        rng = np.random.default_rng(0)  # nothing secret: the same release has the same baseline
+        fit(release.model, release.dataset.test.x, rng).save(path)
+    return Baseline.load(path)
+
+
+@dataclass(slots=True)
+class Lookout:
+    """A `Watch` of keys, and of whether it is the world that has changed."""
+
+    keys: KeyWatch
+    drift: Drift
+    events: Events
+
+    def saw(self, grant: Grant, x: Floats32, scored: Scored, at: float) -> Suspicion:
+        suspicion = self.keys.saw(grant, x, scored, at)
+        if (proposal := self.drift.saw(grant, scored, suspicion, at)) is not None:
+            self.events.propose(proposal)
+        return suspicion
+
+
 @contextmanager
 def gate(
-    card: Card, model: Model, folder: GateFolder, watch: Watch, windows: Windows, reveal: Reveal,
-    *, is_strict: bool = False,
+    card: Card, model: Model, folder: GateFolder, baseline: Baseline, windows: Windows,
+    reveal: Reveal, *, is_strict: bool = False,
 ) -> Iterator[FastAPI]:  # fmt: skip
     """The gate of a model, open. All that the folder's log is to say is there when it closes."""
     events = Events(folder.path / EVENTS)
@@ -100,6 +130,7 @@ def gate(
         opened(folder.path), events, lambda log: hand_over(folder.store, log, log_path)
     )
     folder.store.hear = events.hear
+    watch = Lookout(KeyWatch(baseline), Drift(baseline), events)
     try:
         records = StoredRecords(folder.store, windows, _rules(folder.path / NETWORKS))
         chain = Chain(

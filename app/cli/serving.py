@@ -8,21 +8,14 @@ from tacit.app.cli.screen import Screen
 from tacit.app.gatehouse import GateFolder
 from tacit.app.journal import LOG
 from tacit.app.released import Release
-from tacit.app.serving import EVENTS, Place, check_sensitive, gate, serve
+from tacit.app.serving import EVENTS, Place, baseline_of, check_sensitive, gate, serve
 from tacit.crypto.errors import ParameterError
 from tacit.server.gate.allowance import DEFAULT_BUDGET
-from tacit.server.gate.base import Grant, Suspicion
-from tacit.server.gate.model import Floats32, Scored
 from tacit.server.gate.reveal import Detail, Reveal
 from tacit.server.gate.windows import MEMORY, Windows
 
 COUNTED_AT = "TACIT_GATE_WINDOWS"  # in the environment: an address of Redis may hold a password
 SENSITIVITIES = ("normal", "high")
-
-
-class _Unwatched:
-    def saw(self, grant: Grant, x: Floats32, scored: Scored, at: float) -> Suspicion:
-        return Suspicion(0.0, is_flagged=False)
 
 
 def run(
@@ -41,8 +34,9 @@ def run(
     with GateFolder.open(folder) as there:
         if is_strict:
             check_sensitive(release, there)
+        baseline = baseline_of(release, there)
         with gate(
-            release.card, release.model, there, _Unwatched(), windows, reveal, is_strict=is_strict
+            release.card, release.model, there, baseline, windows, reveal, is_strict=is_strict
         ) as app:
             _welcome(screen, release, there, place, reveal)
             serve(app, place)

@@ -23,6 +23,7 @@ from tacit.app.gatehouse import GateFolder  # noqa: E402
 from tacit.app.serving import gate  # noqa: E402
 from tacit.server.gate import desk, validate  # noqa: E402
 from tacit.server.gate.base import Role  # noqa: E402
+from tacit.server.gate.baseline import Baseline  # noqa: E402
 from tacit.server.gate.batches import Batches  # noqa: E402
 from tacit.server.gate.card import Card  # noqa: E402
 from tacit.server.gate.desk import Wanted  # noqa: E402
@@ -33,7 +34,6 @@ from tacit.server.gate.model import Floats32, TorchModel  # noqa: E402
 from tacit.server.gate.patience import Patient  # noqa: E402
 from tacit.server.gate.reveal import Reveal  # noqa: E402
 from tacit.server.gate.store import Store  # noqa: E402
-from tacit.server.gate.watch import KeyWatch  # noqa: E402
 from tacit.server.gate.windows import Windows  # noqa: E402
 
 SHAPE, CLASSES = (1, 8, 8), 10
@@ -62,10 +62,10 @@ def bare(model: TorchModel, card: Card, *, batched: bool) -> FastAPI:
     return app
 
 
-def watch(model: TorchModel) -> KeyWatch:
+def baseline(model: TorchModel) -> Baseline:
     """Fitted to noise, which costs what honest data do."""
     rng = np.random.default_rng(0)
-    return KeyWatch(fit(model, rng.random((400, *SHAPE), np.float32), rng, streams=30))
+    return fit(model, rng.random((400, *SHAPE), np.float32), rng, streams=30)
 
 
 def key_of(store: Store) -> str:
@@ -104,7 +104,7 @@ def main() -> None:
     GateFolder.make(folder / "gate")
     with GateFolder.open(folder / "gate") as there:
         print(key_of(there.store), flush=True)
-        with gate(card, model, there, watch(model), Windows(WIDE, WIDE), Reveal()) as app:
+        with gate(card, model, there, baseline(model), Windows(WIDE, WIDE), Reveal()) as app:
             serve(app, port)
 
 

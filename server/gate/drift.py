@@ -36,14 +36,15 @@ class Moved(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """What `moved`, which `keys` are off, as a `share` of those seen lately, and `advice`.
-    `confidence` of all answers was the first and is the second, where ADWIN saw it change."""
+    `change` is what ADWIN last saw of the confidence of all answers: from what, to what; it takes a
+    few dozen requests more than keys do."""
 
     moved: Moved
     keys: tuple[str, ...]
     share: float
     at: float
     advice: str
-    confidence: tuple[float, float] | None = None
+    change: tuple[float, float] | None = None
 
 
 _ADVICE = {
@@ -69,9 +70,9 @@ class Drift:
 
     baseline: Baseline
     most_keys: int = MOST_KEYS
+    change: tuple[float, float] | None = None
     _keys: "OrderedDict[str, _Last]" = field(default_factory=OrderedDict, repr=False)
     _adwin: Any = field(init=False, repr=False)
-    _change: tuple[float, float] | None = None
     _told: set[str] = field(default_factory=set, repr=False)
     _is_world: bool = False
 
@@ -102,7 +103,7 @@ class Drift:
         before = float(self._adwin.estimation)
         self._adwin.update(confidence)
         if self._adwin.drift_detected:
-            self._change = (before, float(self._adwin.estimation))
+            self.change = (before, float(self._adwin.estimation))
 
     def _told_of(self, key: str, at: float) -> Proposal | None:
         share, off = self.share, self._keys[key].off
@@ -122,5 +123,4 @@ class Drift:
         return None
 
     def _proposal(self, moved: Moved, keys: tuple[str, ...], share: float, at: float) -> Proposal:
-        change, self._change = self._change, None
-        return Proposal(moved, keys, share, at, _ADVICE[moved], change)
+        return Proposal(moved, keys, share, at, _ADVICE[moved], self.change)

@@ -13,10 +13,13 @@ import logging.handlers
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tacit.server.entries import Answered, Denied, Judged, Kind, one_line
+from tacit.server.gate.drift import Proposal
 
 FILE_BYTES, FILES = 8 << 20, 4
+MOST_NAMED = 20  # keys in one line
 MEMBERSHIP, INVERT, EXTRACT = "AML.T0024.000", "AML.T0024.001", "AML.T0024.002"
 SERVICE, ACCESS = "AML.T0029", "AML.T0040"
 
@@ -42,9 +45,16 @@ class Events:
         if isinstance(entry, Answered):
             return
         said = {name: one_line(v) if isinstance(v, str) else v for name, v in asdict(entry).items()}
-        line = {"at": round(time.time(), 3), "event": type(entry).__name__, **said}
-        text = json.dumps(line | {"atlas": techniques(entry)})
-        self._file.handle(logging.makeLogRecord({"msg": text}))
+        self._say(type(entry).__name__, **said, atlas=techniques(entry))
+
+    def propose(self, proposal: Proposal) -> None:
+        """That somebody looks at the data, or at a key."""
+        fields = asdict(proposal) | {"keys": proposal.keys[:MOST_NAMED]}
+        self._say("Drift", **fields, atlas=())
+
+    def _say(self, event: str, **fields: Any) -> None:
+        line = {"event": event} | fields | {"at": round(time.time(), 3)}
+        self._file.handle(logging.makeLogRecord({"msg": json.dumps(line)}))
 
     def close(self) -> None:
         self._file.close()

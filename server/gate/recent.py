@@ -96,7 +96,7 @@ class Recent:
 
     def _seen(self) -> Seen:
         shift = 0.0
-        if len(self._things) >= STRIDE:
+        if len(self._things) >= WINDOW:
             shift = float(np.sqrt(np.square(self._things.mean(0)).mean() * len(self._things)))
         counts = np.bincount(self._labels, minlength=len(self._baseline.frequencies))
         off = np.abs(counts / len(self._labels) - self._baseline.frequencies).sum() / 2
@@ -105,7 +105,7 @@ class Recent:
             "shift": shift,
             "near": float(self._near.mean()),
             "coverage": float(off),
-            "unsure": float(self._unsure.mean()) if len(self._unsure) >= STRIDE else 0.0,
+            "unsure": float(self._unsure.mean()) if len(self._unsure) >= WINDOW else 0.0,
             "prada": 1 - normality(self._gaps) if len(self._gaps) == MEMORY else 0.0,
         }
         return Seen(figures, self._habits(figures))

@@ -1,7 +1,7 @@
 """From a window's figures to one risk: what may act by itself, and what only weighs.
 
-Distance and shift have flagged no honest stream that was tried. The other figures do flag honest
-users (who shoot each scene three times, say), so they take a quarter at most.
+Distance, shift and how unsure the model is have flagged no honest stream that was tried. The other
+figures do flag honest users (who shoot each scene three times, say): they take a quarter at most.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from tacit.server.gate.base import Suspicion
 from tacit.server.gate.baseline import Baseline
 from tacit.server.gate.recent import Habits, Seen
 
-ACTING = ("distance", "shift")
+ACTING = ("distance", "shift", "unsure")
 WEIGHT = 0.25  # of what may not act
 _STEEP = 4  # who is half way from typical to the limit has a risk of 6 %
 _LEARNT = 100  # windows before the trees say anything
