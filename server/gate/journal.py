@@ -88,7 +88,7 @@ class Journal:
             self._is_sound = False
             raise Denial(STAGE, 503, CANNOT) from broken
         for entry in entries:
-            self._events.hear(entry)
+            self._events.hear(entry, at)
 
     def _take_over(self) -> None:
         with suppress(Denial):  # others are at work there: the next time will do

@@ -93,8 +93,14 @@ export function show(dialog, what, act) {
     }
     go.disabled = false;
   });
+  const from = document.activeElement?.dataset.focus;
+  dialog.addEventListener("close", () => {
+    dialog.replaceChildren(); // no secret stays there
+    const was = [...document.querySelectorAll("[data-focus]")].find((each) => each.dataset.focus === from);
+    (was ?? document.querySelector("#main")).focus();
+  }, { once: true });
   dialog.replaceChildren(form);
-  if (!dialog.open) dialog.showModal();
+  dialog.showModal();
 }
 
 function field(each) {
@@ -129,7 +135,6 @@ function hand(dialog, { key, secret }) {
       copied.textContent = "It is selected: copy it.";
     }
   };
-  dialog.addEventListener("close", () => dialog.replaceChildren(), { once: true });
   dialog.replaceChildren(
     el("h2", { id: "dialog-title" }, "Give this to its holder"),
     el("p", {}, "The key ", el("code", {}, key), " is not shown again, and the gate keeps a digest of it alone."),

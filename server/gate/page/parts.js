@@ -8,7 +8,7 @@ export function el(name, set = {}, ...inside) {
     else if (value === true) made.setAttribute(attribute, "");
     else if (value !== false && value != null) made.setAttribute(attribute, value);
   }
-  made.append(...inside.flat().filter((each) => each !== null && each !== false));
+  made.append(...inside.flat().filter((each) => each != null && each !== false));
   return made;
 }
 
@@ -52,7 +52,7 @@ function table(heads, rows, name) {
   return el("table", { class: name },
     el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col" }, head)))),
     el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell, i) =>
-      el(i ? "td" : "th", { "data-head": heads[i], scope: i ? null : "row" }, cell))))));
+      el(i ? "td" : "th", { "data-head": heads[i], scope: i ? null : "row", class: cell === null && "none" }, cell))))));
 }
 
 /** What somebody should know before anything else. */
@@ -105,12 +105,12 @@ export function keys({ keys, me, at }, { find, ended }, offer) {
 }
 
 function budget(each) {
-  if (each.role !== "client") return el("span", { class: "soft" }, "asks nothing");
+  if (each.role !== "client") return null; // it asks nothing
   const short = each.left < each.allowed - each.spent;
   return el("div", { class: "budget" },
+    el("span", {}, each.allowed ? `${count(each.spent)} of ${count(each.allowed)}` : `${count(each.spent)}, and none is allowed`),
     bar(`budget of ${each.key} that is spent`, each.spent, each.allowed),
-    el("span", {}, `${count(each.spent)} of ${count(each.allowed)}`),
-    el("span", { class: "hint" }, short ? `${count(each.left)} left, by its organisation's` : `${count(each.left)} left`,
+    el("span", { class: "hint" }, short ? `${count(each.left)} left, for its organisation has no more` : `${count(each.left)} left`,
       each.trust > 1 && `, trust ${each.trust}`));
 }
 
@@ -120,7 +120,7 @@ const FIGURES = {
 };
 
 function risk(each) {
-  if (each.role !== "client") return el("span", { class: "soft" }, "");
+  if (each.role !== "client") return null;
   const value = el("span", { class: each.risk >= 0.5 ? "number warm" : "number" }, each.risk.toFixed(2));
   if (!each.seen) return el("div", {}, value, el("span", { class: "hint" }, "too little seen"));
   const rows = each.seen.figures.map(({ name, value: of, excess }) => [
@@ -162,8 +162,8 @@ export function organisations({ organisations: all }) {
   if (!all.length) return empty("No organisation has a key.");
   return table(["Organisation", "Keys", "Budget spent"], all.map((each) => [
     el("span", { class: "name" }, each.organisation), count(each.keys),
-    el("div", { class: "budget" }, bar(`budget of ${each.organisation} that is spent`, each.spent, each.allowed),
-      el("span", {}, `${count(each.spent)} of ${count(each.allowed)}`)),
+    el("div", { class: "budget" }, el("span", {}, `${count(each.spent)} of ${count(each.allowed)}`),
+      bar(`budget of ${each.organisation} that is spent`, each.spent, each.allowed)),
   ]), "organisations");
 }
 
@@ -185,7 +185,7 @@ export function drift({ drift: it }) {
     el("strong", {}, each.moved === "world" ? "Most keys moved" : "One key moved"), " ", when(each.at),
     el("p", {}, `${each.advice}.`),
     el("p", { class: "hint" }, each.moved === "world" ? `${share(each.share)} of the keys: ` : "", each.keys.flatMap((key) => [code(key), " "]),
-      each.confidence && `mean confidence of all answers ${each.confidence[0].toFixed(2)}, then ${each.confidence[1].toFixed(2)}`)))))];
+      each.change && `mean confidence of all answers ${each.change[0].toFixed(2)}, then ${each.change[1].toFixed(2)}`)))))];
 }
 
 const STAGES = {
@@ -218,7 +218,7 @@ export function decisions({ decisions: { since, denied, denials, lately } }) {
     el("div", {}, el("h3", {}, `Requests denied ${from}`), stages.length
       ? table(["Stage", "Requests"], stages.map(([stage, requests]) => [
         [stage, el("span", { class: "hint" }, STAGES[stage] ?? "")],
-        el("div", { class: "budget" }, el("meter", { class: "plain", min: 0, max: 1, value: requests / most, "aria-label": `share of ${stage}` }), count(requests))]), "stages")
+        el("div", { class: "budget" }, el("span", {}, count(requests)), el("meter", { class: "plain", min: 0, max: 1, value: requests / most, "aria-label": `share of ${stage}` }))]), "stages")
       : empty(`No request was denied ${from}.`),
     denials.length > 0 && el("ol", { class: "events" }, denials.slice(0, 8).map((line) => el("li", {}, when(line.at), el("span", {},
       `${many(line.requests, "request")} at ${line.stage}, `, line.key ? code(line.key) : "without a good key"))))));
