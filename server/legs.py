@@ -43,12 +43,16 @@ class Answer:
 
 def finish(steps: Steps[T]) -> T:
     """Take all steps; what comes of it."""
-    (result,) = finish_all([steps])
-    return result
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            result: T = done.value
+            return result
 
 
-def finish_all(each: Sequence[Steps[T]]) -> list[T]:
-    """Take all steps, one of each in turn; what comes of each, in order.
+def side_by_side(each: Sequence[Steps[T]]) -> Steps[list[T]]:
+    """One step of each, in turn, until all are done; what comes of each, in order.
 
     What one raises ends the others too.
     """
@@ -62,6 +66,8 @@ def finish_all(each: Sequence[Steps[T]]) -> list[T]:
                 except StopIteration as done:
                     results[at] = done.value
                     del left[at]
+            if left:
+                yield
     return [results[at] for at in range(len(each))]
 
 

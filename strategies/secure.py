@@ -1,5 +1,6 @@
 """Any Flower strategy that needs only the mean, above a sum nobody can look into."""
 
+from abc import abstractmethod
 from collections.abc import Iterable
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -30,12 +31,86 @@ MEAN_ONLY = (FedAvg, FedProx, FedAvgM, FedAdam, FedAdagrad, FedYogi)
 """Strategies of Flower whose aggregation sees the replies only through their weighted mean."""
 
 
-class Secure(Strategy):
+class AboveSums(Strategy):
+    """One of Flower's strategies, `inner`, that runs over secure sums.
+
+    `protocol` are the sums' parameters; `roster` lists the enrolled devices, and without one they
+    are those of a simulation. Every device must run a `SecureClientApp`. `private` are the sums of
+    a run whose sums have noise.
+    """
+
+    def __init__(
+        self, inner: FedAvg, protocol: SecureSum | None = None, *, roster: Roster | None = None
+    ) -> None:
+        self.inner = inner
+        self.protocol = protocol or Pairwise()
+        self.roster = roster
+        self.private: PrivateSums | None = None
+
+    @abstractmethod
+    def grid(
+        self, inner: Grid, *, on_event: OnEvent | None = None, tap: Tap | None = None
+    ) -> SecureGrid:
+        """The grid that this strategy's rounds have to run over."""
+
+    @property
+    def nodes(self) -> int:
+        """Nodes to wait for before the first round."""
+        return self.inner.min_available_nodes
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: EvaluateFn | None = None,
+    ) -> Result:
+        """Run all rounds, as any Flower strategy's `start` does."""
+        result = run_rounds(
+            self.grid(grid),
+            self.inner,
+            initial_arrays,
+            Plan(num_rounds, timeout, nodes=self.nodes),
+            train_config=train_config,
+            evaluate_config=evaluate_config,
+            evaluate_fn=evaluate_fn,
+        )
+        if self.private is not None:
+            self.private.end()
+        return result
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        return self.inner.configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        return self.inner.aggregate_train(server_round, replies)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        return self.inner.configure_evaluate(server_round, arrays, config, grid)
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        return self.inner.aggregate_evaluate(server_round, replies)
+
+    def summary(self) -> None:
+        self.inner.summary()
+
+
+class Secure(AboveSums):
     """Runs `inner` over secure sums: per round it is shown one reply, the cohort's weighted mean.
 
-    Every device must run a `SecureClientApp`. `roster` lists the enrolled devices; without one
-    they are those of a simulation. Raises ParameterError for a strategy that has to look at single
-    updates (Krum, the medians, ...): it would silently see a cohort of one.
+    Raises ParameterError for a strategy that has to look at single updates (Krum, the medians,
+    ...): it would silently see a cohort of one. See `tacit.strategies.robust` for medians.
 
     With `privacy` the sums have noise: `Distributed`, `Local` or `Central` of
     `tacit.server.private`. `storage` is where the ledger of what they cost is kept, in memory by
@@ -69,15 +144,13 @@ class Secure(Strategy):
                 "where cohorts take turns no devices are drawn at random: give "
                 f"{type(inner).__name__} fraction_train=1.0"
             )
-        self.inner = inner
-        self.private = None if privacy is None else PrivateSums(privacy, storage or Memory())
-        self.protocol = protocol or Pairwise()
-        self.roster = roster
+        super().__init__(inner, protocol, roster=roster)
+        if privacy is not None:
+            self.private = PrivateSums(privacy, storage or Memory())
 
     def grid(
         self, inner: Grid, *, on_event: OnEvent | None = None, tap: Tap | None = None
     ) -> SecureGrid:
-        """The grid that this strategy's rounds have to run over."""
         return SecureGrid(
             inner,
             self.protocol,
@@ -87,53 +160,6 @@ class Secure(Strategy):
             tap=tap,
             private=self.private,
         )
-
-    def start(
-        self,
-        grid: Grid,
-        initial_arrays: ArrayRecord,
-        num_rounds: int = 3,
-        timeout: float = 3600,
-        train_config: ConfigRecord | None = None,
-        evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: EvaluateFn | None = None,
-    ) -> Result:
-        """Run all rounds, as any Flower strategy's `start` does."""
-        result = run_rounds(
-            self.grid(grid),
-            self.inner,
-            initial_arrays,
-            Plan(num_rounds, timeout, nodes=self.inner.min_available_nodes),
-            train_config=train_config,
-            evaluate_config=evaluate_config,
-            evaluate_fn=evaluate_fn,
-        )
-        if self.private is not None:
-            self.private.end()
-        return result
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        return self.inner.configure_train(server_round, arrays, config, grid)
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        return self.inner.aggregate_train(server_round, replies)
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        return self.inner.configure_evaluate(server_round, arrays, config, grid)
-
-    def aggregate_evaluate(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> MetricRecord | None:
-        return self.inner.aggregate_evaluate(server_round, replies)
-
-    def summary(self) -> None:
-        self.inner.summary()
 
 
 def needs_only_the_mean(strategy: Strategy) -> bool:

@@ -19,7 +19,16 @@ from tacit.server.flower import (
     assign_message_id,
     identity,
 )
-from tacit.server.legs import BATCH, SILENCE, Answer, Requests, Steps, finish, finish_all, reason_of
+from tacit.server.legs import (
+    BATCH,
+    SILENCE,
+    Answer,
+    Requests,
+    Steps,
+    finish,
+    reason_of,
+    side_by_side,
+)
 
 Says = Callable[[Message], Message | None]
 RUN = 1
@@ -298,7 +307,7 @@ def test_legs_side_by_side_are_all_sent_before_any_is_waited_for() -> None:
         return reasons
 
     began = time.monotonic()
-    found = finish_all([steps(node) for node in range(100, 120)])
+    found = finish(side_by_side([steps(node) for node in range(100, 120)]))
     took = time.monotonic() - began
     assert found == [["no answer within 0.3 s"]] * 20
     assert took < 2, "one after the other they take 6 s"
@@ -331,7 +340,7 @@ def test_one_that_fails_ends_the_others() -> None:
         raise RuntimeError("a defect")
 
     with pytest.raises(RuntimeError, match="a defect"):
-        finish_all([waits(), fails(), waits()])
+        finish(side_by_side([waits(), fails(), waits()]))
     assert ended == [1, 1]
 
 
@@ -341,9 +350,9 @@ def test_each_result_is_in_its_place() -> None:
             yield
         return count
 
-    assert finish_all([steps(3), steps(0), steps(2)]) == [3, 0, 2]
+    assert finish(side_by_side([steps(3), steps(0), steps(2)])) == [3, 0, 2]
     assert finish(steps(4)) == 4
-    assert finish_all([]) == []
+    assert finish(side_by_side(list[Steps[int]]())) == []
 
 
 def test_nobody_to_ask() -> None:
