@@ -2,11 +2,11 @@
 
     Robust(FedMedian(), groups=10, hostile=3)
 
-A sum hides its parts, a poisoned update as well as the others, so no rule can look for the odd one
-out; and to clip updates is the devices' own business, which a hostile one leaves undone. What can
-be compared is sums. Each round's cohort is divided at random into `groups`, each has a secure sum of
-its own, and `inner`, one of Flower's own rules (Yin et al. 2018, arXiv:1803.01498, the median and
-the trimmed mean), gets one mean a group.
+A sum hides its parts, a poisoned update as well as the others, so no rule can look for the odd
+one out; and to clip updates is the devices' own business, which a hostile one leaves undone. What
+can be compared is sums. Each round's cohort is divided at random into `groups`, each has a secure
+sum of its own, and `inner`, one of Flower's own rules (the median and the trimmed mean of Yin et
+al. 2018, arXiv:1803.01498), gets one mean a group.
 
 **What it buys.** A hostile device spoils one group. As long as fewer than half of the means that
 are opened are spoilt, every coordinate of the next model is within the range of the other groups'
@@ -15,8 +15,8 @@ hostile device that sends only a little does (Baruch et al. 2019, arXiv:1902.066
 
 **What it costs.** An update hides among its group, and no longer among the cohort: a device's
 policy has the last word (min_cohort, by default 3: groups of 2 take the owner's consent, and
-min_survivors with it). A group of 2 or 3 is lost with its first device that drops out. Devices whose
-data are unlike the others' have less of a say: their groups' means are the odd ones.
+min_survivors with it). A group of 2 or 3 is lost with its first device that drops out. Devices
+whose data are unlike the others' have less of a say: their groups' means are the odd ones.
 
 **What the server could do.** It divides the cohort, and nothing shows that it does so by chance. A
 server that has devices of its own can put all but one of them into a group, and has that one's
@@ -43,12 +43,12 @@ ROBUST = (FedMedian, FedTrimmedAvg)
 
 
 class Robust(AboveSums):
-    """Runs `inner` over the means of `groups` groups, so that a round stands up to `hostile` devices
-    among those that are asked: None is as many as can be.
+    """Runs `inner` over the means of `groups` groups, so that a round stands up to `hostile`
+    devices among those that are asked: None is as many as can be.
 
-    A group whose sum is not opened is left out. If so many are missing that the rest would not stand
-    up to `hostile`, the model stays as it was: a lower number has more room for drop-outs. `seed`
-    repeats who is in which group; None: as the system's randomness has it.
+    A group whose sum is not opened is left out. If so many are missing that the rest would not
+    stand up to `hostile`, the model stays as it was: a lower number has more room for drop-outs.
+    `seed` repeats who is in which group; None: as the system's randomness has it.
 
     Raises ParameterError for a rule that is not in ROBUST, for more hostile devices than it stands
     up to in so many groups, and for sums with a committee drawn from the roster.

@@ -132,7 +132,8 @@ class Secure(AboveSums):
         if not needs_only_the_mean(inner):
             raise ParameterError(
                 f"{type(inner).__name__} must look at single updates, and a secure sum hides them: "
-                f"use one of {', '.join(kind.__name__ for kind in MEAN_ONLY)}"
+                f"use one of {', '.join(kind.__name__ for kind in MEAN_ONLY)}; medians can go over "
+                "sums in groups (tacit.strategies.robust, or secure.groups)"
             )
         if privacy is not None and getattr(inner, "fraction_evaluate", 0.0) > 0:
             raise ParameterError(
