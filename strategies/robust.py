@@ -11,7 +11,7 @@ al. 2018, arXiv:1803.01498), gets one mean a group.
 **What it buys.** A hostile device spoils one group. As long as fewer than half of the means that
 are opened are spoilt, every coordinate of the next model is within the range of the other groups'
 means, whatever the hostile devices send. That is all: what stays within the range passes, as a
-hostile device that sends only a little does (Baruch et al. 2019, arXiv:1902.06635).
+hostile device that sends only a little does (Baruch et al. 2019, arXiv:1902.06156).
 
 **What it costs.** An update hides among its group, and no longer among the cohort: a device's
 policy has the last word (min_cohort, by default 3: groups of 2 take the owner's consent, and

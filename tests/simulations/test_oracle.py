@@ -20,9 +20,9 @@ def session(
     round: int = 1,
     purpose: Purpose = Purpose.TRAIN,
     clear: Clear | None = None,
-    id: bytes = b"all",
+    sum_: bytes = b"all",
 ) -> Any:
-    return SimpleNamespace(round=round, purpose=purpose, codec=CODEC, clear=clear, id=id)
+    return SimpleNamespace(round=round, purpose=purpose, codec=CODEC, clear=clear, id=sum_)
 
 
 def encoded(device: int) -> Ring:
@@ -112,7 +112,7 @@ def test_rounds_are_kept_apart() -> None:
 def test_groups_of_one_round_are_checked_each_by_itself() -> None:
     oracle = Oracle()
     for device in (1, 2, 3, 4):
-        oracle.note(session(id=b"odd" if device % 2 else b"even"), device, encoded(device))
+        oracle.note(session(sum_=b"odd" if device % 2 else b"even"), device, encoded(device))
     oracle.saw(seen(opened({2, 4}), members=(1001, 1003)))
     assert (oracle.exact, oracle.checked) == (1, 1)
     oracle.saw(seen(opened({1, 2}), members=(1000, 1001)))  # it says that 1 and 2 are in it
@@ -121,7 +121,7 @@ def test_groups_of_one_round_are_checked_each_by_itself() -> None:
 
 def test_a_group_is_checked_without_those_who_are_not_in_it() -> None:
     oracle = noted(1, 2, 3)
-    oracle.note(session(id=b"others"), 4, encoded(4))
+    oracle.note(session(sum_=b"others"), 4, encoded(4))
     oracle.heard(LeftOut(1, "report", 2, "no answer"))
     oracle.saw(seen(opened({1, 3}), members=(1000, 1002)))
     assert (oracle.exact, oracle.checked) == (1, 1)
