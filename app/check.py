@@ -29,7 +29,7 @@ UNUSED = {
     "lattice": ("precision", "degree"),
     "tenseal": ("precision", "degree", "seats"),
     "pairwise": ("parameters",),
-    "plain": ("clear", "groups", "hostile"),
+    "plain": ("clear", "groups", "hostile", "regroup"),
 }
 
 
@@ -71,8 +71,9 @@ def _check_unused(secure: Secure, *, lattice: bool) -> None:
     for key in ("clear_norm", "clear_noise"):
         if not secure.clear and getattr(secure, key) != getattr(Secure(), key):
             raise ParameterError(f"secure.{key} means nothing without secure.clear: leave it out")
-    if secure.hostile and not secure.groups:
-        raise ParameterError("secure.hostile means nothing without secure.groups: leave it out")
+    for key in ("hostile", "regroup"):
+        if not secure.groups and getattr(secure, key):
+            raise ParameterError(f"secure.{key} means nothing without secure.groups: leave it out")
 
 
 def _check_private(settings: Settings) -> None:

@@ -190,6 +190,9 @@ class Secure(Section):
         description="hostile devices that a round stands up to, by its groups; 0 is as many as "
         "can be",
     )
+    regroup: bool = Field(
+        False, description="draw groups anew in each round: the server can solve their sums"
+    )
     clear: str = Field(
         "",
         description="arrays sent in the clear, as in fc0.*,*.bias: see policy.clear_epsilon",

@@ -121,6 +121,7 @@ def above_sums(
         settings.sum(),
         groups=secure.groups,
         hostile=secure.hostile or None,
+        anew=secure.regroup,
         roster=roster,
         seed=settings.run.seed,
     )

@@ -10,7 +10,7 @@ one thread, in the same order each time.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,12 +34,16 @@ _STREAM = 0x67726F75  # of numpy's generator, apart from others that the same se
 @dataclass(frozen=True, slots=True)
 class Groups:
     """`count` groups, of which `least` have to be opened in a round for it to stand up to `hostile`
-    devices: which numbers go together is the matter of the rule that gets the means. `seed` repeats
-    who is in which; None: as the system's randomness has it."""
+    devices: which numbers go together is the matter of the rule that gets the means.
+
+    A device stays in the group that it comes to by chance; with `anew` all are drawn again in each
+    round. `seed` repeats who is in which; None: as the system's randomness has it.
+    """
 
     count: int
     least: int
     hostile: int
+    anew: bool = False
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -48,24 +52,21 @@ class Groups:
                 f"{self.least} of {self.count} groups to be opened, expected 1..{self.count}"
             )
 
-    def size(self, devices: int) -> int:
-        """Devices of the smallest group, of so many in a round."""
-        return devices // self.count
-
-    def divide(self, devices: Sequence[int], round: int) -> list[list[int]]:
-        """`devices` at random in groups whose sizes differ by one at most, anew in each round.
-
-        Raises TooFewClients if there are not two for each.
-        """
-        if self.size(len(devices)) < SMALLEST:
-            raise TooFewClients(
-                f"{len(devices)} devices for {self.count} groups: a group is {SMALLEST} or more"
-            )
-        entropy: Sequence[int] = list(os.urandom(KEY_BYTES))
+    def divide(
+        self, devices: Iterable[int], places: Mapping[int, int], round: int
+    ) -> dict[int, int]:
+        """The group, from 0, of each of `devices`: where it is in `places`, and whoever is in none
+        in the smallest at that time, by chance. From no places, sizes differ by one at most."""
+        entropy = list(os.urandom(KEY_BYTES))
         if self.seed is not None:
-            entropy = [self.seed, round, _STREAM]
-        order = np.random.default_rng(entropy).permutation(sorted(devices)).tolist()
-        return [sorted(order[at :: self.count]) for at in range(self.count)]
+            entropy = [self.seed, round if self.anew else 0, _STREAM]
+        found = {device: places[device] for device in devices if device in places}
+        sizes = [list(found.values()).count(group) for group in range(self.count)]
+        new = sorted(set(devices) - found.keys())
+        for device in np.random.default_rng(entropy).permutation(new).tolist():
+            found[device] = sizes.index(min(sizes))
+            sizes[found[device]] += 1
+        return found
 
 
 class GroupedGrid(SecureGrid):
@@ -90,6 +91,7 @@ class GroupedGrid(SecureGrid):
             inner, protocol, roster=roster, weight_key=weight_key, on_event=on_event, tap=tap
         )
         self.groups = groups
+        self._places: dict[int, int] = {}  # by device
         self._within = within_groups(protocol)
 
     def _protocol(self, purpose: Purpose) -> SecureSum:
@@ -106,20 +108,17 @@ class GroupedGrid(SecureGrid):
     ) -> Steps[list[Message]]:
         roster, nodes = yield from self._ready(broadcast)
         to = dict(zip(broadcast.nodes, asked, strict=True))
-        there = self._devices(broadcast.nodes) & self._due(roster) & nodes.keys()
+        divided = self._divided(broadcast, roster, nodes)
         count, least = self.groups.count, self.groups.least
 
         def group(devices: Sequence[int]) -> Steps[list[Message]]:
+            if len(devices) < SMALLEST:
+                raise TooFewClients(f"{len(devices)} of its devices are there")
             members = tuple(nodes[device] for device in devices)
             part = replace(broadcast, nodes=members)
             reply = yield from self._summed(part, roster, nodes, timeout)
             return [Message(reply, reply_to=to[members[0]])]
 
-        divided = self.groups.divide(sorted(there), broadcast.round)
-        smallest = self.groups.size(len(there))
-        self._on_event(
-            CohortDivided(broadcast.round, len(there), count, smallest, self.groups.hostile)
-        )
         found = yield from side_by_side(
             [
                 self._tried(broadcast, group(devices), f"group {number} of {count}: ")
@@ -130,6 +129,24 @@ class GroupedGrid(SecureGrid):
         if len(replies) < least:
             raise TooFewClients(f"{len(replies)} of {count} groups were opened, {least} needed")
         return replies
+
+    def _divided(
+        self, broadcast: Broadcast, roster: Roster, nodes: Mapping[int, int]
+    ) -> list[list[int]]:
+        """The devices of each group that can be in its sum."""
+        there = self._devices(broadcast.nodes) & self._due(roster) & nodes.keys()
+        known = {} if self.groups.anew else self._places
+        found = self.groups.divide(there, known, broadcast.round)
+        self._places |= found
+        groups = range(self.groups.count)
+        divided = [sorted(d for d, place in found.items() if place == group) for group in groups]
+        sizes = [len(devices) for devices in divided if len(devices) >= SMALLEST]
+        self._on_event(
+            CohortDivided(
+                broadcast.round, len(there), len(groups), min(sizes, default=0), self.groups.hostile
+            )
+        )
+        return divided
 
 
 def in_words(divided: CohortDivided) -> str:

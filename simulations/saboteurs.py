@@ -14,7 +14,9 @@ from tacit.client.app import SecureClientApp
 from tacit.client.device import Device, simulated_device
 from tacit.client.policy import Policy
 from tacit.client.trainer import Examples, LocalPlan, Trainer
+from tacit.crypto.vector import Layout
 from tacit.simulations.attacks.poisoning import Poison, moved
+from tacit.simulations.oracle import Trained
 
 WEIGHT = "num-examples"
 
@@ -25,7 +27,8 @@ class Saboteurs:
     of training.
 
     `policy` is the honest owners'. `reach`, if given, is an L2 norm that honest devices clip their
-    updates to before they answer in the clear, where no policy's max_norm does it.
+    updates to before they answer in the clear, where no policy's max_norm does it. `note` is told
+    each update, which is the truth that a scorer needs: see `tacit.simulations.oracle`.
     """
 
     trainer: Trainer
@@ -34,6 +37,7 @@ class Saboteurs:
     hostile: Mapping[int, Poison] = field(default_factory=dict)
     policy: Policy = field(default_factory=Policy)
     reach: float | None = None
+    note: Trained | None = None
 
     def app(self) -> SecureClientApp:
         """The devices' app."""
@@ -61,6 +65,8 @@ class Saboteurs:
             trained, _ = self.trainer.fit(model, examples, plan)
             if self.reach is not None:
                 trained = moved(model, trained, 1.0, np.inf, self.reach)
+        if self.note is not None:
+            self.note(number, context.node_id, Layout.of(model).difference(trained, model).whole())
         arrays = ArrayRecord({name: Array(array) for name, array in trained.items()})
         metrics = MetricRecord({WEIGHT: len(examples)})
         return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)

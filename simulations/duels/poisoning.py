@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from tacit.simulations.attacks.poisoning import Backdoor, SignFlip
 from tacit.simulations.duels.base import Figure, Fought, Line, Role, Scale, Tell, mean_of
 from tacit.simulations.duels.rules import (
+    ANEW,
     DEVICES,
     ENFORCED,
     FIVE,
@@ -101,7 +102,6 @@ def _quick() -> tuple[_Asked, ...]:
             0.01,
             True,
         ),
-        # In 56 % of all divisions three devices are in three of the five groups, and a majority.
         _success(FIVE, Role.ATTACK, 0.5),
         _success(TRIMMED),
         _success(MEDIAN),
@@ -120,8 +120,15 @@ def _more() -> tuple[_Asked, ...]:
             lambda f: f.outcome(TEN, BACKDOOR).accuracy,
         ),
         _Asked(MEAN, "accuracy without hostile devices", lambda f: f.outcome(MEAN).accuracy),
+        _success(ANEW, Role.DEFENCE, 0.05),
+        *(_exposed(rule) for rule in (MEAN, TEN, ANEW, FIVE)),
         *(_flipped(rule) for rule in (OWN_BOUND, ENFORCED, FIVE, TRIMMED, MEDIAN, KRUM)),
     )
+
+
+def _exposed(rule: Rule) -> _Asked:
+    what = "cosine of a device's mean update and what its sums give away"
+    return _Asked(rule, what, lambda f: f.exposed(rule), Role.PRICE)
 
 
 def _anonymity(rule: Rule) -> Line:
@@ -134,9 +141,7 @@ LIMITS = (
     "more: hostile devices that send only a little (Baruch et al. 2019) are not tried here.",
     "The devices' data are alike. Where they are not, honest groups differ, the range is wider, "
     "and whose data are unlike the others' has less of a say.",
-    "Groups are drawn anew in each round by an honest server. One that draws them as it likes puts "
-    "one device among its own: a device's min_cohort is what counts against that.",
-    "The sums of many rounds, over ever other groups, can be solved for single devices if updates "
-    "hardly change: nothing here measures that.",
+    "An honest server draws the groups. One that draws them as it likes puts one device among its "
+    "own: a device's min_cohort is what counts against that.",
     "As many hostile devices as half the groups, or more, are not withstood: 5 groups are too few.",
 )

@@ -16,15 +16,21 @@ from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, MultiKrum
 
 from tacit.client.policy import Policy
 from tacit.client.trainer import Arrays, Examples, LocalPlan, Trainer
+from tacit.crypto.vector import Floats
 from tacit.server.filter import ReplyFilter
 from tacit.server.flower import identity
+from tacit.server.groups import Groups
+from tacit.server.inbox import Seen, Tap
 from tacit.server.loop import Plan, run_rounds
 from tacit.server.plain import PlainGrid
+from tacit.simulations.attacks.disaggregation import Disaggregation
 from tacit.simulations.attacks.poisoning import Backdoor, SignFlip, Trigger
 from tacit.simulations.data.dataset import take
 from tacit.simulations.duels.ground import ground
 from tacit.simulations.engine.grid import InProcessGrid
+from tacit.simulations.evaluate import over_rounds
 from tacit.simulations.models import trainer
+from tacit.simulations.oracle import Trained
 from tacit.simulations.quiet import hushed
 from tacit.simulations.saboteurs import Saboteurs
 from tacit.strategies.robust import Robust
@@ -46,13 +52,15 @@ TRIGGER = Trigger()
 @dataclass(frozen=True, slots=True)
 class Rule:
     """What a server does with updates that hide among `among` devices. With `groups` 0 all are in
-    one sum; `binds` says who keeps updates to REACH: nobody, the devices, or the server too."""
+    one sum; with `anew` groups are drawn again in each round. `binds` says who keeps updates to
+    REACH: nobody, the devices, or the server too."""
 
     words: str
     among: int
     strategy: Callable[[], FedAvg]
     groups: int = 0
     binds: str = ""
+    anew: bool = False
 
 
 def _clear(words: str, strategy: Callable[[], FedAvg], binds: str = "") -> Rule:
@@ -63,6 +71,7 @@ MEAN = Rule("mean", DEVICES, lambda: FedAvg(**EVERYONE))
 OWN_BOUND = replace(MEAN, words="mean, norms bound by the devices", binds="devices")
 ENFORCED = _clear("mean, norms bound by the server", MEAN.strategy, "server")
 TEN = Rule("median of 10 groups", 2, lambda: FedMedian(**EVERYONE), 10)
+ANEW = replace(TEN, words="median of 10 groups drawn anew", anew=True)
 FIVE = Rule("median of 5 groups", 4, TEN.strategy, 5)
 TRIMMED = _clear("trimmed mean", lambda: FedTrimmedAvg(**EVERYONE, beta=0.2))
 MEDIAN = _clear("median", TEN.strategy)
@@ -101,14 +110,38 @@ class Federation:
             self._kept[rule.words, poison] = self._run(rule, poison)
         return self._kept[rule.words, poison]
 
-    def _run(self, rule: Rule, poison: Attack | None) -> Outcome:
+    def exposed(self, rule: Rule) -> float:
+        """How well an honest server that puts all its sums together knows what a device's updates
+        are on average: the mean cosine between what it finds and the truth, all devices honest."""
+        updates: dict[tuple[int, int], Floats] = {}
+        inbox: list[Seen] = []
+
+        def note(number: int, node: int, update: Floats) -> None:
+            updates[number, node] = update
+
+        self._run(rule, None, note, inbox.append)
+        last = [seen for seen in inbox if seen.round == self.rounds]
+        rng, cosines = np.random.default_rng(self.seed), list[float]()
+        for at, seen in enumerate(last):  # each in turn is what the attack is about
+            history = [*inbox[: -len(last)], *last[:at], *last[at + 1 :], seen]
+            found = over_rounds(Disaggregation(), history, updates, [len(history)], rng)
+            cosines += [value for _, measure in found for value in measure.values]
+        return float(np.mean(cosines))
+
+    def _run(
+        self,
+        rule: Rule,
+        poison: Attack | None,
+        note: Trained | None = None,
+        tap: Tap | None = None,
+    ) -> Outcome:
         strategy = rule.strategy()
         start = ArrayRecord({name: Array(array) for name, array in self.start.items()})
-        app = self._devices(rule, poison).app
+        app = replace(self._devices(rule, poison), note=note).app
         # Where an attack succeeds, devices refuse what has become of the model.
         with hushed(), InProcessGrid(app, devices=DEVICES) as grid, identity(grid.run.run_id):
             result = run_rounds(
-                self._above(rule, strategy, grid),
+                self._above(rule, strategy, grid, tap),
                 strategy,
                 start,
                 Plan(self.rounds, seed=self.seed, nodes=DEVICES),
@@ -124,7 +157,7 @@ class Federation:
         is_clear = rule.among == 1
         if poison is not None and rule.binds == "server":  # it sends no more than is let through
             poison = replace(poison, reach=REACH)
-        hostile = () if poison is None else self.hostile
+        hostile = () if poison is None else self.hostile(rule)
         smallest = max(2, min(rule.among, 3))  # as usual, but where groups are of two
         policy = Policy(
             smallest,
@@ -142,13 +175,15 @@ class Federation:
             REACH if rule.binds == "server" else None,
         )
 
-    def _above(self, rule: Rule, strategy: FedAvg, grid: Grid) -> Grid:
+    def _above(self, rule: Rule, strategy: FedAvg, grid: Grid, tap: Tap | None) -> Grid:
         if rule.among == 1:
             reach = REACH * SLACK if rule.binds == "server" else None
-            return PlainGrid(grid, ReplyFilter(max_norm=reach))
+            return PlainGrid(grid, ReplyFilter(max_norm=reach), tap=tap)
         if rule.groups:
-            return Robust(strategy, groups=rule.groups, seed=self.seed).grid(grid)
-        return Secure(strategy).grid(grid)
+            return Robust(strategy, groups=rule.groups, anew=rule.anew, seed=self.seed).grid(
+                grid, tap=tap
+            )
+        return Secure(strategy).grid(grid, tap=tap)
 
     @cached_property
     def trainer(self) -> Trainer:
@@ -161,10 +196,16 @@ class Federation:
         order = np.random.default_rng([self.seed, 1]).permutation(len(everyone))
         return tuple(take(everyone, part) for part in np.array_split(order, DEVICES))
 
-    @cached_property
-    def hostile(self) -> tuple[int, ...]:
-        drawn = np.random.default_rng([self.seed, 2]).permutation(DEVICES)[:HOSTILE]
-        return tuple(int(device) for device in drawn)
+    def hostile(self, rule: Rule) -> tuple[int, ...]:
+        """Which devices are: any, but where there are groups each is in one of its own, which is
+        the worst that can be. Where groups are drawn anew that is so in some of the rounds."""
+        order = np.random.default_rng([self.seed, 2]).permutation(DEVICES).tolist()
+        if not rule.groups or rule.anew:
+            return tuple(order[:HOSTILE])
+        groups = Groups(rule.groups, 1, 0, seed=self.seed)
+        places = groups.divide([device + 1 for device in order], {}, 1)
+        by_group = {places[device + 1]: device for device in reversed(order)}
+        return tuple(sorted(by_group.values(), key=order.index)[:HOSTILE])
 
     @cached_property
     def start(self) -> Arrays:
