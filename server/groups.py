@@ -4,9 +4,9 @@ A sum hides its parts from whoever would look for the odd one out, so a rule tha
 hostile devices gets sums to compare, as many as there are groups. What a group's sum hides is
 hidden among that group, and no longer among the cohort.
 
-The groups' sums go side by side: each stage is sent to all groups before any answer is waited for,
-so that a round takes as many stages, one after the other, as a single sum does. They go in turns in
-one thread, in the same order each time.
+The groups' sums go side by side: while the answers of one are waited for the others go on, so that
+a round takes as many stages, one after the other, as a single sum does. They go in turns in one
+thread, in the same order each time.
 """
 
 import os

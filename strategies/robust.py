@@ -19,10 +19,10 @@ min_survivors with it). A group of 2 or 3 is lost with its first device that dro
 whose data are unlike the others' have less of a say: their groups' means are the odd ones.
 
 **What the server learns.** The sums of its groups. Devices stay in the group that they come to:
-sums over ever other groups are as many equations, and if updates hardly change from round to round,
-these can be solved for single devices (Lam et al. 2021, `tacit.simulations.attacks.disaggregation`).
-The duel measures it: with groups of 2 that are drawn `anew`, six rounds are enough to find a
-device's mean update at a cosine of 0.9. For that price no honest device is always in a spoilt group.
+sums over ever other groups are as many equations, and if updates hardly change from round to
+round, these can be solved for single devices (Lam et al. 2021, arXiv:2106.06089). The duel measures
+it: with groups of 2 that are drawn `anew`, six rounds are enough to find a device's mean update at
+a cosine of 0.9. For that price no honest device is always in a spoilt group.
 
 **What the server could do.** It divides the cohort, and nothing shows that it does so by chance. A
 server that has devices of its own can put all but one of them into a group, and has that one's
