@@ -152,8 +152,8 @@ class GroupedGrid(SecureGrid):
 def in_words(divided: CohortDivided) -> str:
     """What groups buy, and the anonymity that they cost."""
     return (
-        f"{divided.groups} groups of {divided.smallest} or more: stands up to {divided.hostile} "
-        f"hostile devices, and an update hides among {divided.smallest}, not {divided.devices}"
+        f"{divided.groups} groups of {divided.smallest} or more: an update hides among "
+        f"{divided.smallest}, not {divided.devices}; hostile devices withstood: {divided.hostile}"
     )
 
 

@@ -24,7 +24,7 @@ GROUPED = (
     "secure.groups=3",
     "run.rounds=2",
 )
-WORDS = "3 groups of 3 or more: stands up to 1 hostile devices, and an update hides among 3, not 9"
+WORDS = "3 groups of 3 or more: an update hides among 3, not 9; hostile devices withstood: 1"
 
 
 def test_a_run_in_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

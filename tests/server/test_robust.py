@@ -389,7 +389,7 @@ def test_what_is_told() -> None:
     (divided,) = ran.of(CohortDivided)
     assert divided == CohortDivided(1, 6, 3, 2, 1)
     assert in_words(divided) == (
-        "3 groups of 2 or more: stands up to 1 hostile devices, and an update hides among 2, not 6"
+        "3 groups of 2 or more: an update hides among 2, not 6; hostile devices withstood: 1"
     )
     committed = ran.of(CohortCommitted)
     assert [e.devices for e in committed] == [2, 2, 2]
