@@ -45,7 +45,7 @@ class Journal:
         """Put what waits in a gate's records into this log, each entry once; returns how many
         entries did. Raises LogInUse if another process has the log: then it is that one's work."""
         if self._log is None:
-            self._log = _opened(self.folder)
+            self._log = opened(self.folder)
         return hand_over(store, self._log, self.folder / LOG)
 
     def close(self) -> None:
@@ -58,7 +58,7 @@ class Journal:
 
     def _write(self) -> None:
         if self._log is None:
-            self._log = _opened(self.folder)
+            self._log = opened(self.folder)
         entries, self._waiting = self._waiting, []  # once: a failed log takes nothing more
         self._log.append(entries)
 
@@ -69,7 +69,8 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _opened(folder: Path) -> AuditLog:
+def opened(folder: Path) -> AuditLog:
+    """The log in a folder, made if there is none. Raises as `AuditLog.open`."""
     if (folder / LOG).exists():
         return AuditLog.open(folder / LOG, _kept_key(folder / KEY))
     if not (folder / KEY).exists():

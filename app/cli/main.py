@@ -736,6 +736,66 @@ def gate_totp_enrol(
 
 
 @cli.command()
+def serve(
+    model: Annotated[
+        Path, typer.Argument(help="A run's folder, or a sealed model.", show_default=False)
+    ],
+    gate: Gate = AT_GATE,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Opens a sealed model.", metavar="KEYFILE")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Where it is asked.", metavar="ADDRESS")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8443,
+    tls_cert: Annotated[
+        Path | None, typer.Option("--tls-cert", help="PEM, with its chain.", metavar="FILE")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option("--tls-key", help="Of the certificate.", metavar="FILE")
+    ] = None,
+    proxy: Annotated[
+        str | None,
+        typer.Option(help="A proxy in front, that ends TLS: it says who asks.", metavar="ADDRESS"),
+    ] = None,
+    reveal: Annotated[
+        str, typer.Option(help="To all keys: label, top1, rounded, full.", metavar="DETAIL")
+    ] = "label",
+    digits: Annotated[int, typer.Option(help="Of rounded scores.", min=1, max=6)] = 2,
+    most: Annotated[int, typer.Option(help="Inputs to a request.", min=1, max=4096)] = 64,
+    sensitivity: Annotated[
+        str,
+        typer.Option(
+            help="high: labels alone, of a private run, released by two people.", metavar="LEVEL"
+        ),
+    ] = "normal",
+    window: Annotated[
+        str, typer.Option(help="Of a key, for load alone.", metavar="N/PERIOD")
+    ] = "600/minute",
+    organisation_window: Annotated[
+        str, typer.Option(help="Of all its keys.", metavar="N/PERIOD")
+    ] = "1200/minute",
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Answer with a released model: to whom has a key, as much as it may, and on record.
+
+    Each request goes one way: key, scope, budget, validate, model, reveal, watch, respond, log.
+    Nothing is answered that is not in the gate's log. The model has to be what its run's log says.
+
+    [bold]Example[/]
+
+      tacit gate init --out authority.key
+
+      tacit serve runs/latest
+    """
+    serving = _load("serving")
+    place = serving.Place(host, port, tls_cert, tls_key, proxy)
+    serving.run(
+        _screen(quiet, json), model, gate, key, place, reveal, digits, most, sensitivity, window,
+        organisation_window,
+    )  # fmt: skip
+
+
+@cli.command()
 def version(json: Json = False) -> None:
     """Print the versions that a report of a problem should name."""
     _load("about").version(_screen(False, json), __version__)
@@ -753,6 +813,7 @@ def _load(
         "gating",
         "log",
         "sealing",
+        "serving",
         "showing",
     ],
 ) -> ModuleType:
