@@ -391,6 +391,41 @@ def log_show(
     _load("log").show(_screen(quiet, json), file)
 
 
+@cli.command("duel")
+def duel(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Which: all, if none is named.", metavar="NAME", show_default=False),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A look, in under a minute: looser targets.")
+    ] = False,
+    data: Annotated[str, typer.Option(help="digits or fashion-mnist.", metavar="NAME")] = "digits",
+    file: Annotated[
+        Path | None, typer.Option("--json", help="Write all numbers there.", metavar="FILE")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes.", min=0, show_default="one a core")] = 0,
+    listed: Annotated[bool, typer.Option("--list", help="List them and stop.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fight every protection of a released model against its attack, with it and without.
+
+    An attack has to succeed where nothing defends, or that it fails elsewhere would show nothing.
+    The exit code is 1 if a line is not what it has to be.
+
+    [bold]Examples[/]
+
+      tacit duel --quick
+
+      tacit duel extraction-deep membership --json duels.json
+    """
+    screen, dueling = _screen(quiet, False), _load("dueling")
+    if listed:
+        dueling.show(screen)
+    else:
+        dueling.run(screen, names or [], data, file, workers, quick=quick)
+
+
 Run = Annotated[int | None, typer.Option("--run", help="The run it belongs to.", min=0)]
 Round = Annotated[int | None, typer.Option("--round", help="The round it is of.", min=0)]
 Root = Annotated[
@@ -478,6 +513,7 @@ def _load(
         "attacking",
         "auditing",
         "commands",
+        "dueling",
         "explaining",
         "explaining_model",
         "explaining_privacy",
