@@ -289,6 +289,64 @@ def audit_dp(
         )  # fmt: skip
 
 
+@audit.command("release")
+def audit_release(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.", metavar="RUN")],
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer shadows, smaller budgets.")] = False,
+    shadows: Annotated[
+        int | None,
+        typer.Option(
+            help="Federations to be trained for membership; 0: none.", min=0, show_default="16"
+        ),
+    ] = None,
+    fail_over: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What may be reached: NAME=NUMBER, or a TOML file with these under [fail-over]. "
+            "Repeatable.",
+            metavar="BOUND",
+        ),
+    ] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Attack the model of a finished run with its own data and settings, and sign what came out.
+
+    Writes release.json, signed with the key of the run's audit log, and release.html; the log says
+    so. The exit code is 1 if a bound is passed, or what has one could not be measured.
+
+    [bold]Examples[/]
+
+      tacit audit release runs/latest
+
+      tacit audit release runs/latest --fail-over membership=0.05 --fail-over privacy=8
+    """
+    screen = _screen(quiet, json)
+    _load("releasing").release(screen, run, shadows, fail_over or [], quick=quick)
+
+
+@audit.command("check")
+def audit_check(
+    report: Annotated[Path, typer.Argument(help="A release.json.", metavar="REPORT")],
+    key: Annotated[
+        str | None, typer.Option("--key", help="Who has to have signed it.", metavar="HEX")
+    ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            "--log", help="The run's audit log.", metavar="FILE", show_default="beside it"
+        ),
+    ] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Hold a report of tacit audit release against its signature, its page and the run's log.
+
+    The exit code is 1 if any of them was altered, whatever the report says of the release.
+    """
+    _load("releasing").check(_screen(quiet, json), report, key, log)
+
+
 @explain.command("privacy")
 def explain_privacy(
     devices: Annotated[
@@ -518,6 +576,7 @@ def _load(
         "explaining_model",
         "explaining_privacy",
         "log",
+        "releasing",
         "sealing",
         "showing",
     ],

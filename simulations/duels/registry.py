@@ -6,6 +6,7 @@ from typing import cast
 
 from tacit.crypto.errors import ParameterError
 from tacit.simulations.duels.base import Duel
+from tacit.simulations.duels.release import Probe
 from tacit.simulations.named import nearest, resolve
 
 # Named, not imported: a list of names need not load what trains models.
@@ -16,6 +17,14 @@ DUELS: Mapping[str, str] = MappingProxyType(
         "log": "tacit.simulations.duels.log:Log",
     }
 )
+
+# Attacks that can be pointed at a release, beside membership, which needs the run's settings.
+PROBES: Mapping[str, str] = MappingProxyType({})
+
+
+def probe(name: str) -> Probe:
+    """The attack on a release of this name, loaded; one of PROBES."""
+    return resolve(PROBES[name])
 
 
 def duel(name: str) -> Duel:
