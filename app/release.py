@@ -196,7 +196,7 @@ def report_of(
             "entries": head.head.size,
             "root": head.head.root.hex(),
         },
-        "privacy": None if statement is None else statement.text().splitlines(),
+        "privacy": None if statement is None else statement.text(),
         "holds": not missing and all(each.holds for each in found.values()),
         "gates": dict(gates),
         "duels": [fought_as_json(each) for each in found.values()],

@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 from tacit.simulations.report.frame import document, header, limits_section
+from tacit.simulations.report.page import statement_section
 from tacit.simulations.report.words import capital, count
 
 Report = Mapping[str, Any]
@@ -13,7 +14,7 @@ UNPROVEN = (
     "An attack that fails is not a proof. These are the attacks that were tried; a better one may "
     "get more."
 )
-_SHORT = 16  # hexadecimal digits of a digest
+_SHORT = 12  # hexadecimal digits of a digest
 
 
 def render_audit(report: Report, digest: str) -> str:
@@ -33,21 +34,19 @@ def render_audit(report: Report, digest: str) -> str:
 
 def _headline(report: Report) -> str:
     judged = [line for each in report["duels"] for line in each["lines"] if _is_judged(line)]
-    over = sum(not line["holds"] for line in judged)
+    kept = sum(line["holds"] for line in judged)
     missing = [name for name in report["gates"] if all(d["name"] != name for d in report["duels"])]
-    tried = ", ".join(each["name"] for each in report["duels"])
-    words = f"Held against attacks and records ({tried}), "
-    if not over and not missing:
-        return f"{words}the release holds: all of its {count(len(judged), 'bound')}"
-    told = [f"{over} of {count(len(judged), 'bound')} are passed"] if over else []
-    told += [f"{', '.join(missing)} could not be measured"] if missing else []
-    return f"{words}the release does not hold: {', and '.join(told)}"
+    words = "holds" if report["holds"] else "does not hold"
+    told = [f"The release {words}: {kept} of {count(len(judged), 'bound')} kept"]
+    told += [f"{name} could not be measured" for name in missing]
+    told += [] if report["gates"] else ["no bound was set on what attacks may get"]
+    return ", and ".join(told)
 
 
 def _facts(report: Report) -> Iterator[tuple[str, str]]:
     about = report["release"]
     yield "Verdict", "holds" if report["holds"] else "does not hold"
-    yield "Model", f"{about['architecture']}, {about['model'][:_SHORT]}…"
+    yield "Model", f"{about['architecture']}, {about['model'][:_SHORT]}"
     yield "Data", about["data"]
     yield "Trained by", f"{count(about['devices'], 'device')}, {count(about['rounds'], 'round')}"
     yield "Sums", about["protocol"]
@@ -97,15 +96,13 @@ def _not_done(not_done: Mapping[str, str]) -> str:
     return f'<section><h2>Not done</h2><dl class="statement">{told}</dl></section>'
 
 
-def _statement(lines: Sequence[str] | None) -> str:
-    if lines is None:
+def _statement(text: str | None) -> str:
+    if text is None:
         return (
             "<section><h2>Differential privacy</h2><p>The run was not a private one: nothing "
             "bounds what its model remembers of an example.</p></section>"
         )
-    heading, *rest = lines
-    told = "".join(f"<p>{escape(line.strip())}</p>" for line in rest)
-    return f"<section><h2>{escape(heading)}</h2>{told}</section>"
+    return statement_section(text)
 
 
 def _limits(duels: Sequence[Report]) -> list[str]:
