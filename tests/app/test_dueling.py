@@ -1,6 +1,9 @@
 """`tacit duel`: who is fought, what is told and written of it, and what its exit code says."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +19,7 @@ from tacit.simulations.duels.registry import DUELS, duel
 from tests.app.fake_duels import Fake, find
 
 QUICK = Scale(quick=True)
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def ended(*names: str, workers: int = 2) -> dict[str, Ended]:
@@ -54,6 +58,32 @@ def test_who_stops_listening_stops_the_work() -> None:
     news = fight(("slow",), QUICK, 1, find)
     assert next(news) == Progress("slow", 0.5)
     news.close()  # a minute later, if nobody killed it: the suite would show
+
+
+WAITING = """
+from tacit.app.duels import fight
+from tacit.simulations.duels.base import Scale
+from tests.app.fake_duels import find
+try:
+    for news in fight(("slow", "slow"), Scale(), 2, find):
+        print("begun", flush=True)
+except KeyboardInterrupt:
+    print("ended", flush=True)
+"""
+
+
+def test_ctrl_c_reaches_one_process_alone() -> None:
+    """A terminal sends it to all of them, and each would print a traceback of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, cwd=ROOT,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    assert process.stdout.readline() == "begun\n"
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (out, err) == ("ended\n", "")
 
 
 def test_what_is_written_has_one_form() -> None:

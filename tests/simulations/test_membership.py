@@ -102,6 +102,12 @@ def test_confidences_are_logits(p: float, y: int) -> None:
     assert confidences(row, np.array([y]))[0] == pytest.approx(np.log(p / (1 - p)), abs=1e-9)
 
 
+def test_what_is_nearly_certain_keeps_its_digits() -> None:
+    """In float32 p is 1, and 1 - p would be nothing; the other probabilities are as they were."""
+    row = np.array([[1.0, 1e-12, 1e-12]], np.float32)
+    assert confidences(row, np.array([0]))[0] == pytest.approx(-np.log(2e-12), rel=1e-6)
+
+
 def test_a_zero_that_was_rounded_is_half_a_unit() -> None:
     found_ = confidences(np.array([[1.0, 0.0]]), np.array([0]), 0.005)
     assert found_[0] == pytest.approx(np.log(1 / 0.005))
@@ -128,6 +134,18 @@ def test_models_are_trained_alone(noisy) -> None:
     right = rows.argmax(2) == examples.y
     assert right[member].mean() > 0.99
     assert right[~member].mean() < 0.75
+
+
+def test_who_has_fewer_learns_no_others(noisy) -> None:
+    """Rows are as long as the longest, and what fills the shorter ones up is never learned."""
+    examples, _, _ = noisy
+    member = np.ones((2, N), bool)
+    member[0, :100] = False
+    rows = scored_by_all(examples, 10, member, epochs=EPOCHS, seed=0)
+    right = rows.argmax(2) == examples.y
+    assert right[0, 100:].mean() > 0.99
+    assert right[0, :100].mean() < 0.7
+    assert right[1].mean() > 0.95
 
 
 def test_few_examples_are_refused() -> None:
