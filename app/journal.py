@@ -63,6 +63,11 @@ class Journal:
         self._log.append(entries)
 
 
+def signer(folder: Path) -> Identity:
+    """Who keeps the log of the run in `folder`. Raises ParameterError if his key is not there."""
+    return _kept_key(folder / KEY)
+
+
 def digest_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:

@@ -315,6 +315,64 @@ def audit_dp(
         )  # fmt: skip
 
 
+@audit.command("release")
+def audit_release(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.", metavar="RUN")],
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer shadows, smaller budgets.")] = False,
+    shadows: Annotated[
+        int | None,
+        typer.Option(
+            help="Federations to be trained for membership; 0: none.", min=0, show_default="16"
+        ),
+    ] = None,
+    fail_over: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What may be reached: NAME=NUMBER, or a TOML file with these under [fail-over]. "
+            "Repeatable.",
+            metavar="BOUND",
+        ),
+    ] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Attack the model of a finished run with its own data and settings, and sign what came out.
+
+    Writes release.json, signed with the key of the run's audit log, and release.html; the log says
+    so. The exit code is 1 if a bound is passed, or what has one could not be measured.
+
+    [bold]Examples[/]
+
+      tacit audit release runs/latest
+
+      tacit audit release runs/latest --fail-over membership=0.05 --fail-over privacy=8
+    """
+    screen = _screen(quiet, json)
+    _load("releasing").release(screen, run, shadows, fail_over or [], quick=quick)
+
+
+@audit.command("check")
+def audit_check(
+    report: Annotated[Path, typer.Argument(help="A release.json.", metavar="REPORT")],
+    key: Annotated[
+        str | None, typer.Option("--key", help="Who has to have signed it.", metavar="HEX")
+    ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            "--log", help="The run's audit log.", metavar="FILE", show_default="beside it"
+        ),
+    ] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Hold a report of tacit audit release against its signature, its page and the run's log.
+
+    The exit code is 1 if any of them was altered, whatever the report says of the release.
+    """
+    _load("releasing").check(_screen(quiet, json), report, key, log)
+
+
 @explain.command("privacy")
 def explain_privacy(
     devices: Annotated[
@@ -415,6 +473,41 @@ def log_show(
       tacit log show runs/latest/audit.log
     """
     _load("log").show(_screen(quiet, json), file)
+
+
+@cli.command("duel")
+def duel(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Which: all, if none is named.", metavar="NAME", show_default=False),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A look, in under a minute: looser targets.")
+    ] = False,
+    data: Annotated[str, typer.Option(help="digits or fashion-mnist.", metavar="NAME")] = "digits",
+    file: Annotated[
+        Path | None, typer.Option("--json", help="Write all numbers there.", metavar="FILE")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes.", min=0, show_default="one a core")] = 0,
+    listed: Annotated[bool, typer.Option("--list", help="List them and stop.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fight every protection of a released model against its attack, with it and without.
+
+    An attack has to succeed where nothing defends, or that it fails elsewhere would show nothing.
+    The exit code is 1 if a line is not what it has to be.
+
+    [bold]Examples[/]
+
+      tacit duel --quick
+
+      tacit duel extraction-deep membership --json duels.json
+    """
+    screen, dueling = _screen(quiet, False), _load("dueling")
+    if listed:
+        dueling.show(screen)
+    else:
+        dueling.run(screen, names or [], data, file, workers, quick=quick)
 
 
 Run = Annotated[int | None, typer.Option("--run", help="The run it belongs to.", min=0)]
@@ -807,11 +900,13 @@ def _load(
         "attacking",
         "auditing",
         "commands",
+        "dueling",
         "explaining",
         "explaining_model",
         "explaining_privacy",
         "gating",
         "log",
+        "releasing",
         "sealing",
         "serving",
         "showing",
