@@ -40,7 +40,7 @@ from tacit.server.events import OnEvent
 from tacit.server.groups import SMALLEST, GroupedGrid, Groups, within_groups
 from tacit.server.inbox import Tap
 from tacit.server.pairwise import SecureSum
-from tacit.strategies.secure import AboveSums
+from tacit.strategies.secure import AboveSums, aggregates_as
 
 ROBUST = (FedMedian, FedTrimmedAvg)
 """Rules of Flower that bound what a minority of replies can do, each coordinate by itself."""
@@ -71,7 +71,7 @@ class Robust(AboveSums):
         roster: Roster | None = None,
         seed: int | None = None,
     ) -> None:
-        if _rule(inner) is None:
+        if not aggregates_as(inner, ROBUST):
             raise ParameterError(
                 f"{type(inner).__name__} does not bound what a few groups can do: "
                 f"use one of {', '.join(kind.__name__ for kind in ROBUST)}"
@@ -121,9 +121,3 @@ def withstood(rule: Strategy, groups: int) -> int:
     if isinstance(rule, FedTrimmedAvg):
         return int(rule.beta * groups)  # as Flower rounds; beta is below a half
     return (groups - 1) // 2
-
-
-def _rule(strategy: Strategy) -> type | None:
-    """The one of ROBUST whose aggregation `strategy` has; None if it brings its own."""
-    owner = next((k for k in type(strategy).__mro__ if "aggregate_train" in vars(k)), None)
-    return owner if owner in ROBUST else None

@@ -1,7 +1,7 @@
 """Any Flower strategy that needs only the mean, above a sum nobody can look into."""
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -69,9 +69,26 @@ class AboveSums(Strategy):
         evaluate_fn: EvaluateFn | None = None,
     ) -> Result:
         """Run all rounds, as any Flower strategy's `start` does."""
+        return self.lead(
+            self.inner, grid, initial_arrays, num_rounds, timeout, train_config, evaluate_config,
+            evaluate_fn,
+        )  # fmt: skip
+
+    def lead(
+        self,
+        strategy: Strategy,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int,
+        timeout: float,
+        train_config: ConfigRecord | None,
+        evaluate_config: ConfigRecord | None,
+        evaluate_fn: EvaluateFn | None,
+    ) -> Result:
+        """As `start`, by a strategy that stands around `inner`, or is it."""
         result = run_rounds(
             self.grid(grid),
-            self.inner,
+            strategy,
             initial_arrays,
             Plan(num_rounds, timeout, nodes=self.nodes),
             train_config=train_config,
@@ -129,7 +146,7 @@ class Secure(AboveSums):
         privacy: Privacy | None = None,
         storage: Storage | None = None,
     ) -> None:
-        if not needs_only_the_mean(inner):
+        if not aggregates_as(inner, MEAN_ONLY):
             raise ParameterError(
                 f"{type(inner).__name__} must look at single updates, and a secure sum hides them: "
                 f"use one of {', '.join(kind.__name__ for kind in MEAN_ONLY)}; medians can go over "
@@ -163,11 +180,11 @@ class Secure(AboveSums):
         )
 
 
-def needs_only_the_mean(strategy: Strategy) -> bool:
-    """Whether `strategy` aggregates as one of MEAN_ONLY does.
+def aggregates_as(strategy: Strategy, kinds: Sequence[type]) -> bool:
+    """Whether `strategy` aggregates as one of `kinds` does.
 
     A subclass may change how nodes are chosen and configured; one that brings its own aggregation
-    of training replies is not trusted to need only their mean.
+    of training replies is not trusted to need no more than they do.
     """
     owner = next((k for k in type(strategy).__mro__ if "aggregate_train" in vars(k)), None)
-    return owner in MEAN_ONLY
+    return owner in kinds
