@@ -11,17 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from tacit.app.certificates import DAY, SERVER_DAYS, SKEW, certify
-from tacit.crypto import labels
 from tacit.crypto.answers import Approval, Issue, Node, Trust
 from tacit.crypto.enrolment import DeviceRequest, Request, ServerRequest
-from tacit.crypto.errors import Damaged, ParameterError, ProtocolError
-from tacit.crypto.identity import KEY_BYTES, SIGNATURE_BYTES, Identity, Member, Roster, verified
-from tacit.crypto.nodekey import NODE_KEY_BYTES, NodeKey
-from tacit.crypto.wire import Reader, Writer
+from tacit.crypto.errors import ParameterError
+from tacit.crypto.identity import Member, Roster
+from tacit.crypto.nodekey import NodeKey
 
-MAGIC = b"tacit register 1"
 MAX_SERVERS = 64
-MAX_ENTRIES = 1 << 16  # of one act
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +82,12 @@ class Register:
         return Issue(self.trust, self.issued, self.ca, address, self.roster, self.approval)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Of all devices and servers: no two are alike, since each names a file."""
+        devices = (each.name for each in self.devices)
+        return (*devices, *(each.name for each in self.servers))
+
+    @property
     def nodes(self) -> tuple[Node, ...]:
         """Keys that may connect."""
         return _nodes(self.devices)
@@ -113,8 +115,7 @@ def enrol(register: Register, request: Request, ca_key: NodeKey, now: int) -> Re
     """The register with one more device, or server. Raises ParameterError for a name or a key that
     was enrolled before, and for a request from the future."""
     _check_request(register, request, now)
-    taken = {each.name.casefold() for each in (*register.devices, *register.servers)}
-    if request.name.casefold() in taken:
+    if request.name.casefold() in {name.casefold() for name in register.names}:
         raise ParameterError(f"the name {request.name} is taken: let it be initialised by another")
     if isinstance(request, ServerRequest):
         if len(register.servers) == MAX_SERVERS:
@@ -177,97 +178,6 @@ def renew(register: Register, ca: bytes, ca_key: NodeKey, now: int, *, due: bool
     )
     numbers = tuple(each.number for each in devices) if due else ()
     return replace(register, ca=ca, devices=devices, servers=servers, due=numbers)
-
-
-def encode(register: Register, authority: Identity) -> bytes:
-    """The register in bytes, signed by the authority."""
-    writer = Writer().fixed(MAGIC, len(MAGIC)).u8(register.roster is not None)
-    first = register
-    if register.roster is None:  # an issue has a roster: before the first, one that nobody sees
-        blank = Roster.signed(authority, 0, (), bytes(32))
-        first = replace(register, roster=blank)
-    first.issue.write(writer)
-    writer.u32(register.days).u64(register.last).u64(register.logged)
-    _write_devices(writer, register.devices)
-    _write_devices(writer, register.retired)
-    writer.u32(len(register.servers))
-    for each in register.servers:
-        writer.text(each.name).text(each.address).fixed(each.key, NODE_KEY_BYTES)
-        writer.blob(each.certificate).u32(len(each.hosts))
-        for host in each.hosts:
-            writer.text(host)
-    writer.u32(len(register.due))
-    for number in register.due:
-        writer.u64(number)
-    writer.u32(len(register.entries))
-    for entry in register.entries:
-        writer.blob(entry)
-    body = writer.data()
-    return body + authority.sign(labels.REGISTER, body)
-
-
-def decode(data: bytes, authority: bytes) -> Register:
-    """What `encode` wrote. Raises Damaged for bytes that the authority did not sign."""
-    body, signature = data[:-SIGNATURE_BYTES], data[-SIGNATURE_BYTES:]
-    if not data.startswith(MAGIC) or not verified(authority, labels.REGISTER, body, signature):
-        raise Damaged("the authority's register is not what it wrote: it was altered, or cut short")
-    reader = Reader(body, sender=0, stage="register")
-    reader.fixed(len(MAGIC))
-    try:
-        return _read(reader, has_roster=bool(reader.u8()))
-    except (ProtocolError, ParameterError) as bad:
-        raise Damaged(f"the authority's register cannot be read: {bad}") from None
-
-
-def _read(reader: Reader, *, has_roster: bool) -> Register:
-    issue = Issue.read(reader)
-    days, last, logged = reader.u32(), reader.u64(), reader.u64()
-    devices, retired = _read_devices(reader), _read_devices(reader)
-    servers = []
-    for _ in range(reader.count(MAX_SERVERS)):
-        name, address, key = reader.text(), reader.text(), reader.fixed(NODE_KEY_BYTES)
-        certificate = reader.blob()
-        hosts = tuple(reader.text() for _ in range(reader.count()))
-        servers.append(EnrolledServer(name, hosts, address, key, certificate))
-    due = tuple(reader.u64() for _ in range(reader.count(1 << 20)))
-    entries = tuple(reader.blob() for _ in range(reader.count(1 << 20)))
-    reader.end()
-    return Register(
-        issue.trust,
-        issue.ca,
-        days,
-        issue.issued,
-        issue.roster if has_roster else None,
-        issue.approval,
-        devices,
-        retired,
-        tuple(servers),
-        last,
-        due,
-        entries,
-        logged,
-    )
-
-
-def _write_devices(writer: Writer, devices: Iterable[EnrolledDevice]) -> None:
-    listed = tuple(devices)
-    writer.u32(len(listed))
-    for each in listed:
-        writer.u64(each.number).text(each.name).fixed(each.public, KEY_BYTES)
-        writer.fixed(each.node, NODE_KEY_BYTES).u64(each.until)
-
-
-def _read_devices(reader: Reader) -> tuple[EnrolledDevice, ...]:
-    return tuple(
-        EnrolledDevice(
-            reader.u64(),
-            reader.text(),
-            reader.fixed(KEY_BYTES),
-            reader.fixed(NODE_KEY_BYTES),
-            reader.u64(),
-        )
-        for _ in range(reader.count(1 << 20))
-    )
 
 
 def _check_request(register: Register, request: Request, now: int) -> None:

@@ -38,7 +38,7 @@ from tacit.crypto.wire import Reader, Writer
 
 SKEW = 300  # seconds that this clock may be behind the authority's
 NODE_KEY, NODE_PUBLIC, CA, ADDRESS = "node.key", "node.key.pub", "ca.crt", "address"
-REQUEST = "request"
+REQUEST = ".request"
 _PENDING = "pending"  # keys that wait for an answer
 _NAME = "name"
 
@@ -65,7 +65,7 @@ class Joined:
 
 
 def prepare(folder: Path, name: str, policy: Policy, now: int) -> DeviceRequest:
-    """Make a vault with keys that wait for an answer; the request is in its file `request`, too.
+    """Make a vault with keys that wait for an answer; the request is in its file NAME.request, too.
 
     Raises ParameterError for a name that is none, or if something is in the folder.
     """
@@ -103,12 +103,9 @@ def join(vault: FileVault, answer: DeviceAnswer, now: int) -> Joined:
     where the clock is wrong or the membership over.
     """
     with vault.alone():
-        held = load_device(vault) if is_enrolled(vault) else None
+        check(vault, answer, now)
         keys = _pending(vault)
         is_new = keys is not None and keys.identity.public == answer.public
-        _check_whose(held, keys, name_of(vault), answer)
-        _check_time(answer, now)
-        _check_newest(vault, answer.issue.roster)
         if keys is not None and is_new:
             replace_file(vault.folder / NODE_KEY, keys.node.openssh())
         _write_files(vault.folder, answer)
@@ -118,12 +115,20 @@ def join(vault: FileVault, answer: DeviceAnswer, now: int) -> Joined:
             # The last step that counts. What follows only tidies up, and a second call does it.
             save_device(vault, answer.device, keys.identity, authority, load_policy(vault))
             vault.take(_PENDING)
-            (vault.folder / REQUEST).unlink(missing_ok=True)
+            (vault.folder / f"{answer.name}{REQUEST}").unlink(missing_ok=True)
         return Joined(load_device(vault), answer, is_new)
 
 
+def check(vault: FileVault, answer: DeviceAnswer, now: int) -> None:
+    """Raises ParameterError as `join` does; changes nothing."""
+    held = load_device(vault) if is_enrolled(vault) else None
+    _check_whose(held, _pending(vault), name_of(vault), answer)
+    _check_time(answer, now)
+    _check_newest(vault, answer.issue.roster)
+
+
 def name_of(vault: FileVault) -> str:
-    """What the device's owner called it. Raises ParameterError for a vault that was made by hand."""
+    """What the device's owner called it. Raises ParameterError for one made by hand."""
     if (name := vault.read(_NAME)) is None:
         raise ParameterError(
             "this vault has no name: it was not made by tacit device init, and has no keys for "
@@ -191,7 +196,7 @@ def _keep(vault: FileVault, keys: Keys, name: str, request: DeviceRequest) -> No
     writer = Writer().fixed(keys.identity.secret, KEY_BYTES).fixed(keys.node.secret, RAND_BYTES)
     vault.write(_NAME, name.encode())
     vault.write(_PENDING, writer.data())
-    replace_file(vault.folder / REQUEST, request.encode(), SHARED_MODE)
+    replace_file(vault.folder / f"{name}{REQUEST}", request.encode(), SHARED_MODE)
 
 
 def _pending(vault: FileVault) -> Keys | None:

@@ -1,4 +1,4 @@
-"""What a certificate says: whose it is, and when it is valid. Making some is the authority's work."""
+"""What a certificate says: whose it is, and when it is valid. An authority makes them."""
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec

@@ -38,7 +38,7 @@ MAX_REQUEST = 1 << 13  # bytes
 MAX_HOSTS = 16
 DEVICE, SERVER = 1, 2
 _GROUPS, _GROUP = 5, 4  # of a fingerprint: 100 bits
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,62}")
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 
@@ -172,7 +172,7 @@ def check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise ParameterError(
             f"{name[:64]!r} is no name: up to 63 letters, digits, dots, hyphens and underscores, "
-            "the first a letter or a digit"
+            "the first a letter"
         )
 
 
