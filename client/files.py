@@ -40,8 +40,11 @@ def new_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, that only its owner may enter. It gets its name when the block ends well,
     and is gone if it does not.
 
-    Raises ParameterError if there is something at `path`, but for an empty folder.
+    Raises ParameterError if there is something at `path`, but for an empty folder, and for a path
+    without a name of its own, such as `..`.
     """
+    if path.name in ("", ".."):
+        raise ParameterError(f"{path} has no name: name a folder that is not there")
     _check_free(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.{os.urandom(8).hex()}.new")

@@ -200,6 +200,7 @@ def test_a_server_may_move(full: Path) -> None:
         ([device("A", 5)], "taken"),  # on some file systems the same file
         ([device("front", 5)], "taken"),
         ([C, device("c", 5)], "taken"),
+        ([device("D", 5), device("d", 6)], "taken"),
         ([C, device("d", 3)], "enrolled already"),
         ([server("back")], "enrolled already"),
         ([replace(C, public=A.public)], "enrolled already"),

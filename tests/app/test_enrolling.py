@@ -277,6 +277,8 @@ def test_an_owner_writes_a_policy(tacit: Tacit) -> None:
         ("authority revoke ward-9", "no device ward-9 is enrolled"),
         ("authority renew --ca --new-ca", "leave out --ca"),
         ("authority init new --approver 00", "a public key is 64 hexadecimal digits"),
+        ("authority init ..", ".. has no name: name a folder that is not there"),
+        ("authority init .", ". has no name"),
         ("device init ward-1", "ward-1 is there, and not empty"),
         ("device init new --name a/b", "is no name"),
         ("device join nowhere authority/answers/ward-1.answer", "no vault in nowhere"),
@@ -306,6 +308,21 @@ def test_another_authority_is_refused(tacit: Tacit, three: str) -> None:
     tacit("authority", "enrol", path, "-d", "evil", "--yes")
     refused = tacit("device", "join", "ward-1", "evil/answers/ward-1.answer", "--yes", code=2)
     assert "has joined another authority than that of the answer" in refused.err
+
+
+def test_a_server_takes_the_answer_to_its_own_request(tacit: Tacit, three: str) -> None:
+    """Not another server's, and not that to a key it had in another folder."""
+    path, _ = ask(tacit, "server", "init", "back", "--address", "localhost")
+    refused = tacit("server", "join", "back", "authority/answers/front.answer", "--yes", code=2)
+    assert "the answer is for front, with another key than that of back" in refused.err
+    assert not Path("back/joined").exists()
+    path, _ = ask(tacit, "server", "init", "again", "--address", "localhost", "--name", "front")
+    refused = tacit("server", "join", "again", "authority/answers/front.answer", "--yes", code=2)
+    assert "to an earlier request of this one" in refused.err
+    tacit("authority", "rotate", "front", path, "--yes")
+    tacit("server", "join", "again", "authority/answers/front.answer", "--yes")
+    refused = tacit("server", "join", "front", "authority/answers/front.answer", code=2)
+    assert "another key than that of front" in refused.err
 
 
 def test_an_altered_request_is_refused(tacit: Tacit, three: str) -> None:
