@@ -31,9 +31,9 @@ def enrol(
     authority: Authority, requests: Sequence[Request], now: int, approve_by: Identity | None = None
 ) -> list[Path]:
     """Let in devices and servers, all of them or none."""
-    changed, kinds = _begun(authority), list[Kind]()
+    changed, kinds, key = _begun(authority), list[Kind](), authority.ca_key
     for request in requests:
-        changed = registers.enrol(changed, request, authority.ca_key, now)
+        changed = registers.enrol(changed, request, key, now)
         if isinstance(request, DeviceRequest):
             made = changed.devices[-1]
             kinds.append(Enrolled(made.number, made.name, request.fingerprint, made.until))
