@@ -18,6 +18,8 @@ from tacit.crypto.loghead import LOG_BYTES
 from tacit.server.auditlog import AuditLog
 from tacit.server.entries import Kind, Refused, noted
 from tacit.server.events import Event, KeyChanged, LeftOut
+from tacit.server.gate.said import hand_over
+from tacit.server.gate.store import Store
 
 LOG, KEY = "audit.log", "audit.key"
 
@@ -38,6 +40,13 @@ class Journal:
         self._waiting.append(noted(lines.fields_of(entry, at=round(time.time(), 3))))
         if not isinstance(entry, Refused | KeyChanged):
             self._write()
+
+    def take_over(self, store: Store) -> int:
+        """Put what waits in a gate's records into this log, each entry once; returns how many
+        entries did. Raises LogInUse if another process has the log: then it is that one's work."""
+        if self._log is None:
+            self._log = _opened(self.folder)
+        return hand_over(store, self._log, self.folder / LOG)
 
     def close(self) -> None:
         """Keep what waits, and let others append."""

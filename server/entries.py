@@ -83,6 +83,15 @@ class KeyIssued:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyRenewed:
+    """A key got a new `what`: its secret, or what its one-time codes are made of."""
+
+    key: str
+    what: str  # secret | totp
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class KeyRevoked:
     key: str
     by: str
@@ -207,6 +216,7 @@ Kind: TypeAlias = (
     | Denied
     | GateOpened
     | KeyIssued
+    | KeyRenewed
     | KeyRevoked
     | Judged
     | Approved

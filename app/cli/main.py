@@ -56,6 +56,32 @@ cli.add_typer(authority)
 cli.add_typer(device)
 cli.add_typer(server)
 
+gate = typer.Typer(
+    name="gate",
+    help="Say who may ask a served model, and how much: keys, budgets, states, approvals.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+cli.add_typer(gate)
+
+gate_key = typer.Typer(
+    name="key", help="Issue, list, rotate and revoke keys.", no_args_is_help=True
+)
+gate.add_typer(gate_key)
+
+gate_ask = typer.Typer(
+    name="ask", help="Ask for what a second person has to approve.", no_args_is_help=True
+)
+gate.add_typer(gate_ask)
+
+gate_budget = typer.Typer(
+    name="budget", help="Ask for a larger budget; a second person approves.", no_args_is_help=True
+)
+gate.add_typer(gate_budget)
+
+gate_totp = typer.Typer(name="totp", help="One-time codes for people.", no_args_is_help=True)
+gate.add_typer(gate_totp)
+
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="A TOML file of settings.", metavar="FILE")
 ]
@@ -469,6 +495,249 @@ def unseal(
     sealing.unseal(_screen(quiet, json), file, key, out, expected, replace=replace)
 
 
+Gate = Annotated[Path, typer.Option("--gate", "-g", help="The gate's folder.", metavar="DIR")]
+As = Annotated[
+    Path | None,
+    typer.Option(
+        "--as", help="File with the key of who acts; by default $TACIT_GATE_KEY.", metavar="FILE"
+    ),
+]
+KeyName = Annotated[
+    str, typer.Argument(help="A key's public name.", metavar="KEY", show_default=False)
+]
+KeyOut = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Put the key into this file, unseen.", metavar="FILE"),
+]
+Reason = Annotated[str, typer.Option("--reason", help="Why: it goes to the log.")]
+Recipient = Annotated[
+    str, typer.Option("--to", help="A public key, or its .pub file.", metavar="KEY")
+]
+AT_GATE = Path("gate")
+
+
+@gate.command("init")
+def gate_init(
+    gate: Gate = AT_GATE, out: KeyOut = None, quiet: Quiet = False, json: Json = False
+) -> None:
+    """Make a gate, and the key of its first authority, which is shown once.
+
+    [bold]Examples[/]
+
+      tacit gate init --out authority.key
+
+      tacit gate key issue --as authority.key --organisation house --role operator --out op.key
+
+      tacit gate key issue --as op.key --organisation clinic --out clinic.key
+    """
+    _load("gating").init(_screen(quiet, json), gate, out)
+
+
+@gate_key.command("issue")
+def gate_key_issue(
+    organisation: Annotated[str, typer.Option(help="Whose it is.", metavar="NAME")],
+    role: Annotated[
+        str, typer.Option(help="client, viewer, operator, releaser or authority.", metavar="ROLE")
+    ] = "client",
+    days: Annotated[float, typer.Option(help="How long it is good.")] = 90.0,
+    detail: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What it may ask for beyond labels: top1, rounded. Repeatable.", metavar="DETAIL"
+        ),
+    ] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(help="From where alone, as 10.0.0.0/8. Repeatable.", metavar="CIDR"),
+    ] = None,
+    gate: Gate = AT_GATE,
+    acting: As = None,
+    out: KeyOut = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Make a key. It is shown once, or put into a file: the gate keeps a digest alone.
+
+    Operators make those of clients and viewers, authorities all others. Its budget is the default:
+    see tacit gate budget raise.
+    """
+    _load("gating").issue(
+        _screen(quiet, json), gate, acting, organisation, role, days, detail or [], network or [],
+        out,
+    )  # fmt: skip
+
+
+@gate_key.command("list")
+def gate_key_list(
+    gate: Gate = AT_GATE, acting: As = None, quiet: Quiet = False, json: Json = False
+) -> None:
+    """List all keys: state, risk, answers that are spent (or reserved) and left."""
+    _load("gating").keys(_screen(quiet, json), gate, acting)
+
+
+@gate_key.command("rotate")
+def gate_key_rotate(
+    key: KeyName,
+    overlap: Annotated[
+        float, typer.Option(help="Hours that the secret of before goes on.", min=0.0)
+    ] = 24.0,
+    gate: Gate = AT_GATE,
+    acting: As = None,
+    out: KeyOut = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Give a key a new secret: its holder, or who may issue it. Name and budget stay."""
+    _load("gating").rotate(_screen(quiet, json), gate, acting, key, overlap, out)
+
+
+@gate_key.command("revoke")
+def gate_key_revoke(
+    key: KeyName,
+    gate: Gate = AT_GATE,
+    acting: As = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """End a key, at once and for good."""
+    _load("gating").revoke(_screen(quiet, json), gate, acting, key)
+
+
+@gate.command("suspend")
+def gate_suspend(
+    key: KeyName,
+    reason: Reason,
+    gate: Gate = AT_GATE,
+    acting: As = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Answer nothing more to a key until somebody restores it."""
+    _load("gating").suspend(_screen(quiet, json), gate, acting, key, reason)
+
+
+@gate.command("restore")
+def gate_restore(
+    key: KeyName,
+    reason: Reason,
+    excuse: Annotated[
+        float,
+        typer.Option(help="Days in which nothing is held against it by itself.", min=0.0),
+    ] = 0.0,
+    gate: Gate = AT_GATE,
+    acting: As = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Take back what is held against a key that is degraded or suspended."""
+    _load("gating").restore(_screen(quiet, json), gate, acting, key, reason, excuse)
+
+
+@gate_budget.command("raise")
+def gate_budget_raise(
+    answers: Annotated[int, typer.Argument(help="In its whole life.", show_default=False)],
+    key: Annotated[
+        str | None, typer.Option("--key", help="Of this key, before trust and risk.")
+    ] = None,
+    organisation: Annotated[
+        str | None, typer.Option(help="Of all keys of this one together, before trust.")
+    ] = None,
+    gate: Gate = AT_GATE,
+    acting: As = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Ask for another budget of a key or an organisation. Nothing changes before tacit gate
+    approve.
+
+    An answer counts in both: raise both. With time and use, trust makes four times as many of it.
+    """
+    gating = _load("gating")
+    if (key is None) == (organisation is None):
+        raise ParameterError("whose budget? --key or --organisation")
+    deed = gating.Deed.KEY_BUDGET if key is not None else gating.Deed.ORGANISATION_BUDGET
+    subject = key or organisation or ""
+    gating.ask(_screen(quiet, json), gate, acting, deed, subject, answers)
+
+
+@gate_ask.command("full-scores")
+def gate_ask_full_scores(
+    key: KeyName,
+    gate: Gate = AT_GATE,
+    acting: As = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """That a key may ask for all scores. Few of them are a whole linear model."""
+    gating = _load("gating")
+    gating.ask(_screen(quiet, json), gate, acting, gating.Deed.FULL_SCORES, key)
+
+
+@gate_ask.command("release")
+def gate_ask_release(
+    model: Annotated[Path, typer.Argument(help="Its file.", metavar="FILE", show_default=False)],
+    gate: Gate = AT_GATE,
+    acting: As = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """That a model, by the digest of its file, may be released."""
+    _load("gating").ask_release(_screen(quiet, json), gate, acting, model)
+
+
+@gate_ask.command("export")
+def gate_ask_export(
+    to: Recipient,
+    gate: Gate = AT_GATE,
+    acting: As = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """That the key that signs the gate's log may be exported to somebody, once."""
+    _load("gating").ask_export(_screen(quiet, json), gate, acting, to)
+
+
+@gate.command("requests")
+def gate_requests(
+    gate: Gate = AT_GATE, acting: As = None, quiet: Quiet = False, json: Json = False
+) -> None:
+    """List what waits for somebody of this key's role."""
+    _load("gating").requests(_screen(quiet, json), gate, acting)
+
+
+@gate.command("approve")
+def gate_approve(
+    number: Annotated[int, typer.Argument(help="Of the request.", show_default=False)],
+    gate: Gate = AT_GATE,
+    acting: As = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Approve what somebody else asked for, with a one-time code, typed or in $TACIT_GATE_CODE."""
+    _load("gating").approve(_screen(quiet, json), gate, acting, number)
+
+
+@gate.command("export")
+def gate_export(
+    to: Recipient,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Sealed file.", metavar="FILE")],
+    gate: Gate = AT_GATE,
+    acting: As = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Seal the key that signs the gate's log to whom it was approved for."""
+    _load("gating").export(_screen(quiet, json), gate, acting, to, out)
+
+
+@gate_totp.command("enrol")
+def gate_totp_enrol(
+    gate: Gate = AT_GATE, acting: As = None, quiet: Quiet = False, json: Json = False
+) -> None:
+    """Set up one-time codes for the holder of the acting key; the address is shown once."""
+    _load("gating").enrol(_screen(quiet, json), gate, acting)
+
+
 @cli.command()
 def version(json: Json = False) -> None:
     """Print the versions that a report of a problem should name."""
@@ -484,6 +753,7 @@ def _load(
         "explaining",
         "explaining_model",
         "explaining_privacy",
+        "gating",
         "log",
         "sealing",
         "showing",

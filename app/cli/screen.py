@@ -58,6 +58,11 @@ class Screen:
         # because Flower sets the level of its logger when it is imported, which may be later.
         logging.getLogger("flwr").addFilter(_is_error)
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing but errors is said."""
+        return self.voice is Voice.QUIET
+
     def say(self, text: str, style: str = "") -> None:
         """One line for a person, never wrapped and never read as markup: it may hold a path."""
         self.console.print(text, style=style, markup=False, soft_wrap=True)
