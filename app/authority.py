@@ -31,7 +31,8 @@ from tacit.app.certificates import check_ca, new_ca
 from tacit.app.register import Register
 from tacit.client.files import SHARED_MODE, new_file, new_folder, replace_file
 from tacit.client.vault import locked
-from tacit.crypto.answers import Approval, DeviceAnswer, ServerAnswer, Trust
+from tacit.crypto.answers import DeviceAnswer, ServerAnswer
+from tacit.crypto.approval import Approval, Trust
 from tacit.crypto.certificate import pem, public_of
 from tacit.crypto.errors import Damaged, ParameterError
 from tacit.crypto.identity import BEACON_BYTES, KEY_BYTES, Identity, Roster

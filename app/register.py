@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from tacit.app.certificates import DAY, SERVER_DAYS, SKEW, certify
-from tacit.crypto.answers import Approval, Issue, Node, Trust
+from tacit.crypto.answers import Issue, Node
+from tacit.crypto.approval import Approval, Trust
 from tacit.crypto.enrolment import DeviceRequest, Request, ServerRequest
 from tacit.crypto.errors import ParameterError
 from tacit.crypto.identity import Member, Roster

@@ -1,6 +1,5 @@
 """What `tacit authority`, `tacit device` and `tacit server` do, once their arguments are read."""
 
-import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,15 +10,16 @@ import typer
 from tacit.app import acts, server_folder
 from tacit.app import authority as authorities
 from tacit.app.authority import Authority, opened
+from tacit.app.cli.brought import compare, read_answer, read_request
 from tacit.app.cli.log import public_key
-from tacit.app.cli.screen import Screen, Voice, complain
+from tacit.app.cli.screen import Screen, complain
 from tacit.app.config import Settings, load
 from tacit.client import enrolment
 from tacit.client.device import is_enrolled
 from tacit.client.vault import FileVault
-from tacit.crypto.answers import MAX_ANSWER, Answer, DeviceAnswer, ServerAnswer, decode_answer
+from tacit.crypto.answers import DeviceAnswer, ServerAnswer
 from tacit.crypto.certificate import ends_at
-from tacit.crypto.enrolment import MAX_REQUEST, Request, decode_request, is_fingerprint
+from tacit.crypto.enrolment import Request
 from tacit.crypto.errors import Damaged, ParameterError
 from tacit.crypto.identity import Identity
 
@@ -56,11 +56,11 @@ def authority_enrol(
     approve_by: Path | None,
 ) -> None:
     """Let in all who ask."""
-    requests = [_request(path) for path in paths]
+    requests = [read_request(path) for path in paths]
     with opened(folder) as authority:
         approver = _approver(authority, approve_by)
         for request in requests:
-            _compare(screen, f"the request of {request.name}", request.fingerprint, heard, yes)
+            compare(screen, f"the request of {request.name}", request.fingerprint, heard, yes)
         _done(screen, authority, acts.enrol(authority, requests, _now(), approver))
 
 
@@ -85,10 +85,10 @@ def authority_rotate(
     approve_by: Path | None,
 ) -> None:
     """Give somebody new keys."""
-    request = _request(path)
+    request = read_request(path)
     with opened(folder) as authority:
         approver = _approver(authority, approve_by)
-        _compare(screen, f"the request of {request.name}", request.fingerprint, heard, yes)
+        compare(screen, f"the request of {request.name}", request.fingerprint, heard, yes)
         _done(screen, authority, acts.rotate(authority, named, request, _now(), approver))
 
 
@@ -147,13 +147,13 @@ def device_rotate(screen: Screen, vault: Path) -> None:
 
 def device_join(screen: Screen, folder: Path, path: Path, heard: list[str], yes: bool) -> None:
     """Make the device the one of the answer."""
-    vault, answer = FileVault.open(folder), _answer(path)
+    vault, answer = FileVault.open(folder), read_answer(path)
     if not isinstance(answer, DeviceAnswer):
         raise ParameterError(f"{path} is the answer to a server: tacit server join")
     trust = answer.issue.trust
     if not is_enrolled(vault):
         enrolment.check(vault, answer, _now())
-        _compare(screen, "the authority", trust.fingerprint, heard, yes)
+        compare(screen, "the authority", trust.fingerprint, heard, yes)
     joined = enrolment.join(vault, answer, _now())
     number, address = joined.device.number, answer.issue.address
     screen.say(f"{folder}: device {number}, {answer.name}, of authority {trust.fingerprint}")
@@ -182,12 +182,12 @@ def server_init(screen: Screen, folder: Path, name: str, address: str, port: int
 
 def server_join(screen: Screen, folder: Path, path: Path, heard: list[str], yes: bool) -> None:
     """Let the server go by the answer."""
-    answer = _answer(path)
+    answer = read_answer(path)
     if not isinstance(answer, ServerAnswer):
         raise ParameterError(f"{path} is the answer to a device: tacit device join")
     trust = answer.issue.trust
     if not server_folder.has_joined(folder):
-        _compare(screen, "the authority", trust.fingerprint, heard, yes)
+        compare(screen, "the authority", trust.fingerprint, heard, yes)
     served = server_folder.join(folder, answer, _now())
     roster = answer.issue.roster
     screen.say(f"{folder}: {answer.name}, of authority {trust.fingerprint}")
@@ -255,53 +255,11 @@ def _done(screen: Screen, authority: Authority, written: Sequence[Path]) -> None
     )
 
 
-def _compare(screen: Screen, what: str, ours: str, heard: list[str], yes: bool) -> None:
-    """Raises ParameterError unless somebody compared the fingerprint, or says there is no need."""
-    screen.say(f"fingerprint of {what}: {ours}")
-    if heard:
-        if not any(is_fingerprint(each, ours) for each in heard):
-            raise ParameterError(
-                f"nothing was done: the fingerprint of {what} is {ours}, and not what was heard. "
-                "Either it was misheard, or somebody changed the file on its way"
-            )
-        return
-    if yes:
-        return
-    if screen.voice is not Voice.NORMAL or not sys.stdin.isatty():
-        raise ParameterError(
-            f"nothing was done: compare the fingerprint of {what}, {ours}, and say what you heard "
-            "with --fingerprint, or --yes"
-        )
-    if not typer.confirm("Is that what the other side reads out?"):
-        raise ParameterError("nothing was done: the fingerprints differ")
-
-
 def _approver(authority: Authority, path: Path | None) -> Identity | None:
     """Before anybody is asked anything: an act that cannot be done is refused at once."""
     key = None if path is None else authorities.read_approver(path)
     authorities.check_approver(authority.register.trust, key)
     return key
-
-
-def _request(path: Path) -> Request:
-    try:
-        return decode_request(_read(path, MAX_REQUEST))
-    except Damaged as bad:
-        raise Damaged(f"{path}: {bad}") from None
-
-
-def _answer(path: Path) -> Answer:
-    try:
-        return decode_answer(_read(path, MAX_ANSWER))
-    except Damaged as bad:
-        raise Damaged(f"{path}: {bad}") from None
-
-
-def _read(path: Path, most: int) -> bytes:
-    if not path.is_file():
-        raise ParameterError(f"no file at {path}")
-    with path.open("rb") as file:
-        return file.read(most + 1)
 
 
 def _public(text: str) -> bytes:

@@ -13,13 +13,8 @@ from tacit.app import acts, register_file, server_folder
 from tacit.app.authority import Authority, create, new_approver, opened, read_approver
 from tacit.app.certificates import CA_DAYS, DAY, SKEW
 from tacit.app.register import Register
-from tacit.crypto.answers import (
-    Approval,
-    DeviceAnswer,
-    ServerAnswer,
-    Trust,
-    decode_answer,
-)
+from tacit.crypto.answers import DeviceAnswer, ServerAnswer, decode_answer
+from tacit.crypto.approval import Approval, Trust
 from tacit.crypto.certificate import public_of
 from tacit.crypto.enrolment import DeviceRequest, ServerRequest
 from tacit.crypto.errors import Damaged, ParameterError

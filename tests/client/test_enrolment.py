@@ -24,7 +24,8 @@ from tacit.client.enrolment import (
 )
 from tacit.client.policy import Policy
 from tacit.client.vault import FileVault
-from tacit.crypto.answers import DeviceAnswer, Issue, Trust, decode_answer
+from tacit.crypto.answers import DeviceAnswer, Issue, decode_answer
+from tacit.crypto.approval import Trust
 from tacit.crypto.certificate import pem
 from tacit.crypto.enrolment import DeviceRequest, decode_request
 from tacit.crypto.errors import ParameterError

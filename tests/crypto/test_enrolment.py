@@ -10,17 +10,9 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key, l
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tacit.crypto import answers, enrolment, labels, nodekey
-from tacit.crypto.answers import (
-    Approval,
-    DeviceAnswer,
-    Issue,
-    Node,
-    ServerAnswer,
-    Trust,
-    check_newer,
-    decode_answer,
-)
+from tacit.crypto import approval, enrolment, labels, nodekey
+from tacit.crypto.answers import DeviceAnswer, Issue, Node, ServerAnswer, check_newer, decode_answer
+from tacit.crypto.approval import Approval, Trust
 from tacit.crypto.enrolment import (
     DeviceRequest,
     ServerRequest,
@@ -319,7 +311,7 @@ def test_rosters_only_go_on() -> None:
 def test_approvers_are_other_people(approvers: tuple[bytes, ...]) -> None:
     with pytest.raises(ParameterError):
         Trust(AUTHORITY.public, approvers)
-    assert answers.MAX_APPROVERS == 16
+    assert approval.MAX_APPROVERS == 16
 
 
 # Node keys
