@@ -1,4 +1,4 @@
-"""Files that people bring from one machine to another, and whether they are the ones that were sent."""
+"""Files that people bring from one machine to another, and whether they are as they were sent."""
 
 import sys
 from pathlib import Path
