@@ -13,7 +13,9 @@ from typing import Annotated, Literal
 import typer
 
 from tacit import __version__
-from tacit.app.cli.screen import Screen, Voice, complain
+from tacit.app.cli.enrolment import authority, device, server
+from tacit.app.cli.screen import Json, Quiet, complain
+from tacit.app.cli.screen import screen_of as _screen
 from tacit.crypto.errors import ParameterError, TacitError
 
 EXTRA = "this command needs what a device does without: pip install '.[sim]' in Tacit's checkout"
@@ -50,6 +52,9 @@ log = typer.Typer(
     rich_markup_mode="rich",
 )
 cli.add_typer(log)
+cli.add_typer(authority)
+cli.add_typer(device)
+cli.add_typer(server)
 
 gate = typer.Typer(
     name="gate",
@@ -96,8 +101,6 @@ Assign = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The run's folder.", metavar="DIR")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Start anew where there is a run.")]
 
 
@@ -1013,12 +1016,6 @@ def _load(
 ) -> ModuleType:
     """The work itself, loaded when there is some: help and typing errors need not wait for it."""
     return import_module(f"tacit.app.cli.{module}")
-
-
-def _screen(quiet: bool, json: bool) -> Screen:
-    if quiet and json:
-        raise ParameterError("--quiet and --json exclude each other")
-    return Screen(Voice.JSON if json else Voice.QUIET if quiet else Voice.NORMAL)
 
 
 def run() -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.text import Text
 
 from tacit.app import lines
+from tacit.crypto.errors import ParameterError
 from tacit.server.events import (
     BudgetSpent,
     CohortDivided,
@@ -35,6 +36,9 @@ from tacit.server.events import (
 from tacit.server.groups import in_words
 
 INTERRUPTED = 130  # exit code
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
 
 
 class Voice(StrEnum):
@@ -130,6 +134,13 @@ class Screen:
             progress.update(task, completed=done, total=total, note=note)
 
         return move
+
+
+def screen_of(quiet: bool, json: bool) -> Screen:
+    """The screen that a command's options ask for."""
+    if quiet and json:
+        raise ParameterError("--quiet and --json exclude each other")
+    return Screen(Voice.JSON if json else Voice.QUIET if quiet else Voice.NORMAL)
 
 
 def complain(text: str) -> None:
