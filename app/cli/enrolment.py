@@ -4,12 +4,12 @@ What each command takes is here, what it does in `tacit.app.cli.enrolling`, load
 for.
 """
 
-from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from tacit.app.cli.options import work
 from tacit.app.cli.screen import Json, Quiet, screen_of
 from tacit.crypto.errors import ParameterError
 
@@ -87,7 +87,7 @@ def authority_init(
 
       tacit authority init --approver bob.key.pub
     """
-    _work().authority_init(screen_of(quiet, json), folder, approver or [], days)
+    work("enrolling").authority_init(screen_of(quiet, json), folder, approver or [], days)
 
 
 @authority.command("approver")
@@ -97,7 +97,7 @@ def authority_approver(
     json: Json = False,
 ) -> None:
     """Make the key of a second person, who keeps FILE and hands out FILE.pub."""
-    _work().authority_approver(screen_of(quiet, json), file)
+    work("enrolling").authority_approver(screen_of(quiet, json), file)
 
 
 @authority.command("enrol")
@@ -115,7 +115,7 @@ def authority_enrol(
     Asks for each whether its fingerprint is what its owner sees, unless they are named.
     """
     screen = screen_of(quiet, json)
-    _work().authority_enrol(screen, folder, requests, fingerprint or [], yes, approve_by)
+    work("enrolling").authority_enrol(screen, folder, requests, fingerprint or [], yes, approve_by)
 
 
 @authority.command("revoke")
@@ -133,7 +133,7 @@ def authority_revoke(
     is to be unregistered there. A server's certificate stays good until it ends, or the authority
     renews with --new-ca.
     """
-    _work().authority_revoke(screen_of(quiet, json), folder, named, reason, approve_by)
+    work("enrolling").authority_revoke(screen_of(quiet, json), folder, named, reason, approve_by)
 
 
 @authority.command("rotate")
@@ -151,7 +151,9 @@ def authority_rotate(
 ) -> None:
     """Give a device new keys under its old number, or a server a new key or address."""
     screen = screen_of(quiet, json)
-    _work().authority_rotate(screen, folder, named, request, fingerprint or [], yes, approve_by)
+    work("enrolling").authority_rotate(
+        screen, folder, named, request, fingerprint or [], yes, approve_by
+    )
 
 
 @authority.command("renew")
@@ -176,13 +178,13 @@ def authority_renew(
         raise ParameterError("--new-ca makes a new certificate, too: leave out --ca")
     kind = "key" if new_ca else "certificate" if ca else "nothing"
     screen = screen_of(quiet, json)
-    _work().authority_renew(screen, folder, kind, answers, serial, approve_by)
+    work("enrolling").authority_renew(screen, folder, kind, answers, serial, approve_by)
 
 
 @authority.command("show")
 def authority_show(folder: Folder = AUTHORITY, quiet: Quiet = False, json: Json = False) -> None:
     """Who is in, until when, and the authority's fingerprint, to be read out."""
-    _work().authority_show(screen_of(quiet, json), folder)
+    work("enrolling").authority_show(screen_of(quiet, json), folder)
 
 
 @device.command("init")
@@ -213,13 +215,13 @@ def device_init(
       tacit device init /var/lib/tacit/vault --name ward-3 --set policy.min_cohort=5
     """
     screen = screen_of(quiet, json)
-    _work().device_init(screen, vault, name or vault.name, policy, assign or [], plain)
+    work("enrolling").device_init(screen, vault, name or vault.name, policy, assign or [], plain)
 
 
 @device.command("rotate")
 def device_rotate(vault: Vault, quiet: Quiet = False, json: Json = False) -> None:
     """Make new keys in a device's vault, and a request. The old ones hold until it joins anew."""
-    _work().device_rotate(screen_of(quiet, json), vault)
+    work("enrolling").device_rotate(screen_of(quiet, json), vault)
 
 
 @device.command("join")
@@ -235,7 +237,7 @@ def device_join(
 
     Asks the first time whether its fingerprint is what the authority reads out.
     """
-    _work().device_join(screen_of(quiet, json), vault, answer, fingerprint or [], yes)
+    work("enrolling").device_join(screen_of(quiet, json), vault, answer, fingerprint or [], yes)
 
 
 @server.command("init")
@@ -251,7 +253,7 @@ def server_init(
 ) -> None:
     """Make a server's TLS key, and a request for the authority."""
     screen = screen_of(quiet, json)
-    _work().server_init(screen, folder, name or folder.name, address, port)
+    work("enrolling").server_init(screen, folder, name or folder.name, address, port)
 
 
 @server.command("join")
@@ -267,7 +269,7 @@ def server_join(
 
     Each act of the authority has a new answer for each server.
     """
-    _work().server_join(screen_of(quiet, json), folder, answer, fingerprint or [], yes)
+    work("enrolling").server_join(screen_of(quiet, json), folder, answer, fingerprint or [], yes)
 
 
 @server.command("check")
@@ -276,9 +278,4 @@ def server_check(folder: ServerFolder, quiet: Quiet = False, json: Json = False)
 
     The exit code is 1 if anything is wrong.
     """
-    _work().server_check(screen_of(quiet, json), folder)
-
-
-def _work() -> Any:
-    """The work itself, loaded when there is some: help need not wait for it."""
-    return import_module("tacit.app.cli.enrolling")
+    work("enrolling").server_check(screen_of(quiet, json), folder)

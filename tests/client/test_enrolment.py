@@ -202,7 +202,7 @@ def test_a_vault_is_made_whole_or_not_at_all(
         left = [path for path in tmp_path.iterdir() if path.suffix != ".new"]
         if left:  # the crash was after the renaming
             assert [path.name for path in left] == ["new"]
-            assert decode_request((tmp_path / "new" / "ward-3.request").read_bytes())
+            decode_request((tmp_path / "new" / "ward-3.request").read_bytes())
             assert name_of(FileVault.open(tmp_path / "new")) == "ward-3"
             shutil.rmtree(left[0])
 
