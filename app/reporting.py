@@ -17,7 +17,6 @@ from tacit.privacy.accountants import Adversary
 from tacit.privacy.statement import Statement
 from tacit.server.checkpoint import Checkpoint
 from tacit.server.events import CohortDivided
-from tacit.server.groups import in_words
 from tacit.server.private import OnDevice, Privacy
 from tacit.server.private_sums import PrivateSums
 from tacit.simulations.evaluate import Outcome, load_outcomes
@@ -197,7 +196,7 @@ def _groups(events: Events) -> tuple[tuple[str, str], ...]:
         return ()
     fields = dict(min(divided, key=lambda e: e["smallest"]))
     del fields["event"]
-    return (("Groups", in_words(CohortDivided(**fields))),)
+    return (("Groups", CohortDivided(**fields).words),)
 
 
 def _protocol(folder: RunFolder, events: Events) -> str:

@@ -56,6 +56,14 @@ class CohortDivided:
     smallest: int
     hostile: int
 
+    @property
+    def words(self) -> str:
+        """What groups buy, and the anonymity that they cost."""
+        return (
+            f"{self.groups} groups of {self.smallest} or more: an update hides among "
+            f"{self.smallest}, not {self.devices}; hostile devices withstood: {self.hostile}"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class CohortCommitted:

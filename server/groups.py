@@ -149,14 +149,6 @@ class GroupedGrid(SecureGrid):
         return divided
 
 
-def in_words(divided: CohortDivided) -> str:
-    """What groups buy, and the anonymity that they cost."""
-    return (
-        f"{divided.groups} groups of {divided.smallest} or more: an update hides among "
-        f"{divided.smallest}, not {divided.devices}; hostile devices withstood: {divided.hostile}"
-    )
-
-
 def within_groups(protocol: SecureSum) -> SecureSum:
     """`protocol` with the devices of a group as its committee.
 

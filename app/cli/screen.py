@@ -33,7 +33,6 @@ from tacit.server.events import (
     RunStarted,
     SumFailed,
 )
-from tacit.server.groups import in_words
 
 INTERRUPTED = 130  # exit code
 
@@ -111,9 +110,9 @@ class Screen:
                 case RoundFinished(number, rounds):
                     accuracy = event.server.get("accuracy")
                     bar(number, rounds, "" if accuracy is None else f"accuracy {accuracy:.3f}")
-                case CohortDivided(number) if (words := in_words(event)) != said:
-                    said = words  # once, and again if it is no longer so
-                    self.say(f"  round {number}: {words}")
+                case CohortDivided(number) if event.words != said:
+                    said = event.words  # once, and again if it is no longer so
+                    self.say(f"  round {number}: {said}")
                 case LeftOut(number, stage, device, reason):
                     self.say(f"  round {number}: device {device} left out at {stage}: {reason}")
                 case SumFailed(number, purpose, reason):

@@ -21,7 +21,7 @@ from tacit.crypto.errors import ParameterError, TooFewClients
 from tacit.server.encrypted import Encrypted
 from tacit.server.events import CohortCommitted, CohortDivided, Event, LeftOut, SumFailed, SumOpened
 from tacit.server.flower import identity
-from tacit.server.groups import Groups, in_words
+from tacit.server.groups import Groups
 from tacit.server.inbox import Seen
 from tacit.server.loop import Plan, run_rounds
 from tacit.server.pairwise import Pairwise, SecureSum
@@ -388,7 +388,7 @@ def test_what_is_told() -> None:
     ran = run(robust(6, 3), 6)
     (divided,) = ran.of(CohortDivided)
     assert divided == CohortDivided(1, 6, 3, 2, 1)
-    assert in_words(divided) == (
+    assert divided.words == (
         "3 groups of 2 or more: an update hides among 2, not 6; hostile devices withstood: 1"
     )
     committed = ran.of(CohortCommitted)
