@@ -48,7 +48,7 @@ def test_the_watch_costs_a_thief_most_of_his_copy(fought):
 
 def test_without_what_acts_the_duel_is_lost(monkeypatch):
     monkeypatch.setattr(scores, "ACTING", ("coverage",))
-    monkeypatch.setattr(detection, "_QUICK", detection._Sizes(1, 3, 100, 5, 12))
+    monkeypatch.setattr(detection, "_QUICK", detection._Sizes((0,), 3, 100, 5, 12))
     found = Detection().fight(Scale(quick=True), lambda _: None)
     lost = [one for one in found.lines if one.role is Role.DEFENCE and not one.holds]
     assert len(lost) == 6
