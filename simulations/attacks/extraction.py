@@ -73,9 +73,11 @@ def sign_of_slope(module: nn.Module, x: Floats32, slope: Callable[[Tensor], Tens
 
 def _fresh(build: Callable[[], nn.Module], seed: int) -> nn.Module:
     """A module as it is initialised under `seed`; torch's global state stays as it was."""
-    module = build()
     drawn = TorchTrainer(build).initial(seed)
-    module.load_state_dict({name: torch.from_numpy(array) for name, array in drawn.items()})
+    with torch.device("meta"):  # a module without weights, which draws none
+        module = build()
+    weights = {name: torch.from_numpy(array) for name, array in drawn.items()}
+    module.load_state_dict(weights, assign=True)
     return module.train()
 
 
