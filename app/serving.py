@@ -29,6 +29,8 @@ from tacit.server.gate.journal import Journal
 from tacit.server.gate.metrics import Metrics
 from tacit.server.gate.model import Floats32, Model, Scored
 from tacit.server.gate.networks import RuleFile
+from tacit.server.gate.page.overview import House
+from tacit.server.gate.page.routes import operators
 from tacit.server.gate.patience import Patient
 from tacit.server.gate.records import StoredRecords
 from tacit.server.gate.reveal import Detail, Reveal
@@ -127,18 +129,22 @@ def gate(
     events = Events(folder.path / EVENTS)
     log_path = folder.path / LOG
     journal = Journal(
-        opened(folder.path), events, lambda log: hand_over(folder.store, log, log_path)
+        opened(folder.path), events, lambda log: hand_over(folder.store, log, log_path, events.hear)
     )
-    folder.store.hear = events.hear
     watch = Lookout(KeyWatch(baseline), Drift(baseline), events)
     try:
-        records = StoredRecords(folder.store, windows, _rules(folder.path / NETWORKS))
+        rules = _rules(folder.path / NETWORKS)
+        records = StoredRecords(folder.store, windows, rules)
         chain = Chain(
             card, model, records, watch, journal, Metrics(), reveal=reveal, is_strict=is_strict,
         )  # fmt: skip
         most = Detail.LABEL if is_strict else reveal.detail
         journal.keep([GateOpened(card.digest, most)])
-        yield application(chain, records, records.close)
+        house = House(
+            card, most, folder.store, journal, events.lately, folder.codes, rules, watch.keys,
+            watch.drift,
+        )  # fmt: skip
+        yield application(chain, records, records.close, [operators(chain, house)])
     finally:
         journal.close()
 

@@ -49,6 +49,7 @@ def _welcome(
     named = "as the run's log has it" if release.is_logged else "which no log names"
     screen.say(f"{card.name}, SHA-256 {card.digest[:16]}..., {named}")
     screen.say(f"asked at  {place.url}/v1/answers, inputs {card.shape}; /openapi.json says how")
+    screen.say(f"page      {place.url}/operator, for operators and whoever else has such a key")
     screen.say(f"tells     {reveal.detail}, and more to keys that were granted more")
     screen.say(
         f"budget    {DEFAULT_BUDGET} answers in the life of a key and of its organisation, until "

@@ -5,16 +5,13 @@ go in `Authorization: Bearer`, never in a path or a query, where logs of others 
 """
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request, Security
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from fastapi.routing import APIRoute
-from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
@@ -26,15 +23,7 @@ from tacit.server.gate.metrics import MEDIA_TYPE
 from tacit.server.gate.reveal import Detail
 from tacit.server.gate.roles import Act
 from tacit.server.gate.validate import Form
-
-JSON = "application/json"
-
-
-class Refusal(BaseModel):
-    """Why a request is not answered: at which stage of the chain, and what to do about it."""
-
-    stage: str
-    reason: str
+from tacit.server.gate.wire import JSON, KEY, Plain, as_json, body_of, caller, headers_of, refusals
 
 
 class Answers(BaseModel):
@@ -96,93 +85,53 @@ def application(
     return app
 
 
-class _Plain(APIRoute):
-    """A route whose function gets the request, and whose parameters are for OpenAPI alone: what
-    FastAPI would do between, for functions that have others, takes as long as the whole chain."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
-        return handler
-
-
 def _public(chain: Chain, records: Records) -> APIRouter:
-    router = APIRouter(route_class=_Plain)
+    router = APIRouter(route_class=Plain)
 
     @router.post(
-        "/v1/answers", response_model=Answers, openapi_extra=_asked(chain.card), dependencies=_KEY,
-        responses=_refusals(401, 403, 408, 413, 415, 422, 429, 503),
+        "/v1/answers", response_model=Answers, openapi_extra=_asked(chain.card), dependencies=KEY,
+        responses=refusals(401, 403, 408, 413, 415, 422, 429, 503),
     )  # fmt: skip
     async def answers(request: Request) -> Response:
         """What the model makes of some inputs, as far as this key may know."""
         question = _question(request, chain.card)
-        return _json(_told(await chain.answer(question)))
+        return as_json(_told(await chain.answer(question)))
 
-    @router.get("/v1/model", response_model=About, responses=_refusals(401, 403, 503),
-                dependencies=_KEY)  # fmt: skip
+    @router.get("/v1/model", response_model=About, responses=refusals(401, 403, 503),
+                dependencies=KEY)  # fmt: skip
     async def model(request: Request) -> Response:
         """What is served, and what this key may have of it."""
-        grant = chain.admit(*_caller(request), Act.ASK)
+        grant = chain.admit(*caller(request), Act.ASK)
         told = {
             "details": chain.revealed_to(grant), "state": grant.state, "left": records.left(grant)
         }  # fmt: skip
-        return _json(chain.card.fields() | told)
+        return as_json(chain.card.fields() | told)
 
-    @router.get("/health", response_model=Health, responses=_refusals(503))
+    @router.get("/health", response_model=Health, responses=refusals(503))
     async def health(_: Request) -> Response:
         """Whether anything is answered, for whoever restarts what does not."""
         if not chain.is_sound:
             raise Denial("log", 503, CANNOT)
-        return _json({"status": "ok"})
+        return as_json({"status": "ok"})
 
-    @router.get("/metrics", responses=_refusals(401, 403), dependencies=_KEY,
+    @router.get("/metrics", responses=refusals(401, 403), dependencies=KEY,
                 response_class=Response)  # fmt: skip
     async def metrics(request: Request) -> Response:
         """For Prometheus, with a viewer's key."""
-        chain.admit(*_caller(request), Act.SEE_METRICS)
+        chain.admit(*caller(request), Act.SEE_METRICS)
         return Response(chain.metrics.text(is_sound=chain.is_sound), media_type=MEDIA_TYPE)
 
     return router
 
 
 def _question(request: Request, card: Card) -> Question:
-    headers = _headers(request)
+    headers = headers_of(request)
     return Question(
-        *_caller(request, headers),
+        *caller(request, headers),
         detail=request.query_params.get("detail") if request.scope["query_string"] else None,
         form=headers.get(b"content-type", JSON.encode()).decode("latin-1"),
-        content=lambda: _body(request, headers.get(b"content-length", b""), card.body_bytes),
+        content=lambda: body_of(request, headers.get(b"content-length", b""), card.body_bytes),
     )
-
-
-def _headers(request: Request) -> dict[bytes, bytes]:
-    """The last of each name, which ASGI has in lower case: quicker than Starlette's own."""
-    return dict(request.scope["headers"])
-
-
-def _caller(request: Request, headers: dict[bytes, bytes] | None = None) -> tuple[str, str]:
-    """The key's secret, "" if there is none, and the address that it comes from."""
-    found = (headers or _headers(request)).get(b"authorization", b"").decode("latin-1")
-    scheme, _, secret = found.partition(" ")
-    client = request.scope.get("client")
-    return secret.strip() if scheme.lower() == "bearer" else "", client[0] if client else ""
-
-
-async def _body(request: Request, length: bytes, most: int) -> bytes:
-    """Raises Denial for a body that is too large, before it is in memory. How long it may take is
-    the connection's affair: see `patience.py`."""
-    too_large = f"the body has more than {most} bytes: send fewer inputs"
-    if length.isdigit() and int(length[:20]) > most:
-        raise Denial("validate", 413, too_large)
-    body, is_more = b"", True
-    while is_more:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise Denial("validate", 408, "the connection ended before the body did")
-        body += message.get("body", b"")
-        if len(body) > most:
-            raise Denial("validate", 413, too_large)
-        is_more = message.get("more_body", False)
-    return body
 
 
 def _told(answer: Answer) -> dict[str, Any]:
@@ -193,10 +142,6 @@ def _told(answer: Answer) -> dict[str, Any]:
     if shown.scores is not None:
         told["scores"] = shown.scores.tolist()
     return told
-
-
-def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(json.dumps(content), status, headers, JSON)
 
 
 async def _note_now_and_then(chain: Chain) -> None:
@@ -210,7 +155,7 @@ async def _note_now_and_then(chain: Chain) -> None:
 
 def _tell_errors_alike(app: FastAPI) -> None:
     def refused(stage: str, reason: str, status: int, headers: dict[str, str]) -> Response:
-        return _json({"stage": stage, "reason": reason}, status, headers)
+        return as_json({"stage": stage, "reason": reason}, status, headers)
 
     async def denied(_: Request, denial: Any) -> Response:
         headers = {}
@@ -237,13 +182,6 @@ def _tell_errors_alike(app: FastAPI) -> None:
     ]  # fmt: skip
     for kind, handler in handlers:
         app.add_exception_handler(kind, handler)
-
-
-_KEY = [Security(HTTPBearer(scheme_name="key"))]  # is said in OpenAPI: keys are the chain's
-
-
-def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": Refusal} for status in statuses}
 
 
 def _asked(card: Card) -> dict[str, Any]:

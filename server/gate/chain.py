@@ -27,7 +27,7 @@ from tacit.server.gate.journal import CANNOT, Journal
 from tacit.server.gate.metrics import Metrics
 from tacit.server.gate.model import Floats32, Model, Scored
 from tacit.server.gate.reveal import Detail, Reveal, Shown
-from tacit.server.gate.roles import Act, check
+from tacit.server.gate.roles import Act, check, may
 
 MOST_INPUTS = 256  # to a call of the model
 MOST_TOGETHER = 64  # requests that are answered at once
@@ -101,11 +101,19 @@ class Chain:
 
     def admit(self, secret: str, address: str, act: Act) -> Grant:
         """Whoever wants something else than answers. Raises Denial."""
+        with self.admitted(secret, address, act) as grant:
+            return grant
+
+    @contextmanager
+    def admitted(self, secret: str, address: str, *acts: Act) -> Iterator[Grant]:
+        """Who may do one of these `acts`, while he does it: what is denied to him inside is counted
+        and logged like any other denial."""
         with self._denials() as known:
             grant = self._records.grant_of(secret, address, self._clock())
             known.append(grant.key)
-            check(grant.role, act)
-        return grant
+            if not any(may(grant.role, act) for act in acts):
+                raise Denial("scope", 403, f"a key of role {grant.role} may not {acts[0]}")
+            yield grant
 
     def revealed_to(self, grant: Grant) -> list[Detail]:
         """What this key may ask for, least first."""

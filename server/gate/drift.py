@@ -96,8 +96,8 @@ class Drift:
     @property
     def share(self) -> float:
         """Of the keys seen lately, those that are half way to a limit or farther."""
-        off = sum(last.off >= _HALF_WAY for last in self._keys.values())
-        return off / len(self._keys) if self._keys else 0.0
+        seen = list(self._keys.values())  # in one go: whoever looks may be another thread
+        return sum(last.off >= _HALF_WAY for last in seen) / len(seen) if seen else 0.0
 
     def _weigh(self, confidence: float) -> None:
         before = float(self._adwin.estimation)

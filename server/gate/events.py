@@ -10,13 +10,13 @@ fill a disk.
 import json
 import logging
 import logging.handlers
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tacit.server.entries import Answered, Denied, Judged, Kind, one_line
 from tacit.server.gate.drift import Proposal
+from tacit.server.gate.lately import Lately
 
 FILE_BYTES, FILES = 8 << 20, 4
 MOST_NAMED = 20  # keys in one line
@@ -33,27 +33,30 @@ BY_STAGE: dict[str, tuple[str, ...]] = {
 
 
 class Events:
-    """Appends to a file, and turns it over when it is large. Thread-safe, as logging is."""
+    """Appends to a file, and turns it over when it is large; the last of them are in `lately`.
+    Thread-safe, as logging is."""
 
     def __init__(self, path: Path) -> None:
+        self.lately = Lately()
         self._file = logging.handlers.RotatingFileHandler(
             path, maxBytes=FILE_BYTES, backupCount=FILES, encoding="utf-8", delay=True
         )
 
-    def hear(self, entry: Kind) -> None:
-        """An entry that is kept. Who was answered, and how often, is in the log alone."""
+    def hear(self, entry: Kind, at: float) -> None:
+        """An entry that is kept, and its time. Who was answered how often is in the log alone."""
         if isinstance(entry, Answered):
             return
         said = {name: one_line(v) if isinstance(v, str) else v for name, v in asdict(entry).items()}
-        self._say(type(entry).__name__, **said, atlas=techniques(entry))
+        self._say(type(entry).__name__, at, **said, atlas=techniques(entry))
 
     def propose(self, proposal: Proposal) -> None:
         """That somebody looks at the data, or at a key."""
-        fields = asdict(proposal) | {"keys": proposal.keys[:MOST_NAMED]}
-        self._say("Drift", **fields, atlas=())
+        fields = asdict(proposal) | {"keys": proposal.keys[:MOST_NAMED], "atlas": ()}
+        self._say("Drift", **fields)
 
-    def _say(self, event: str, **fields: Any) -> None:
-        line = {"event": event} | fields | {"at": round(time.time(), 3)}
+    def _say(self, event: str, at: float, **fields: Any) -> None:
+        line = {"event": event} | fields | {"at": round(at, 3)}
+        self.lately.hear(line)
         self._file.handle(logging.makeLogRecord({"msg": json.dumps(line)}))
 
     def close(self) -> None:

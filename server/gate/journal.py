@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict
 
 from tacit.crypto.errors import TacitError
+from tacit.crypto.loghead import SignedHead
 from tacit.server.auditlog import AuditLog
 from tacit.server.entries import Denied, Kind, noted
 from tacit.server.gate.base import Denial
@@ -41,6 +42,11 @@ class Journal:
     def is_sound(self) -> bool:
         """Whether entries can be kept."""
         return self._is_sound
+
+    @property
+    def head(self) -> SignedHead:
+        """Of all that is kept."""
+        return self._log.head
 
     def keep(self, entries: Sequence[Kind]) -> None:
         """Durably, and with them, every few seconds, how many requests were denied. Raises Denial
@@ -82,7 +88,7 @@ class Journal:
             self._is_sound = False
             raise Denial(STAGE, 503, CANNOT) from broken
         for entry in entries:
-            self._events.hear(entry)
+            self._events.hear(entry, at)
 
     def _take_over(self) -> None:
         with suppress(Denial):  # others are at work there: the next time will do
