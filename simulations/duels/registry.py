@@ -12,7 +12,15 @@ from tacit.simulations.named import nearest, resolve
 # Named, not imported: a list of names need not load what trains models.
 DUELS: Mapping[str, str] = MappingProxyType(
     {
+        "extraction-linear": "tacit.simulations.duels.extraction:ExtractionLinear",
+        "extraction-deep": "tacit.simulations.duels.extraction:ExtractionDeep",
+        "extraction-floor": "tacit.simulations.duels.extraction:ExtractionFloor",
+        "layers": "tacit.simulations.duels.layers:Layers",
+        "detection": "tacit.simulations.duels.detection:Detection",
+        "inversion": "tacit.simulations.duels.inversion:Inversion",
         "membership": "tacit.simulations.duels.membership:Membership",
+        "watermark": "tacit.simulations.duels.watermark:Watermark",
+        "poisoning": "tacit.simulations.duels.poisoning:Poisoning",
         "sealed": "tacit.simulations.duels.sealed:Sealed",
         "log": "tacit.simulations.duels.log:Log",
     }
