@@ -6,6 +6,7 @@ from importlib.util import find_spec
 import numpy as np
 
 from tacit.app.config import Settings
+from tacit.app.marking import check_mark
 from tacit.app.material import descending, material, trainer_for
 from tacit.app.sections import PrivacySettings, Secure, Train
 from tacit.client.budget import charges
@@ -50,6 +51,7 @@ def check(settings: Settings) -> None:
             "raise it, or set strategy.fraction_evaluate to 0"
         )
     size = _check_model(settings)
+    check_mark(settings, size)
     if settings.secure.protocol != "plain":
         _check_cohort(settings, Purpose.TRAIN, size)
         if evaluates:

@@ -27,6 +27,7 @@ from flwr.serverapp.strategy import (
 from tacit.app.client import WEIGHT
 from tacit.app.config import Settings
 from tacit.app.folder import RunFolder
+from tacit.app.marking import commitments, embed_for
 from tacit.app.material import material, trainer_for
 from tacit.app.sections import StrategySettings
 from tacit.crypto.identity import Roster
@@ -38,6 +39,7 @@ from tacit.server.inbox import Tap
 from tacit.server.loop import Keep, Plan, run_rounds
 from tacit.server.plain import PlainGrid
 from tacit.strategies.secure import Secure
+from tacit.strategies.watermark import Watermarked
 
 log = logging.getLogger("tacit.server")
 
@@ -84,9 +86,10 @@ def coordinate(
         return MetricRecord({"loss": loss, "accuracy": accuracy})
 
     initial = {name: Array(np.asarray(array)) for name, array in trainer.initial(run.seed).items()}
+    embed = embed_for(settings)
     result = run_rounds(
         over,
-        strategy,
+        strategy if embed is None else Watermarked(strategy, embed),
         ArrayRecord(initial),
         Plan(run.rounds, run.timeout, run.seed, nodes=data.devices),
         evaluate_fn=evaluate,
@@ -138,6 +141,8 @@ def main(grid: Grid, context: Context) -> None:
         coordinate(grid, settings, roster=roster, on_event=lambda event: log.info("%s", event))
         return
     with RunFolder.create(Path(runs) / f"run-{context.run_id}", settings) as folder:
+        for each in commitments(settings, simulated=roster is None):
+            folder.journal.note(each)
         result = coordinate(
             grid,
             settings,

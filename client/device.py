@@ -50,6 +50,11 @@ def simulated_device(context: Context) -> Device:
     return Device(number, simulated_identity(number), simulated_authority(), vault)
 
 
+def is_deployed(context: Context) -> bool:
+    """Whether this node is somebody's device, with a vault of its own."""
+    return isinstance(context.node_config.get("vault"), str)
+
+
 def enrolled_device(context: Context) -> Device:
     """The device whose vault the SuperNode's owner names: `--node-config 'vault="/path"'`.
 

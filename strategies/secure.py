@@ -99,9 +99,26 @@ class Secure(Strategy):
         evaluate_fn: EvaluateFn | None = None,
     ) -> Result:
         """Run all rounds, as any Flower strategy's `start` does."""
+        return self.lead(
+            self.inner, grid, initial_arrays, num_rounds, timeout, train_config, evaluate_config,
+            evaluate_fn,
+        )  # fmt: skip
+
+    def lead(
+        self,
+        strategy: Strategy,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int,
+        timeout: float,
+        train_config: ConfigRecord | None,
+        evaluate_config: ConfigRecord | None,
+        evaluate_fn: EvaluateFn | None,
+    ) -> Result:
+        """As `start`, by a strategy that stands around `inner`, or is it."""
         result = run_rounds(
             self.grid(grid),
-            self.inner,
+            strategy,
             initial_arrays,
             Plan(num_rounds, timeout, nodes=self.inner.min_available_nodes),
             train_config=train_config,
