@@ -25,12 +25,14 @@ from rich.text import Text
 from tacit.app import lines
 from tacit.server.events import (
     BudgetSpent,
+    CohortDivided,
     Event,
     LeftOut,
     RoundFinished,
     RunStarted,
     SumFailed,
 )
+from tacit.server.groups import in_words
 
 INTERRUPTED = 130  # exit code
 
@@ -93,17 +95,21 @@ class Screen:
 
     def hear(self, title: str) -> Callable[[Event], None]:
         """A listener for one run's events, with a bar of its own."""
-        bar = self.bar(title)
+        bar, said = self.bar(title), ""
 
         def listen(event: Event) -> None:
             if self.voice is Voice.JSON:
                 _print(lines.of_event(event, run=title))
+            nonlocal said
             match event:
                 case RunStarted(rounds, resumed_from):
                     bar(resumed_from, rounds)
                 case RoundFinished(number, rounds):
                     accuracy = event.server.get("accuracy")
                     bar(number, rounds, "" if accuracy is None else f"accuracy {accuracy:.3f}")
+                case CohortDivided(number) if (words := in_words(event)) != said:
+                    said = words  # once, and again if it is no longer so
+                    self.say(f"  round {number}: {words}")
                 case LeftOut(number, stage, device, reason):
                     self.say(f"  round {number}: device {device} left out at {stage}: {reason}")
                 case SumFailed(number, purpose, reason):

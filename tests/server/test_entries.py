@@ -35,6 +35,7 @@ from tacit.server.entries import (
 from tacit.server.events import (
     BudgetSpent,
     CohortCommitted,
+    CohortDivided,
     EpsilonSpent,
     KeyChanged,
     LeftOut,
@@ -77,6 +78,7 @@ PINNED = {
 OTHERS = [
     RunStarted(3),
     RoundStarted(1, 3),
+    CohortDivided(1, 20, 10, 2, 3),
     LeftOut(1, "report", 4, "no answer"),  # as logs had a refusal before there was `Refused`
     SumOpened(1, "train", 6, 7, 0.5, "pairwise"),
     SumFailed(1, "train", "too few"),
