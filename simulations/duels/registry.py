@@ -12,6 +12,13 @@ from tacit.simulations.named import nearest, resolve
 # Named, not imported: a list of names need not load what trains models.
 DUELS: Mapping[str, str] = MappingProxyType(
     {
+        "extraction-linear": "tacit.simulations.duels.extraction:ExtractionLinear",
+        "extraction-deep": "tacit.simulations.duels.extraction:ExtractionDeep",
+        "extraction-floor": "tacit.simulations.duels.extraction:ExtractionFloor",
+        "detection": "tacit.simulations.duels.detection:Detection",
+        "layers": "tacit.simulations.duels.layers:Layers",
+        "inversion": "tacit.simulations.duels.inversion:Inversion",
+        "poisoning": "tacit.simulations.duels.poisoning:Poisoning",
         "membership": "tacit.simulations.duels.membership:Membership",
         "sealed": "tacit.simulations.duels.sealed:Sealed",
         "log": "tacit.simulations.duels.log:Log",
@@ -19,7 +26,12 @@ DUELS: Mapping[str, str] = MappingProxyType(
 )
 
 # Attacks that can be pointed at a release, beside membership, which needs the run's settings.
-PROBES: Mapping[str, str] = MappingProxyType({})
+PROBES: Mapping[str, str] = MappingProxyType(
+    {
+        "extraction": "tacit.simulations.duels.released:extraction",
+        "inversion": "tacit.simulations.duels.released:inversion",
+    }
+)
 
 
 def probe(name: str) -> Probe:
