@@ -1,5 +1,6 @@
 """Running duels in processes of their own, and what is written down about them."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -117,6 +118,8 @@ def _work(pipe: Connection, find: Find, scale: Scale) -> None:
     """In the process: one duel after the other, until nobody is there any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started this
     os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it when a duel first loads it
+    # What Flower logs of federations that are part of a duel would run through the bars.
+    logging.getLogger("flwr").addFilter(lambda record: record.levelno >= logging.ERROR)
     try:
         while True:
             pipe.send(_fought(pipe, pipe.recv(), find, scale))
