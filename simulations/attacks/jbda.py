@@ -19,9 +19,7 @@ STEP = 0.1  # lambda of the paper, for inputs in [0, 1]
 PERIOD = 3  # rounds until lambda changes its sign
 
 
-def jbda(
-    box: BlackBox, examples: Floats32, rounds: int, seed: int, model: str = COPY
-) -> nn.Module:
+def jbda(box: BlackBox, examples: Floats32, rounds: int, seed: int, model: str = COPY) -> nn.Module:
     """The copy, after `rounds` of doubling the `examples` (n, *shape), or fewer if the box stops
     answering: of what it would not answer in full, the first."""
     x = examples[: box.left]

@@ -12,9 +12,7 @@ from tacit.server.gate.model import Floats32
 SHIFT, BRIGHTNESS, NOISE = 1, (0.7, 1.3), 0.1  # pixels; factors; standard deviation
 
 
-def varied(
-    x: Floats32, count: int, rng: np.random.Generator
-) -> tuple[Floats32, NDArray[np.int64]]:
+def varied(x: Floats32, count: int, rng: np.random.Generator) -> tuple[Floats32, NDArray[np.int64]]:
     """`count` variations of `x` (n, *shape) in [0, 1], and of which input each is one."""
     of = rng.integers(len(x), size=count)
     made = x[of]

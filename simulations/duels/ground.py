@@ -133,4 +133,5 @@ def _drawn(squares: Floats64, rng: np.random.Generator) -> Floats64:
     kept = np.where(rng.random((count, 1)) < BOTH_SIDES, abs(above), above.clip(0))
     # A square of one colour stays black.
     bright = kept / kept.max(1, keepdims=True).clip(1e-3) * rng.uniform(1, 2, (count, 1))
-    return bright.clip(0, 1).reshape(squares.shape)
+    drawn: Floats64 = bright.clip(0, 1).reshape(squares.shape)
+    return drawn
