@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from flwr.serverapp.strategy import FedAvg, FedMedian
 
+from tacit.server.groups import Groups
 from tacit.simulations.duels import rules
 from tacit.simulations.duels.base import Role, Scale
 from tacit.simulations.duels.poisoning import BACKDOOR, LIMITS, Poisoning
@@ -49,7 +50,7 @@ def test_groups_with_a_mean_over_them_do_not_hold(
 
 def test_hostile_devices_are_each_in_a_group_of_their_own(federation: Federation) -> None:
     for rule in (TEN, FIVE):
-        groups = rules.Groups(rule.groups, 1, 0, seed=0).divide(range(1, DEVICES + 1), {}, 1)
+        groups = Groups(rule.groups, 1, 0, seed=0).divide(range(1, DEVICES + 1), {}, 1)
         hostile = federation.hostile(rule)
         assert len({groups[device + 1] for device in hostile}) == len(set(hostile)) == HOSTILE
 
