@@ -29,13 +29,13 @@ from tacit.crypto.identity import KEY_BYTES
 from tacit.crypto.mark import MarkKey
 from tacit.privacy.statement import Statement
 from tacit.server.auditlog import Whole, batches, verify
-from tacit.server.entries import MarkCommitted, Noted, Released, read
-from tacit.server.events import RoundStarted
+from tacit.server.entries import Noted, Released, read
 from tacit.simulations.data.dataset import take
 from tacit.simulations.duels.base import Figure, Fought, Line, Role, Scale, Tell, share_of
 from tacit.simulations.duels.registry import PROBES, probe
 from tacit.simulations.duels.release import Release, divided
 from tacit.simulations.named import nearest
+from tacit.simulations.ownership import committed_in
 
 FORMAT = 1  # of the report: more fields may come, none goes
 DELTA = 1e-5  # at which epsilon is bounded from below where none is accounted for
@@ -86,13 +86,7 @@ class Finished:
     @property
     def committed(self) -> frozenset[str]:
         """Commitments to keys of marks, before the first round: later ones prove nothing."""
-        found = set()
-        for each in self.entries:
-            if isinstance(each.entry, RoundStarted):
-                break
-            if isinstance(each.entry, MarkCommitted):
-                found.add(each.entry.commitment)
-        return frozenset(found)
+        return frozenset(committed_in(self.folder.path / LOG))
 
     def arrays(self) -> Arrays:
         """Raises Damaged for a file that holds none."""

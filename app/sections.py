@@ -417,7 +417,7 @@ class Mark(Section):
     )
     array: str = Field("", description="where devices sign; empty is the model's largest array")
     weight: float = Field(
-        1.0, gt=0, le=1000, description="how hard devices pull at it, beside their loss"
+        5.0, gt=0, le=1000, description="how hard devices pull at it, beside their loss"
     )
     commitments: str = Field(
         "",

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from tacit.client.trainer import Arrays, Examples, LocalPlan, Trainer
 from tacit.crypto.errors import ParameterError
 
-MARGIN = 0.1  # of a projection: some two deviations of what weights of a fresh layer have
+MARGIN = 0.2  # of a projection: some four deviations of what weights of a fresh layer have
+WEIGHT = 5.0  # so that a device of few steps gets its bits in, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Signature:
 
     array: str
     rows: NDArray[np.float32] = field(repr=False)
-    weight: float = 1.0
+    weight: float = WEIGHT
     margin: float = MARGIN
 
     def __post_init__(self) -> None:

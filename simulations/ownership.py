@@ -11,14 +11,18 @@ A p-value holds for a key that was there first. Of keys that are tried on a fini
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy.stats import binom
 
-from tacit.client.signature import Signature
+from tacit.client.signature import WEIGHT, Signature
 from tacit.client.trainer import Arrays, Examples, LocalPlan, Trainer
-from tacit.crypto.errors import ParameterError
+from tacit.crypto.errors import Damaged, ParameterError
 from tacit.crypto.mark import MarkKey, Signs, Triggers
+from tacit.server.auditlog import batches, verify
+from tacit.server.entries import MarkCommitted, read
+from tacit.server.events import RoundStarted
 
 SIGNIFICANCE = 1e-6  # chance that a model which has nothing to do with any key is claimed
 LEARNT = 0.05  # mean loss (nats): well inside a label's region, or rounding the model loses it
@@ -60,6 +64,25 @@ class Evidence:
     @property
     def verifies(self) -> bool:
         return self.p <= self.threshold
+
+
+def committed_in(log: Path) -> dict[str, float]:
+    """What an audit log commits to before its first round, with the Unix time of each. All of the
+    log is held against its signatures first. Raises Damaged for one that is not what it was."""
+    verify(log)
+    found: dict[str, float] = {}
+    with log.open("rb") as file:
+        for batch in batches(file):
+            for each in batch.entries:
+                try:
+                    noted = read(each)
+                except Damaged:
+                    continue  # of a later version: no commitment that this one knows of
+                if isinstance(noted.entry, RoundStarted):
+                    return found
+                if isinstance(noted.entry, MarkCommitted):
+                    found.setdefault(noted.entry.commitment, noted.at)
+    return found
 
 
 def examples_of(triggers: Triggers, key: MarkKey, shape: tuple[int, ...], classes: int) -> Examples:
@@ -105,7 +128,7 @@ def place_of(signs: Signs, model: Arrays) -> str:
     return max(fit, key=lambda name: fit[name])
 
 
-def signature_of(signs: Signs, key: MarkKey, model: Arrays, weight: float = 1.0) -> Signature:
+def signature_of(signs: Signs, key: MarkKey, model: Arrays, weight: float = WEIGHT) -> Signature:
     """A key's bits, in this model. Raises ParameterError if there is no such array."""
     array = place_of(signs, model)
     if array not in model:

@@ -1,8 +1,7 @@
 """`tacit mark`: keys of marks, commitments to them, and whether a model bears one."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,29 +16,16 @@ from tacit.app.config import Settings, load
 from tacit.app.folder import MODEL, STATUS, RunFolder
 from tacit.app.marking import Suspect
 from tacit.client.trainer import Arrays
-from tacit.crypto.errors import Damaged, ParameterError
+from tacit.crypto.errors import ParameterError
 from tacit.crypto.identity import KEY_BYTES
 from tacit.crypto.mark import MarkKey
-from tacit.server.auditlog import batches
 from tacit.server.auditlog import verify as verify_log
-from tacit.server.entries import MarkCommitted, read
-from tacit.server.events import RoundStarted
 from tacit.simulations.ownership import (
     Evidence,
+    committed_in,
 )
 
 FAILED = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """What a log commits to before its first round: when, by commitment; and to how many keys."""
-
-    at: dict[str, float]
-
-    @property
-    def claims(self) -> int:
-        return max(1, len(self.at))
 
 
 def new(screen: Screen, path: Path, simulated: int | None) -> None:
@@ -81,12 +67,12 @@ def verify(
     """Hold a model against a key, and against wrong ones. Ends with FAILED unless it verifies."""
     key, found = marking.read_key(key_file), _suspect(suspect, config, assign)
     committed = None if log is None else _committed(log, log_key)
-    claims = 2 * (1 if committed is None else committed.claims)
+    claims = 2 * max(1, len(committed or ()))
     evidence = [found.evidence(mark, key, claims) for mark in found.marks]
     wrong = [MarkKey(os.urandom(KEY_BYTES)) for _ in range(false_claims)]
     controls = [[found.evidence(mark, each, claims) for each in wrong] for mark in found.marks]
     dates = [
-        None if committed is None else committed.at.get(mark.commitment(key).hex())
+        None if committed is None else committed.get(mark.commitment(key).hex())
         for mark in found.marks
     ]
     proven = [
@@ -114,7 +100,7 @@ def verify(
 def _said(
     evidence: Sequence[Evidence],
     dates: Sequence[float | None],
-    committed: Committed | None,
+    committed: Mapping[str, float] | None,
     false: int,
     tried: int,
 ) -> list[str]:
@@ -206,19 +192,7 @@ def _settings(config: Path | None, assign: list[str]) -> Settings:
     return (load(config) if config else Settings()).changed(assign)
 
 
-def _committed(log: Path, log_key: str | None) -> Committed:
-    """Commitments before the first round. Raises Damaged for a log that is not what it was."""
-    verify_log(log, public_key(log_key) if log_key else None)
-    found: dict[str, float] = {}
-    with log.open("rb") as file:
-        for batch in batches(file):
-            for entry in batch.entries:
-                try:
-                    noted = read(entry)
-                except Damaged:
-                    continue  # of a later version: no commitment that this one knows of
-                if isinstance(noted.entry, RoundStarted):
-                    return Committed(found)
-                if isinstance(noted.entry, MarkCommitted):
-                    found.setdefault(noted.entry.commitment, noted.at)
-    return Committed(found)
+def _committed(log: Path, log_key: str | None) -> dict[str, float]:
+    if log_key:
+        verify_log(log, public_key(log_key))
+    return committed_in(log)

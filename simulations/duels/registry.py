@@ -18,6 +18,7 @@ DUELS: Mapping[str, str] = MappingProxyType(
         "detection": "tacit.simulations.duels.detection:Detection",
         "layers": "tacit.simulations.duels.layers:Layers",
         "inversion": "tacit.simulations.duels.inversion:Inversion",
+        "watermark": "tacit.simulations.duels.watermark:Watermark",
         "poisoning": "tacit.simulations.duels.poisoning:Poisoning",
         "membership": "tacit.simulations.duels.membership:Membership",
         "sealed": "tacit.simulations.duels.sealed:Sealed",
