@@ -7,6 +7,7 @@ it; the log will have both.
 """
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -19,22 +20,27 @@ from tacit import __version__
 from tacit.app.duels import fought_as_json
 from tacit.app.folder import MODEL, RunFolder
 from tacit.app.journal import LOG, digest_of, signer
+from tacit.app.marking import Suspect, read_key
 from tacit.app.reporting import statement_of
 from tacit.app.shadowing import Known, known, membership, model_of
 from tacit.client.trainer import Arrays
 from tacit.crypto.errors import Damaged, ParameterError, TacitError
+from tacit.crypto.identity import KEY_BYTES
+from tacit.crypto.mark import MarkKey
 from tacit.privacy.statement import Statement
 from tacit.server.auditlog import Whole, batches, verify
-from tacit.server.entries import MarkCommitted, Noted, Released, read
+from tacit.server.entries import Noted, Released, read
 from tacit.simulations.data.dataset import take
-from tacit.simulations.duels.base import Figure, Fought, Line, Role, Scale, Tell
+from tacit.simulations.duels.base import Figure, Fought, Line, Role, Scale, Tell, share_of
 from tacit.simulations.duels.registry import PROBES, probe
 from tacit.simulations.duels.release import Release, divided
 from tacit.simulations.named import nearest
+from tacit.simulations.ownership import committed_in
 
 FORMAT = 1  # of the report: more fields may come, none goes
 DELTA = 1e-5  # at which epsilon is bounded from below where none is accounted for
-NAMES = ("log", "privacy", "membership", *PROBES)
+NAMES = ("log", "privacy", "membership", "watermark", *PROBES)
+WRONG_KEYS = 20
 Work = Callable[[Tell], Fought]
 
 
@@ -78,8 +84,9 @@ class Finished:
         return statement_of(self.folder)
 
     @property
-    def is_marked(self) -> bool:
-        return any(isinstance(each.entry, MarkCommitted) for each in self.entries)
+    def committed(self) -> frozenset[str]:
+        """Commitments to keys of marks, before the first round: later ones prove nothing."""
+        return frozenset(committed_in(self.folder.path / LOG))
 
     def arrays(self) -> Arrays:
         """Raises Damaged for a file that holds none."""
@@ -106,9 +113,11 @@ def entries_of(log: Path) -> tuple[Noted, ...]:
         return tuple(read(entry) for batch in batches(file) for entry in batch.entries)
 
 
-def plan(finished: Finished, shadows: int, scale: Scale) -> dict[str, Work]:
+def plan(
+    finished: Finished, shadows: int, scale: Scale, mark_key: Path | None = None
+) -> dict[str, Work]:
     """What is to be done, by name, in order. Raises ParameterError for a model that cannot be
-    loaded."""
+    loaded, and a key of a mark that is none."""
     settings, statement = finished.folder.settings, finished.statement
     release = finished.release(known(settings))
     epsilon = math.inf if statement is None else statement.worst
@@ -120,9 +129,21 @@ def plan(finished: Finished, shadows: int, scale: Scale) -> dict[str, Work]:
         work["membership"] = lambda tell: membership(
             release, settings, shadows, epsilon, delta, tell
         )
+    work["watermark"] = _marking(finished, None if mark_key is None else read_key(mark_key))
     for name in PROBES:
         work[name] = _probing(name, release, scale)
     return work
+
+
+def _marking(finished: Finished, key: MarkKey | None) -> Work:
+    def do(tell: Tell) -> Fought:
+        if not finished.committed:
+            raise ParameterError("no mark was committed to before training: none would prove much")
+        if key is None:
+            raise ParameterError("a mark was committed to: hold its key against it with --mark-key")
+        return _watermark(finished, key)
+
+    return do
 
 
 def _probing(name: str, release: Release, scale: Scale) -> Work:
@@ -159,7 +180,7 @@ def gated(found: Mapping[str, Fought], gates: Mapping[str, float]) -> dict[str, 
 
 def checked_gates(gates: Mapping[str, float]) -> None:
     """Raises ParameterError for a gate on what is not audited, and for one that is no number."""
-    known_ = [name for name in NAMES if name != "log"]
+    known_ = [name for name in NAMES if name not in ("log", "watermark")]
     for name, most in gates.items():
         if name not in known_:
             raise ParameterError(
@@ -222,3 +243,32 @@ def _privacy(statement: Statement) -> Fought:
     line = Line("accountant", f"epsilon at delta {statement.delta:g}",
                 Figure(statement.worst), Role.DEFENCE)  # fmt: skip
     return Fought("privacy", "any", "noise of the run's private sums", "", (line,), 0.0)
+
+
+def _watermark(finished: Finished, key: MarkKey) -> Fought:
+    """Whether the release bears the mark of a key that the log committed to."""
+    suspect = Suspect(finished.arrays(), finished.folder.settings)
+    claims = 2 * len(finished.committed)
+    wrong = [MarkKey(os.urandom(KEY_BYTES)) for _ in range(WRONG_KEYS)]
+    lines, proven, false = [], 0, 0
+    for mark in suspect.marks:
+        found = suspect.evidence(mark, key, claims)
+        is_committed = mark.commitment(key).hex() in finished.committed
+        proven += found.verifies and is_committed
+        false += sum(suspect.evidence(mark, each, claims).verifies for each in wrong)
+        said = "committed to before training" if is_committed else "not committed to"
+        lines += [
+            Line(f"{found.kind}, {said}", "found in the model", share_of(found.hits, found.of)),
+            Line(f"{found.kind}, {said}", "chance of as many without the key", Figure(found.p)),
+        ]
+    lines += [
+        Line("this key", "marks that it committed to and that verify", Figure(float(proven)),
+             Role.DEFENCE, 1.0),
+        Line(f"{WRONG_KEYS} wrong keys", "marks that verify", Figure(float(false)), Role.ATTACK,
+             0.0, at_most=True),
+    ]  # fmt: skip
+    return Fought("watermark", "claims with wrong keys", "keys committed to before training",
+                  finished.folder.settings.data.name, tuple(lines), 0.0, (
+        "A mark that is there today can be taken out: by training further at a high rate, or by "
+        "copying with real data.",
+    ))  # fmt: skip

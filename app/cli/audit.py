@@ -88,6 +88,10 @@ def audit_release(
             metavar="BOUND",
         ),
     ] = None,
+    mark_key: Annotated[
+        Path | None,
+        typer.Option("--mark-key", help="Of tacit mark new: verify its mark.", metavar="KEY"),
+    ] = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -103,7 +107,7 @@ def audit_release(
       tacit audit release runs/latest --fail-over membership=0.05 --fail-over privacy=8
     """
     screen = screen_of(quiet, json)
-    work("releasing").release(screen, run, shadows, fail_over or [], quick=quick)
+    work("releasing").release(screen, run, shadows, fail_over or [], mark_key, quick=quick)
 
 
 @audit.command("check")

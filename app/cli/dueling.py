@@ -106,7 +106,7 @@ def _summary(fought: Sequence[Fought]) -> Table:
         table.add_row(
             each.duel,
             "" if after is None else after.what,
-            "" if before is None else number(before.figure.value),
+            _without(before, after),
             "" if after is None else number(after.figure.value),
             "" if price is None else f"{number(price.figure.value)} {price.what}",
             Text("holds" if each.holds else "DOES NOT", style="" if each.holds else "bold red"),
@@ -145,6 +145,14 @@ def bound(line: Line) -> str:
     if line.target is None:
         return ""
     return f"{'at most' if line.at_most else 'at least'} {number(line.target)}"
+
+
+def _without(before: Line | None, after: Line | None) -> str:
+    """What the attack got; and what of, where that is not what the defence is measured by."""
+    if before is None:
+        return ""
+    value = number(before.figure.value)
+    return value if after is not None and after.what == before.what else f"{value} {before.what}"
 
 
 def _of(fought: Fought, role: Role) -> Iterator[Line]:

@@ -24,7 +24,13 @@ SHADOWS, QUICK_SHADOWS = 16, 4
 
 
 def release(
-    screen: Screen, run: Path, shadows: int | None, fail_over: Sequence[str], *, quick: bool
+    screen: Screen,
+    run: Path,
+    shadows: int | None,
+    fail_over: Sequence[str],
+    mark_key: Path | None,
+    *,
+    quick: bool,
 ) -> None:
     """Attack it, write the report, and end with FAILED if something is over what was allowed."""
     import torch
@@ -34,7 +40,7 @@ def release(
     with interruptible("tacit audit release starts over; nothing was written"):
         finished = Finished.open(run)
         count = (QUICK_SHADOWS if quick else SHADOWS) if shadows is None else shadows
-        work = plan(finished, count, Scale(quick, finished.folder.settings.data.name))
+        work = plan(finished, count, Scale(quick, finished.folder.settings.data.name), mark_key)
         with screen.progress():
             found, not_done = attacked(work, {name: _bar(screen, name) for name in work})
         if not count:

@@ -15,19 +15,24 @@ DUELS: Mapping[str, str] = MappingProxyType(
         "extraction-linear": "tacit.simulations.duels.extraction:ExtractionLinear",
         "extraction-deep": "tacit.simulations.duels.extraction:ExtractionDeep",
         "extraction-floor": "tacit.simulations.duels.extraction:ExtractionFloor",
-        "layers": "tacit.simulations.duels.layers:Layers",
         "detection": "tacit.simulations.duels.detection:Detection",
+        "layers": "tacit.simulations.duels.layers:Layers",
         "inversion": "tacit.simulations.duels.inversion:Inversion",
-        "membership": "tacit.simulations.duels.membership:Membership",
         "watermark": "tacit.simulations.duels.watermark:Watermark",
         "poisoning": "tacit.simulations.duels.poisoning:Poisoning",
+        "membership": "tacit.simulations.duels.membership:Membership",
         "sealed": "tacit.simulations.duels.sealed:Sealed",
         "log": "tacit.simulations.duels.log:Log",
     }
 )
 
 # Attacks that can be pointed at a release, beside membership, which needs the run's settings.
-PROBES: Mapping[str, str] = MappingProxyType({})
+PROBES: Mapping[str, str] = MappingProxyType(
+    {
+        "extraction": "tacit.simulations.duels.released:extraction",
+        "inversion": "tacit.simulations.duels.released:inversion",
+    }
+)
 
 
 def probe(name: str) -> Probe:

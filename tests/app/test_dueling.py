@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tacit import __version__
 from tacit.app import duels
 from tacit.app.cli import dueling, main
 from tacit.app.duels import Ended, News, Progress, all_hold, as_json, fight
-from tacit.simulations.duels.base import Scale
+from tacit.simulations.duels.base import Figure, Fought, Line, Role, Scale
 from tacit.simulations.duels.registry import DUELS, duel
 from tests.app.fake_duels import Fake, find
 
@@ -201,6 +202,21 @@ def test_the_list(tacit) -> None:
     code, out, _ = tacit("duel", "--list")
     assert code == 0
     assert all(name in out for name in DUELS)
+
+
+def test_the_summary_sets_like_beside_like() -> None:
+    like = (
+        Line("open", "b", Figure(0.9), Role.ATTACK),
+        Line("closed", "b", Figure(0.1), Role.DEFENCE),
+    )
+    other = Line("closed", "a", Figure(0.5), Role.DEFENCE)
+    fought = Fought("d", "", "", "", (other, *like), 0.0)
+    before, after, price = dueling.headline(fought)
+    assert (before, after, price) == (*like, None)
+    before, after, _ = dueling.headline(replace(fought, lines=(other, like[0])))
+    assert dueling._without(before, after) == "0.9 b"
+    assert dueling._without(*like) == "0.9"
+    assert dueling._without(None, other) == ""
 
 
 def test_numbers_are_told_to_three_digits() -> None:

@@ -1,5 +1,6 @@
 """An audit of a release: what is attacked, what is signed, and what no forger gets past."""
 
+import hashlib
 import json
 import math
 import sys
@@ -17,11 +18,13 @@ from tacit.app.cli import main
 from tacit.app.config import Settings
 from tacit.app.folder import MODEL, RunFolder
 from tacit.app.journal import LOG, Journal, signer
+from tacit.app.marking import new_key
 from tacit.app.release import Finished, checked_gates, gated, report_of
 from tacit.app.shadowing import among, known, learned_by, shadow_settings
 from tacit.app.simulation import simulate
 from tacit.crypto.errors import Damaged, ParameterError
 from tacit.crypto.identity import Identity
+from tacit.crypto.mark import MarkKey
 from tacit.server.auditlog import verify
 from tacit.server.entries import Audited, Released, encode
 from tacit.simulations.duels.base import Figure, Fought, Line, Role
@@ -232,6 +235,33 @@ def test_what_is_signed_is_written_in_one_way() -> None:
     assert data == encode(json.loads(data)) + b"\n"
     with pytest.raises(Damaged, match="format 2"):
         signed.opened(signed.signed({"format": 2}, keeper))
+
+
+# Marks
+
+
+def test_a_mark_is_held_against_what_was_committed_to(
+    tacit: Callable[..., Ended], tmp_path: Path
+) -> None:
+    key, other = tmp_path / "owner.key", tmp_path / "other.key"
+    for path in (key, other):
+        new_key(path, MarkKey(hashlib.sha256(path.name.encode()).digest()))
+    settings = Settings().changed([*SMALL, f"mark.key={key}"])
+    run = tmp_path / "marked"
+    with RunFolder.create(run, settings) as folder:
+        simulate(settings, folder=folder)
+    arguments = ("release", str(run), "--shadows", "0")
+    assert "hold its key against it" in tacit(*arguments).out
+    mine = tacit(*arguments, "--mark-key", str(key))
+    assert (mine.code, mine.err) == (0, "")
+    assert "triggers, committed to before training" in mine.out
+    wrong = tacit(*arguments, "--mark-key", str(other))
+    assert wrong.code == 1
+    assert "marks that it committed to and that verify is 0" in wrong.err
+
+
+def test_without_a_commitment_no_mark_is_looked_for(tacit: Callable[..., Ended], run: Path) -> None:
+    assert "no mark was committed to" in tacit("release", str(run), "--shadows", "0").out
 
 
 # Gates
