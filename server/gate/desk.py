@@ -24,6 +24,7 @@ from tacit.server.gate.known import (
     found,
     known,
     organisations,
+    standing,
 )
 from tacit.server.gate.networks import networks_of
 from tacit.server.gate.reveal import Detail
@@ -152,7 +153,8 @@ def standings(store: Store, by: Grant, at: float) -> list[Standing]:
     """All keys, as who may see them sees them, oldest first."""
     roles.check(by.role, Act.SEE_STATES)
     with store.reading() as db:
-        return everybody(db, at)
+        rows = everybody(db)
+    return [standing(row, at) for row in rows]
 
 
 def shares(store: Store, by: Grant, at: float) -> list[Share]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tacit.server.entries import Answered, Denied, Judged, Kind, one_line
+from tacit.server.events import Event
 from tacit.server.gate.drift import Proposal
 from tacit.server.gate.lately import Lately
 
@@ -42,7 +43,7 @@ class Events:
             path, maxBytes=FILE_BYTES, backupCount=FILES, encoding="utf-8", delay=True
         )
 
-    def hear(self, entry: Kind, at: float) -> None:
+    def hear(self, entry: Event | Kind, at: float) -> None:
         """An entry that is kept, and its time. Who was answered how often is in the log alone."""
         if isinstance(entry, Answered):
             return
@@ -63,7 +64,7 @@ class Events:
         self._file.close()
 
 
-def techniques(entry: Kind) -> tuple[str, ...]:
+def techniques(entry: Event | Kind) -> tuple[str, ...]:
     """Of MITRE ATLAS, that this may be a sign of."""
     match entry:
         case Denied():

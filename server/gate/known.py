@@ -72,13 +72,13 @@ def known(db: sqlite3.Connection, name: str, at: float) -> Known | None:
     )
 
 
-def everybody(db: sqlite3.Connection, at: float) -> list[Standing]:
-    """Of all keys, oldest first; in one look, since whoever asks the model waits meanwhile."""
-    rows = db.execute(
+def everybody(db: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    """Rows for `standing`, of all keys, oldest first: in one look, since whoever asks the model
+    waits meanwhile."""
+    return db.execute(
         f"SELECT k.name, o.budget, o.spent, o.since, {_COLUMNS} "  # noqa: S608
         "FROM keys k JOIN organisations o ON o.name = k.organisation ORDER BY k.issued, k.name"
     ).fetchall()
-    return [_standing(row, at) for row in rows]
 
 
 def organisations(db: sqlite3.Connection, at: float) -> list[Share]:
@@ -94,7 +94,7 @@ def organisations(db: sqlite3.Connection, at: float) -> list[Share]:
     ]
 
 
-def _standing(row: tuple[Any, ...], at: float) -> Standing:
+def standing(row: tuple[Any, ...], at: float) -> Standing:
     name, all_budget, all_spent, since, *own = row
     grant, spent, is_revoked = _grant(name, tuple(own), at), own[5], own[8] is not None
     allowed = _of_key(grant)

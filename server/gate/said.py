@@ -16,13 +16,17 @@ from pathlib import Path
 
 from tacit.server.auditlog import AuditLog, batches
 from tacit.server.entries import Kind, read
+from tacit.server.events import Event
 from tacit.server.gate.store import Store, one
 
 _MOST = 1024  # entries in a batch
 
 
 def hand_over(
-    store: Store, log: AuditLog, path: Path, hear: Callable[[Kind, float], None] | None = None
+    store: Store,
+    log: AuditLog,
+    path: Path,
+    hear: Callable[[Event | Kind, float], None] | None = None,
 ) -> int:
     """Put what waits into the log, which is open, and at `path`; returns how many entries were.
     `hear` is told of each, and of its time, once it is there."""

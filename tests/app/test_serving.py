@@ -13,9 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import tomli_w
+from fastapi import FastAPI
 
 from tacit.app import journal, released, sealing
 from tacit.app.cli import main
@@ -23,18 +25,18 @@ from tacit.app.config import Settings
 from tacit.app.gatehouse import GateFolder
 from tacit.app.journal import Journal, digest_of
 from tacit.app.released import Release
-from tacit.app.serving import Place, baseline_of, check_sensitive, gate
+from tacit.app.serving import EVENTS, Place, baseline_of, check_sensitive, gate
 from tacit.crypto.errors import Damaged, ParameterError
 from tacit.crypto.sealed import Context
 from tacit.server.auditlog import verify
 from tacit.server.entries import Answered, GateOpened, Released
 from tacit.server.gate import desk
 from tacit.server.gate.allowance import MOST_AHEAD
-from tacit.server.gate.base import Role
+from tacit.server.gate.base import Grant, Role
 from tacit.server.gate.baseline import Baseline
 from tacit.server.gate.fitting import fit
 from tacit.server.gate.keys import DRAW_BYTES, Key
-from tacit.server.gate.known import identified
+from tacit.server.gate.known import found, identified
 from tacit.server.gate.reveal import Reveal
 from tacit.server.gate.store import one
 from tacit.server.gate.windows import Windows
@@ -200,6 +202,49 @@ def test_a_gate_is_opened_in_its_log(run: Path, there: GateFolder) -> None:
     assert found == [GateOpened(release.card.digest, "label")] * 2
     again = baseline_of(release, there)
     assert np.array_equal(again.limits, baseline.limits)
+
+
+def test_operators_have_a_page_and_hear_of_what_others_do(run: Path, there: GateFolder) -> None:
+    """Of what is done from the command line while the gate has the log, too: each act once."""
+    key, release = client_of(there), released.opened(run, None, 64)
+    operator = next(
+        each.grant for each in desk.standings(there.store, root_of(there), time.time())
+        if each.grant.role is Role.OPERATOR
+    )  # fmt: skip
+    viewer = desk.issue(
+        there.store, operator, desk.Wanted("house", Role.VIEWER, time.time() + 1000),
+        os.urandom(DRAW_BYTES), time.time(),
+    )  # fmt: skip
+
+    async def looked(app: FastAPI) -> None:
+        through = httpx.ASGITransport(app)
+        headers = {"Authorization": f"Bearer {viewer.text}"}
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=through, base_url="http://gate", headers=headers) as client,
+        ):
+            assert "/operator/page.js" in (await client.get("/operator")).text
+            with GateFolder.open(there.path) as other:
+                desk.suspend(other.store, operator, key.name, "looks odd", time.time())
+            told = (await client.get("/v1/operator/view")).json()
+        assert told["gate"]["digest"] == release.card.digest
+        assert told["drift"] == {"is_watched": True, "share": 0.0, "told": []}
+        states = {each["key"]: each["state"] for each in told["keys"]["shown"]}
+        assert states[key.name] == "suspended"
+
+    baseline = quick_baseline(release, there)
+    with gate(release.card, release.model, there, baseline, Windows(), Reveal()) as app:
+        asyncio.run(looked(app))
+    events = [json.loads(line) for line in (there.path / EVENTS).read_text().splitlines()]
+    judged = [each for each in events if each["event"] == "Judged"]
+    assert [(each["key"], each["reason"]) for each in judged] == [(key.name, "looks odd")]
+    assert sum(each["event"] == "KeyIssued" for each in events) == 4
+
+
+def root_of(folder: GateFolder) -> Grant:
+    with folder.store.reading() as db:
+        (name,) = one(db, "SELECT name FROM keys WHERE role = ?", Role.AUTHORITY)
+        return found(db, name, time.time()).grant
 
 
 # The command

@@ -93,14 +93,17 @@ export function show(dialog, what, act) {
     }
     go.disabled = false;
   });
-  const from = document.activeElement?.dataset.focus;
-  dialog.addEventListener("close", () => {
-    dialog.replaceChildren(); // no secret stays there
-    const was = [...document.querySelectorAll("[data-focus]")].find((each) => each.dataset.focus === from);
-    (was ?? document.querySelector("#main")).focus();
-  }, { once: true });
+  dialog.dataset.from = document.activeElement?.dataset.focus ?? "";
   dialog.replaceChildren(form);
   dialog.showModal();
+}
+
+/** Once it is closed: no secret stays there, and the focus is where it was. */
+export function closed(dialog) {
+  if (dialog.open) return; // another one, since
+  dialog.replaceChildren();
+  const was = [...document.querySelectorAll("[data-focus]")].find((each) => each.dataset.focus === dialog.dataset.from);
+  (was ?? document.querySelector("#main")).focus();
 }
 
 function field(each) {

@@ -59,7 +59,7 @@ async function refresh() {
     say(`Live, ${clock(told.at)}`, "live");
   } catch (failed) {
     if (mine !== round) return;
-    if (failed.status === 401 || failed.status === 403) return forget(failed.message);
+    if (failed.status === 401 || failed.status === 403) return forget(`The gate says: ${failed.message}.`);
     lost(failed);
   }
   clearTimeout(timer);
@@ -168,6 +168,7 @@ $("door").addEventListener("submit", (event) => {
   if (/^[\x21-\x7e]+$/.test(key)) refresh();
   else forget("No valid key.");
 });
+$("dialog").addEventListener("close", () => { if (key !== null) acts.closed($("dialog")); });
 $("forget").addEventListener("click", () => forget("The key is forgotten."));
 $("find").addEventListener("input", () => draw());
 $("ended").addEventListener("change", () => draw());

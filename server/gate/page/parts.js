@@ -42,10 +42,14 @@ const empty = (text) => el("p", { class: "empty" }, text);
 const badge = (state) => el("span", { class: `badge ${state}` }, state);
 
 /** How much of something is gone. The number beside it says the same. */
-function bar(label, value, of) {
+function bar(label, value, of, kind) {
   const full = of > 0 ? Math.min(1, value / of) : Number(value > 0);
-  const set = { min: 0, max: 1, high: 0.8, optimum: 0, low: 0.6, value: full, "aria-label": label };
-  return el("meter", set, share(full));
+  const level = kind ?? (full >= 0.9 ? "bad" : full >= 0.6 ? "warm" : "calm");
+  const made = el("div", {
+    class: `bar ${level}`, role: "meter", "aria-label": label, "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": Math.round(100 * full),
+  }, el("div"));
+  made.firstChild.style.width = `${100 * full}%`;
+  return made;
 }
 
 function table(heads, rows, name) {
@@ -147,7 +151,7 @@ function tools(each, me, offer) {
     type: "button", class: "small", "data-focus": `${name} ${each.key}`, "aria-label": `${label} the key ${each.key} of ${each.organisation}`,
     onclick: () => offer(name, each),
   }, label);
-  if (each.state === "revoked") return el("span", { class: "soft" }, "none");
+  if (each.state === "revoked") return null;
   const made = [
     judges && each.state !== "suspended" && tool("suspend", "Suspend"),
     judges && (each.state !== "ok" || each.risk > 0) && tool("restore", "Restore"),
@@ -155,7 +159,7 @@ function tools(each, me, offer) {
     issues && tool("revoke", "Revoke"),
     me.may.includes("raise budgets") && each.role === "client" && tool("ask", "Raise"),
   ].filter(Boolean);
-  return made.length ? el("div", { class: "tools" }, made) : el("span", { class: "soft" }, "not yours");
+  return made.length ? el("div", { class: "tools" }, made) : null;
 }
 
 export function organisations({ organisations: all }) {
@@ -218,7 +222,7 @@ export function decisions({ decisions: { since, denied, denials, lately } }) {
     el("div", {}, el("h3", {}, `Requests denied ${from}`), stages.length
       ? table(["Stage", "Requests"], stages.map(([stage, requests]) => [
         [stage, el("span", { class: "hint" }, STAGES[stage] ?? "")],
-        el("div", { class: "budget" }, el("span", {}, count(requests)), el("meter", { class: "plain", min: 0, max: 1, value: requests / most, "aria-label": `share of ${stage}` }))]), "stages")
+        el("div", { class: "budget" }, el("span", {}, count(requests)), bar(`share of ${stage}`, requests, most, "plain"))]), "stages")
       : empty(`No request was denied ${from}.`),
     denials.length > 0 && el("ol", { class: "events" }, denials.slice(0, 8).map((line) => el("li", {}, when(line.at), el("span", {},
       `${many(line.requests, "request")} at ${line.stage}, `, line.key ? code(line.key) : "without a good key"))))));

@@ -21,8 +21,10 @@ from tacit.server.gate import desk
 from tacit.server.gate.allowance import DEFAULT_BUDGET
 from tacit.server.gate.base import Denial, Role, State
 from tacit.server.gate.known import identified, room
+from tacit.server.gate.lately import MOST_DENIALS, MOST_DRIFTS, Lately
 from tacit.server.gate.page.overview import MOST_KEYS
 from tacit.server.gate.page.routes import _ACTS, MOST_BYTES
+from tacit.server.gate.reveal import Detail
 from tacit.server.gate.totp import NONCE_BYTES, SEED_BYTES
 from tests.server.gate.gates import AT
 from tests.server.gate.paged import Paged, paged
@@ -75,7 +77,7 @@ def test_a_role_sees_the_requests_that_it_could_approve(page: Paged) -> None:
 
 # Who may do what: every role times every act, to a key of every role
 
-DOES = {
+DOES: dict[str, dict[str, Any]] = {
     "issue": {"organisation": "new", "role": None},
     "rotate": {"key": None},
     "revoke": {"key": None},
@@ -148,7 +150,7 @@ def test_acts_do_what_they_say_and_the_log_says_who(page: Paged) -> None:
                     details=["top1"], networks=["10.0.0.0/8"]).json()  # fmt: skip
     grant = identified(page.world.store, made["secret"], AT)
     assert (grant.key, grant.organisation) == (made["key"], "clinic")
-    assert (grant.details, grant.networks) == ({"label", "top1"}, ("10.0.0.0/8",))
+    assert (set(grant.details), grant.networks) == ({Detail.LABEL, Detail.TOP1}, ("10.0.0.0/8",))
     assert grant.expires == AT + 2 * 86400
     page.act("suspend", Role.OPERATOR, key=client, reason="asks oddly")
     assert page.state_of(client)["state"] == "suspended"
@@ -172,7 +174,9 @@ def test_acts_do_what_they_say_and_the_log_says_who(page: Paged) -> None:
 def code_of(page: Paged, key: str, at: float = AT) -> str:
     grant = identified(page.world.store, key, at)
     address = page.codes.enrol(grant, os.urandom(SEED_BYTES + NONCE_BYTES), at)
-    return pyotp.parse_uri(address).at(int(at))
+    totp = pyotp.parse_uri(address)
+    assert isinstance(totp, pyotp.TOTP)
+    return totp.at(int(at))
 
 
 def test_a_second_person_approves_with_a_code_that_is_good_once(page: Paged) -> None:
@@ -418,6 +422,50 @@ def test_the_page_has_no_script_of_its_own_and_asks_nobody_else() -> None:
         r"srcdoc|localStorage|sessionStorage|indexedDB|document\.cookie"
     )
     assert not re.search(forbidden, text)
+
+
+def luminance(colour: str) -> float:
+    """WCAG 2.2, relative luminance."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(one: str, other: str) -> float:
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_what_is_written_can_be_read(scheme: int) -> None:
+    """WCAG 2.2, AA: 4.5 for texts (1.4.3), 3 for edges and bars (1.4.11)."""
+    sheet = files("tacit.server.gate.page").joinpath("page.css").read_text("utf-8")
+    schemes = [dict(re.findall(r"--([\w-]+): (#\w{6})", block))
+               for block in re.findall(r":root \{(.*?)\}", sheet, re.DOTALL)]  # fmt: skip
+    assert len(schemes) == 2
+    colour = schemes[scheme]
+    texts = [(ink, ground) for ink in ("ink", "soft", "calm", "warm", "bad")
+             for ground in ("paper", "card")]  # fmt: skip
+    texts += [(ink, f"{tint}-tint") for tint in ("calm", "warm", "bad") for ink in ("ink", tint)]
+    texts += [("on", "calm"), ("on", "bad")]
+    for ink, ground in texts:
+        assert contrast(colour[ink], colour[ground]) >= 4.5, (ink, ground)
+    for edge, ground in [("edge", "card"), ("edge", "paper"), ("calm", "line"), ("warm", "line"),
+                         ("bad", "line"), ("soft", "line")]:  # fmt: skip
+        assert contrast(colour[edge], colour[ground]) >= 3, (edge, ground)
+
+
+def test_strangers_do_not_push_decisions_out() -> None:
+    lately = Lately(lambda: AT)
+    lately.hear({"event": "Judged", "key": "k"})
+    for i in range(1000):
+        lately.hear({"event": "Denied", "stage": "key", "requests": 3, "at": i})
+        lately.hear({"event": "Drift", "at": i})
+    told = lately.told()
+    assert [each["event"] for each in told.decisions] == ["Judged"]
+    assert [each["at"] for each in told.denials] == [*range(999, 999 - MOST_DENIALS, -1)]
+    assert len(told.drifts) == MOST_DRIFTS
+    assert (told.since, told.denied) == (AT, {"key": 3000})
 
 
 def test_a_fuzzer_of_its_schema_finds_nothing(page: Paged) -> None:

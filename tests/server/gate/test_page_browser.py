@@ -202,6 +202,7 @@ def test_a_second_person_approves_by_the_page(page: Paged, browser: Browser) -> 
     second = page.world.issue("board", Role.AUTHORITY)
     rand = os.urandom(SEED_BYTES + NONCE_BYTES)
     totp = pyotp.parse_uri(page.codes.enrol(page.world.grant(second, at), rand, at))
+    assert isinstance(totp, pyotp.TOTP)
     with shown(page, browser, second.text):
         browser.run("document.querySelector('#requests li button').click()")
         fill(browser, "code", f"{(int(totp.now()) + 1) % 10**6:06}")
@@ -230,7 +231,7 @@ def test_the_key_is_in_memory_alone_and_a_lost_gate_is_told(page: Paged, browser
         )
         assert browser.run(blocked) == 1
         assert browser.run("document.querySelectorAll('table.keys button').length") == 0
-        controls = "[...document.querySelectorAll('input, button, meter, select')]"
+        controls = "[...document.querySelectorAll('input, button, select, [role=meter]')]"
         named = "x.labels?.length || x.getAttribute('aria-label') || x.innerText"
         assert browser.run(f"{controls}.filter(x => !({named})).length") == 0
     browser.run(NOW)
@@ -243,7 +244,7 @@ def test_the_key_is_in_memory_alone_and_a_lost_gate_is_told(page: Paged, browser
         browser.until(f"{where}.includes('Live')")
         desk.revoke(page.world.store, page.world.by[Role.OPERATOR], page.names["viewer"], AT)
         browser.run(NOW)
-        browser.until("document.querySelector('#refused').innerText === 'no valid key'")
+        browser.until("document.querySelector('#refused').innerText.includes('no valid key')")
         shoot(browser, "door")
         assert page.names["client"] not in browser.run("document.documentElement.outerHTML")
         enter(browser, page.secrets[Role.CLIENT])
