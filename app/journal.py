@@ -16,7 +16,7 @@ from tacit.crypto.errors import ParameterError
 from tacit.crypto.identity import KEY_BYTES, Identity
 from tacit.crypto.loghead import LOG_BYTES
 from tacit.server.auditlog import AuditLog
-from tacit.server.entries import Kind, Refused, noted
+from tacit.server.entries import Kind, MarkCommitted, Refused, noted
 from tacit.server.events import Event, KeyChanged, LeftOut
 from tacit.server.gate.said import hand_over
 from tacit.server.gate.store import Store
@@ -33,12 +33,12 @@ class Journal:
     _waiting: list[bytes] = field(default_factory=list)
 
     def note(self, entry: Event | Kind) -> None:
-        """Keep an entry durably. Devices that are left out, and keys, wait for the next one: there
-        may be hundreds in a round, and each `fsync` takes a millisecond."""
+        """Keep an entry durably. Devices that are left out, keys, and commitments to marks wait for
+        the next one: there may be hundreds at once, and each `fsync` takes a millisecond."""
         if isinstance(entry, LeftOut):
             entry = Refused(entry.round, entry.stage, entry.device, entry.reason)
         self._waiting.append(noted(lines.fields_of(entry, at=round(time.time(), 3))))
-        if not isinstance(entry, Refused | KeyChanged):
+        if not isinstance(entry, Refused | KeyChanged | MarkCommitted):
             self._write()
 
     def take_over(self, store: Store) -> int:
@@ -61,6 +61,11 @@ class Journal:
             self._log = opened(self.folder)
         entries, self._waiting = self._waiting, []  # once: a failed log takes nothing more
         self._log.append(entries)
+
+
+def signer(folder: Path) -> Identity:
+    """Who keeps the log of the run in `folder`. Raises ParameterError if his key is not there."""
+    return _kept_key(folder / KEY)
 
 
 def digest_of(path: Path) -> str:
