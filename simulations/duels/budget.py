@@ -37,7 +37,9 @@ def default_budget(gains: Mapping[int, Figure], small: float = SMALL) -> int:
             break
         chosen = budget
     if not chosen:
-        raise ParameterError(f"no budget is known to add at most {small}: measure lower ones, or on more seeds")
+        raise ParameterError(
+            f"no budget is known to add at most {small}: measure lower ones, or on more seeds"
+        )
     return chosen
 
 
