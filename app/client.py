@@ -20,7 +20,8 @@ from flwr.app import (
 )
 
 from tacit.app.config import Settings
-from tacit.app.material import descending, device_data, trainer_for
+from tacit.app.marking import signature_for
+from tacit.app.material import descending, device_data, signing, trainer_for
 from tacit.client.app import SecureClientApp
 from tacit.client.device import DeviceOf, enrolled_device
 from tacit.client.pipeline import PRIVACY
@@ -65,7 +66,12 @@ def _train(message: Message, context: Context) -> Message:
         round_ = int(_number(config, "server-round"))
         content = _private(settings, _model(message), examples, plan, context.run_id, round_)
         return Message(content, reply_to=message)
-    trained, loss = trainer.fit(_model(message), examples, plan)
+    model = _model(message)
+    signature = signature_for(settings, context, model)
+    if signature is None:
+        trained, loss = trainer.fit(model, examples, plan)
+    else:
+        trained, loss = signing(trainer).fit_signed(model, examples, plan, signature)
     arrays = ArrayRecord({name: Array(array) for name, array in trained.items()})
     metrics = MetricRecord({"loss": loss, WEIGHT: len(examples)})
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from tacit.app.sections import (
     Data,
+    Mark,
     Model,
     PolicySettings,
     PrivacySettings,
@@ -48,6 +49,7 @@ class Settings(Section):
     secure: Secure = Secure()
     privacy: PrivacySettings = PrivacySettings()
     policy: PolicySettings = PolicySettings()
+    mark: Mark = Mark()
     faults: tuple[str, ...] = ()
 
     @field_validator("faults", mode="before")

@@ -16,7 +16,7 @@ from tacit.crypto.errors import ParameterError
 from tacit.crypto.identity import KEY_BYTES, Identity
 from tacit.crypto.loghead import LOG_BYTES
 from tacit.server.auditlog import AuditLog
-from tacit.server.entries import Kind, Refused, noted
+from tacit.server.entries import Kind, MarkCommitted, Refused, noted
 from tacit.server.events import Event, KeyChanged, LeftOut
 from tacit.server.gate.said import hand_over
 from tacit.server.gate.store import Store
@@ -33,19 +33,19 @@ class Journal:
     _waiting: list[bytes] = field(default_factory=list)
 
     def note(self, entry: Event | Kind) -> None:
-        """Keep an entry durably. Devices that are left out, and keys, wait for the next one: there
-        may be hundreds in a round, and each `fsync` takes a millisecond."""
+        """Keep an entry durably. Devices that are left out, keys, and commitments to marks wait for
+        the next one: there may be hundreds at once, and each `fsync` takes a millisecond."""
         if isinstance(entry, LeftOut):
             entry = Refused(entry.round, entry.stage, entry.device, entry.reason)
         self._waiting.append(noted(lines.fields_of(entry, at=round(time.time(), 3))))
-        if not isinstance(entry, Refused | KeyChanged):
+        if not isinstance(entry, Refused | KeyChanged | MarkCommitted):
             self._write()
 
     def take_over(self, store: Store) -> int:
         """Put what waits in a gate's records into this log, each entry once; returns how many
         entries did. Raises LogInUse if another process has the log: then it is that one's work."""
         if self._log is None:
-            self._log = _opened(self.folder)
+            self._log = opened(self.folder)
         return hand_over(store, self._log, self.folder / LOG)
 
     def close(self) -> None:
@@ -58,9 +58,14 @@ class Journal:
 
     def _write(self) -> None:
         if self._log is None:
-            self._log = _opened(self.folder)
+            self._log = opened(self.folder)
         entries, self._waiting = self._waiting, []  # once: a failed log takes nothing more
         self._log.append(entries)
+
+
+def signer(folder: Path) -> Identity:
+    """Who keeps the log of the run in `folder`. Raises ParameterError if his key is not there."""
+    return _kept_key(folder / KEY)
 
 
 def digest_of(path: Path) -> str:
@@ -69,7 +74,8 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _opened(folder: Path) -> AuditLog:
+def opened(folder: Path) -> AuditLog:
+    """The log in a folder, made if there is none. Raises as `AuditLog.open`."""
     if (folder / LOG).exists():
         return AuditLog.open(folder / LOG, _kept_key(folder / KEY))
     if not (folder / KEY).exists():

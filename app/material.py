@@ -9,6 +9,7 @@ import numpy as np
 
 from tacit.app.sections import Data, Model
 from tacit.client.private_trainer import DescendingTrainer
+from tacit.client.signature import SigningTrainer
 from tacit.client.trainer import Examples, Trainer
 from tacit.crypto.errors import ParameterError
 from tacit.simulations.data.dataset import Dataset, hold_out, take
@@ -60,6 +61,16 @@ def descending(trainer: Trainer) -> DescendingTrainer:
             "torch.nn.Module, a built-in model, or a trainer with `descent`"
         )
     return cast(DescendingTrainer, trainer)
+
+
+def signing(trainer: Trainer) -> SigningTrainer:
+    """The trainer as one that signs models. Raises ParameterError if it does not."""
+    if not hasattr(trainer, "fit_signed"):
+        raise ParameterError(
+            f"{type(trainer).__name__} cannot sign models: mark.bits takes torch "
+            "(model.backend = torch), or a trainer with `fit_signed`"
+        )
+    return cast(SigningTrainer, trainer)
 
 
 @lru_cache(maxsize=1024)

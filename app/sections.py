@@ -1,5 +1,6 @@
 """The sections of a run's settings, and what each makes of its keys: a plan, a policy, a sum."""
 
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -8,6 +9,7 @@ from tacit.client.policy import Policy
 from tacit.client.private_trainer import reach
 from tacit.client.trainer import LocalPlan
 from tacit.crypto.errors import ParameterError
+from tacit.crypto.mark import Signs, Triggers
 from tacit.crypto.secagg.noised import MOST_BANDS
 from tacit.privacy.ledger import Budget
 from tacit.server.auto import Auto
@@ -114,8 +116,19 @@ class Train(Section):
 class StrategySettings(Section):
     """Which of Flower's strategies turns mean updates into the next model."""
 
-    name: Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad"] = Field(
-        "fedavg", description="one that needs only the mean"
+    name: Literal[
+        "fedavg",
+        "fedprox",
+        "fedavgm",
+        "fedadam",
+        "fedyogi",
+        "fedadagrad",
+        "fedmedian",
+        "fedtrimmedavg",
+    ] = Field(
+        "fedavg",
+        description="one that needs only the mean; fedmedian and fedtrimmedavg stand up to a few "
+        "hostile devices, and take secure.groups",
     )
     fraction_train: float = Field(1.0, gt=0, le=1, description="share of devices in a round")
     fraction_evaluate: float = Field(1.0, ge=0, le=1, description="share of devices evaluated on")
@@ -124,6 +137,9 @@ class StrategySettings(Section):
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="the server's momentum (fedavgm)")
     proximal_mu: float = Field(0.1, ge=0, description="pull towards the sent model (fedprox)")
+    trim: float = Field(
+        0.2, ge=0, lt=0.5, description="share that is cut off at either end (fedtrimmedavg)"
+    )
 
 
 class Secure(Section):
@@ -162,6 +178,23 @@ class Secure(Section):
         False, description="ML-KEM beside X25519, against a later quantum computer"
     )
     stage_deadline: float = Field(60.0, gt=0, description="seconds for each stage but training")
+    groups: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="groups at random, each with a secure sum of its own, for a strategy that "
+        "compares them: an update hides among its group; 0: all are in one sum",
+    )
+    hostile: int = Field(
+        0,
+        ge=0,
+        le=499,
+        description="hostile devices that a round stands up to, by its groups; 0 is as many as "
+        "can be",
+    )
+    regroup: bool = Field(
+        False, description="draw groups anew in each round: the server can solve their sums"
+    )
     clear: str = Field(
         "",
         description="arrays sent in the clear, as in fc0.*,*.bias: see policy.clear_epsilon",
@@ -370,6 +403,49 @@ class PolicySettings(Section):
             keep=self.keep,
             models=_listed(self.models),
         )
+
+
+class Mark(Section):
+    """Marks of ownership; what is committed to before the first round is in the audit log."""
+
+    key: str = Field(
+        "", description="file of the owner's key, on the server; empty puts no triggers in models"
+    )
+    triggers: int = Field(100, ge=10, le=10_000, description="inputs that only its holder knows")
+    bits: int = Field(
+        0, ge=0, le=1024, description="bits that each device signs the model with; 0: none"
+    )
+    array: str = Field("", description="where devices sign; empty is the model's largest array")
+    weight: float = Field(
+        5.0, gt=0, le=1000, description="how hard devices pull at it, beside their loss"
+    )
+    commitments: str = Field(
+        "",
+        description="to the devices' keys, as `tacit mark commit` prints them, by commas; those of "
+        "simulated devices are known",
+    )
+
+    @field_validator("commitments")
+    @classmethod
+    def _digests(cls, value: str) -> str:
+        for each in _listed(value):
+            if not re.fullmatch(r"[0-9a-f]{64}", each):
+                raise ParameterError("a commitment is 64 hexadecimal digits, in small letters")
+        return value
+
+    @property
+    def committed(self) -> tuple[str, ...]:
+        """The commitments, one by one."""
+        return _listed(self.commitments)
+
+    @property
+    def by_server(self) -> Triggers:
+        return Triggers(self.triggers)
+
+    @property
+    def by_devices(self) -> Signs | None:
+        """None: devices do not sign."""
+        return Signs(self.bits, self.array) if self.bits else None
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -19,7 +19,9 @@ from flwr.serverapp.strategy import (
     FedAdam,
     FedAvg,
     FedAvgM,
+    FedMedian,
     FedProx,
+    FedTrimmedAvg,
     FedYogi,
     Result,
 )
@@ -27,8 +29,10 @@ from flwr.serverapp.strategy import (
 from tacit.app.client import WEIGHT
 from tacit.app.config import Settings
 from tacit.app.folder import RunFolder
+from tacit.app.marking import commitments, embed_for
 from tacit.app.material import material, trainer_for
 from tacit.app.sections import StrategySettings
+from tacit.crypto.errors import ParameterError
 from tacit.crypto.identity import Roster
 from tacit.privacy.ledger import Storage
 from tacit.server.checkpoint import Checkpoint
@@ -37,7 +41,9 @@ from tacit.server.filter import ReplyFilter
 from tacit.server.inbox import Tap
 from tacit.server.loop import Keep, Plan, run_rounds
 from tacit.server.plain import PlainGrid
-from tacit.strategies.secure import Secure
+from tacit.strategies.robust import Robust
+from tacit.strategies.secure import AboveSums, Secure
+from tacit.strategies.watermark import Watermarked
 
 log = logging.getLogger("tacit.server")
 
@@ -62,15 +68,14 @@ def coordinate(
     `storage` is where a private run keeps its ledger, and what it must not lose; in memory by
     default. `around` may put something between the strategy and the sum.
     """
-    privacy = settings.private
-    strategy = strategy_for(settings.strategy, evaluates=privacy is None)
+    strategy = strategy_for(settings.strategy, evaluates=settings.private is None)
     over: Grid
     private = None
     if settings.secure.protocol == "plain":
         checks = ReplyFilter(WEIGHT, settings.secure.max_weight)
         over = PlainGrid(grid, checks, on_event=on_event, tap=tap)
     else:
-        secure = Secure(strategy, settings.sum(), roster=roster, privacy=privacy, storage=storage)
+        secure = above_sums(strategy, settings, roster, storage)
         over, private = secure.grid(grid, on_event=on_event, tap=tap), secure.private
     if around is not None:
         over = around(over)
@@ -84,9 +89,10 @@ def coordinate(
         return MetricRecord({"loss": loss, "accuracy": accuracy})
 
     initial = {name: Array(np.asarray(array)) for name, array in trainer.initial(run.seed).items()}
+    embed = embed_for(settings)
     result = run_rounds(
         over,
-        strategy,
+        strategy if embed is None else Watermarked(strategy, embed),
         ArrayRecord(initial),
         Plan(run.rounds, run.timeout, run.seed, nodes=data.devices),
         evaluate_fn=evaluate,
@@ -97,6 +103,31 @@ def coordinate(
     if private is not None:
         private.end()
     return result
+
+
+def above_sums(
+    strategy: FedAvg, settings: Settings, roster: Roster | None, storage: Storage | None
+) -> AboveSums:
+    """`strategy` over the secure sums that `settings` name. Raises ParameterError where the two do
+    not go together."""
+    secure, privacy = settings.secure, settings.private
+    if not secure.groups:
+        return Secure(strategy, settings.sum(), roster=roster, privacy=privacy, storage=storage)
+    if privacy is not None:
+        raise ParameterError(
+            f"secure.groups = {secure.groups} with privacy.mode = {settings.privacy.mode}: noise "
+            "is accounted for in one sum a round, and each group's would have to have its own: "
+            "leave out one of them"
+        )
+    return Robust(
+        strategy,
+        settings.sum(),
+        groups=secure.groups,
+        hostile=secure.hostile or None,
+        anew=secure.regroup,
+        roster=roster,
+        seed=settings.run.seed,
+    )
 
 
 def strategy_for(settings: StrategySettings, *, evaluates: bool = True) -> FedAvg:
@@ -122,6 +153,10 @@ def strategy_for(settings: StrategySettings, *, evaluates: bool = True) -> FedAv
             return FedYogi(**everyone, **step)
         case "fedadagrad":
             return FedAdagrad(**everyone, **step)
+        case "fedmedian":
+            return FedMedian(**everyone)
+        case "fedtrimmedavg":
+            return FedTrimmedAvg(**everyone, beta=settings.trim)
 
 
 app = ServerApp()
@@ -138,6 +173,8 @@ def main(grid: Grid, context: Context) -> None:
         coordinate(grid, settings, roster=roster, on_event=lambda event: log.info("%s", event))
         return
     with RunFolder.create(Path(runs) / f"run-{context.run_id}", settings) as folder:
+        for each in commitments(settings, simulated=roster is None):
+            folder.journal.note(each)
         result = coordinate(
             grid,
             settings,

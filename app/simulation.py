@@ -15,6 +15,7 @@ from flwr.serverapp.strategy import Result
 from tacit.app.client import make_app, register
 from tacit.app.config import Settings
 from tacit.app.folder import DEVICE_LOG, RunFolder
+from tacit.app.marking import commitments
 from tacit.app.server import coordinate
 from tacit.client.device import simulated_device
 from tacit.client.policy import Policy
@@ -103,6 +104,9 @@ def simulate(
             )
         )
 
+    if folder is not None and resume is None:
+        for each in commitments(settings, simulated=True):
+            folder.journal.note(each)
     log_path = folder.path / DEVICE_LOG if folder else None
     with _logged(log_path):
         run_in_process(

@@ -20,6 +20,7 @@ from tacit.client.fitting import (
     require_labels,
     require_model,
 )
+from tacit.client.signature import Signature
 from tacit.client.trainer import Arrays, Examples, LocalPlan
 from tacit.crypto.errors import ParameterError
 from tacit.privacy.example_sums import Reals
@@ -61,11 +62,24 @@ class TorchTrainer:
         Raises ParameterError if there are no examples, if model, inputs or labels do not fit the
         module, if the model is not finite, or if training diverges.
         """
+        return self._fit(model, examples, plan, None)
+
+    def fit_signed(
+        self, model: Arrays, examples: Examples, plan: LocalPlan, signature: Signature
+    ) -> tuple[Arrays, float]:
+        """See `tacit.client.signature`."""
+        signature.require_place(model)
+        return self._fit(model, examples, plan, signature)
+
+    def _fit(
+        self, model: Arrays, examples: Examples, plan: LocalPlan, signature: Signature | None
+    ) -> tuple[Arrays, float]:
         require_examples(examples)
         with self._seeded(plan.seed):
             module = self._load(model)
             module.train()
-            loss = self._descend(module, examples, plan)
+            pull = None if signature is None else _Pull(module, signature)
+            loss = self._descend(module, examples, plan, pull)
             trained = _arrays(module)
         require_converged(trained, plan)
         return trained, loss
@@ -103,7 +117,9 @@ class TorchTrainer:
                     is_good &= examples.y < _scores(module, x[:1]).shape[1]
             yield TorchDescent(module, self._sums, x, y, is_good)
 
-    def _descend(self, module: nn.Module, examples: Examples, plan: LocalPlan) -> float:
+    def _descend(
+        self, module: nn.Module, examples: Examples, plan: LocalPlan, pull: "_Pull | None"
+    ) -> float:
         """Train `module` in place; the mean loss over all examples seen."""
         descent = _Descent(module, plan)
         total, seen = 0.0, 0
@@ -114,6 +130,8 @@ class TorchTrainer:
             require_labels(examples, scores.shape[1])
             loss = cross_entropy(scores, y[index])
             loss.backward()  # type: ignore[no-untyped-call]
+            if pull is not None:
+                pull.add()
             descent.step()
             total += float(loss.detach()) * len(chosen)
             seen += len(chosen)
@@ -232,6 +250,28 @@ class _Descent:
                 g = g if held is None else held.mul_(plan.momentum).add_(g)
                 self._velocity[i] = g
             w.sub_(g, alpha=plan.learning_rate)
+
+
+class _Pull:
+    """The gradient of a signature's term, added to what is in the array that is signed."""
+
+    def __init__(self, module: nn.Module, signature: Signature) -> None:
+        """Raises ParameterError for an array that is not trained."""
+        signed = dict(module.named_parameters()).get(signature.array)
+        if signed is None or not signed.requires_grad:
+            raise ParameterError(f"array {signature.array!r} of the model is not trained")
+        self._signed, self._margin = signed, signature.margin
+        self._rows = torch.from_numpy(_writable(signature.rows)).to(signed.device)
+        self._factor = signature.weight / len(signature.rows)
+
+    @torch.no_grad()
+    def add(self) -> None:
+        w, bits = self._signed, self._rows
+        if w.grad is None:
+            w.grad = torch.zeros_like(w)
+        length = bits.shape[1]
+        wanting = (bits @ w.reshape(-1)[:length] < self._margin).to(bits.dtype)
+        w.grad.view(-1)[:length].sub_(wanting @ bits, alpha=self._factor)
 
 
 def _device(name: str) -> torch.device:

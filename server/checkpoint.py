@@ -31,7 +31,8 @@ class Checkpoint:
     @classmethod
     def of(cls, round: int, arrays: ArrayRecord, strategy: Strategy) -> "Checkpoint":
         """Take down what `strategy` remembers between rounds: every attribute made of arrays."""
-        state = {name: copy(value) for name, value in vars(strategy).items() if _is_kept(value)}
+        held = vars(innermost(strategy))
+        state = {name: copy(value) for name, value in held.items() if _is_kept(value)}
         return cls(round, {name: array.numpy() for name, array in arrays.items()}, state)
 
     def restore(self, strategy: Strategy) -> ArrayRecord:
@@ -39,6 +40,7 @@ class Checkpoint:
 
         Raises ParameterError if the memory is of another kind of strategy.
         """
+        strategy = innermost(strategy)
         for name, value in self.strategy.items():
             if not hasattr(strategy, name):
                 raise ParameterError(
@@ -72,6 +74,13 @@ class Checkpoint:
             raise ParameterError(f"no checkpoint at {path}") from None
         except Exception as bad:  # numpy and zipfile raise what they like for damaged bytes
             raise ParameterError(f"the checkpoint at {path} is damaged: {bad}") from bad
+
+
+def innermost(strategy: Strategy) -> Strategy:
+    """The strategy that remembers: one that stands around another, its `inner`, keeps nothing."""
+    while isinstance(inner := getattr(strategy, "inner", None), Strategy):
+        strategy = inner
+    return strategy
 
 
 def _is_kept(value: object) -> bool:

@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from tacit.crypto.errors import BudgetExceeded, TooFewClients
-from tacit.server.checkpoint import Checkpoint
+from tacit.server.checkpoint import Checkpoint, innermost
 from tacit.server.events import (
     BudgetSpent,
     Metrics,
@@ -98,7 +98,7 @@ def run_rounds(
             number -= 1
             break
         trained, train_metrics = strategy.aggregate_train(number, list(replies))
-        arrays = _in_its_dtypes(trained, arrays) if trained is not None else arrays
+        arrays = in_its_dtypes(trained, arrays) if trained is not None else arrays
         result.arrays = arrays
         _record(result.train_metrics_clientapp, number, train_metrics)
 
@@ -130,7 +130,8 @@ def run_rounds(
 def _needed(strategy: Strategy) -> int:
     """The nodes without which one of Flower's strategies does not send anything."""
     names = ("min_available_nodes", "min_train_nodes", "min_evaluate_nodes")
-    return max(int(getattr(strategy, name, 0)) for name in names)
+    inner = innermost(strategy)
+    return max(int(getattr(inner, name, 0)) for name in names)
 
 
 def _wait_for_nodes(grid: Grid, nodes: int, seconds: float) -> None:
@@ -145,7 +146,7 @@ def _wait_for_nodes(grid: Grid, nodes: int, seconds: float) -> None:
         time.sleep(min(0.5, seconds))
 
 
-def _in_its_dtypes(new: ArrayRecord, old: ArrayRecord) -> ArrayRecord:
+def in_its_dtypes(new: ArrayRecord, old: ArrayRecord) -> ArrayRecord:
     """`new` in the dtypes of `old`, integers rounded to the nearest.
 
     Strategies average in float64: a float32 model would double on the wire, and a counter become a

@@ -28,9 +28,9 @@ from tacit.crypto.sealed import NO_ROOT, Context
 from tacit.server.gate import approvals, desk
 from tacit.server.gate.approvals import Deed, Request
 from tacit.server.gate.base import Grant, Role
-from tacit.server.gate.desk import Standing, Wanted
+from tacit.server.gate.desk import Wanted
 from tacit.server.gate.keys import DRAW_BYTES, Key
-from tacit.server.gate.known import identified
+from tacit.server.gate.known import Standing, identified
 from tacit.server.gate.reveal import Detail
 from tacit.server.gate.store import Store
 from tacit.server.gate.totp import NONCE_BYTES, SEED_BYTES

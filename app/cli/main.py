@@ -5,18 +5,23 @@ Exit codes: 0 done; 1 the run failed; 2 a mistake in what was asked, nothing was
 
 import os
 import sys
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from tacit import __version__
-from tacit.app.cli.screen import Screen, Voice, complain
+from tacit.app.cli.audit import audit
+from tacit.app.cli.enrolment import authority, device, server
+from tacit.app.cli.explain import explain
+from tacit.app.cli.gate import gate, serve
+from tacit.app.cli.mark import mark
+from tacit.app.cli.options import Assign, Config, work
+from tacit.app.cli.screen import Json, Quiet, complain, screen_of
 from tacit.crypto.errors import ParameterError, TacitError
 
-EXTRA = "this command needs what a device does without: pip install '.[sim]' in Tacit's checkout"
+EXTRA = "this command needs what a device does without: pip install '.[{}]' in Tacit's checkout"
+FOR_THE_GATE = ("limits", "prometheus_client", "pyotp", "river")
 
 cli = typer.Typer(
     name="tacit",
@@ -27,72 +32,28 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-explain = typer.Typer(
-    name="explain",
-    help="Say what protection of a given size uses, promises and costs. Runs nothing.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-)
-cli.add_typer(explain)
-
-audit = typer.Typer(
-    name="audit",
-    help="Attack what is private, and hold what is proven against what is accounted.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-)
-cli.add_typer(audit)
-
 log = typer.Typer(
     name="log",
     help="Show an audit log, and whether it is what it was.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-cli.add_typer(log)
 
-gate = typer.Typer(
-    name="gate",
-    help="Say who may ask a served model, and how much: keys, budgets, states, approvals.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-)
-cli.add_typer(gate)
+TRY, PROVE, SERVE, ENROL = "Try and measure", "Keep and prove", "Serve", "Enrol"
+for panel, groups in {
+    TRY: (explain, audit),
+    PROVE: (log, mark),
+    SERVE: (gate,),
+    ENROL: (authority, device, server),
+}.items():
+    for group in groups:
+        cli.add_typer(group, rich_help_panel=panel)
 
-gate_key = typer.Typer(
-    name="key", help="Issue, list, rotate and revoke keys.", no_args_is_help=True
-)
-gate.add_typer(gate_key)
-
-gate_ask = typer.Typer(
-    name="ask", help="Ask for what a second person has to approve.", no_args_is_help=True
-)
-gate.add_typer(gate_ask)
-
-gate_budget = typer.Typer(
-    name="budget", help="Ask for a larger budget; a second person approves.", no_args_is_help=True
-)
-gate.add_typer(gate_budget)
-
-gate_totp = typer.Typer(name="totp", help="One-time codes for people.", no_args_is_help=True)
-gate.add_typer(gate_totp)
-
-Config = Annotated[
-    Path | None, typer.Option("--config", "-c", help="A TOML file of settings.", metavar="FILE")
-]
-Assign = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", help="One setting, such as train.epochs=2. Repeatable.", metavar="KEY=VALUE"
-    ),
-]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The run's folder.", metavar="DIR")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Start anew where there is a run.")]
 
 
-@cli.command()
+@cli.command(rich_help_panel=TRY)
 def demo(
     out: Out = Path("runs/demo"),
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds and steps.")] = False,
@@ -103,10 +64,10 @@ def demo(
 
     Two devices fall silent in mid-round. Takes about a minute.
     """
-    _load("showing").demo(_screen(quiet, json), out, quick=quick)
+    work("showing").demo(screen_of(quiet, json), out, quick=quick)
 
 
-@cli.command()
+@cli.command(rich_help_panel=TRY)
 def simulate(
     config: Config = None,
     assign: Assign = None,
@@ -132,18 +93,18 @@ def simulate(
 
       tacit simulate --set 'faults=["drop report 3,7 @2-4"]'
     """
-    screen = _screen(quiet, json)
+    screen = screen_of(quiet, json)
     if keys:
-        _load("about").list_keys(screen)
+        work("about").list_keys(screen)
     elif resume:
         if config or assign or replace:
             raise ParameterError("--resume goes on with the run's own settings: leave out the rest")
-        _load("commands").resume(screen, out)
+        work("commands").resume(screen, out)
     else:
-        _load("commands").simulate(screen, config, assign or [], out, replace=replace)
+        work("commands").simulate(screen, config, assign or [], out, replace=replace)
 
 
-@cli.command()
+@cli.command(rich_help_panel=TRY)
 def attack(
     matrix: Annotated[
         Path | None,
@@ -182,28 +143,28 @@ def attack(
 
       tacit attack --run runs/latest --attack linear-readout
     """
-    screen = _screen(quiet, json)
+    screen = screen_of(quiet, json)
     if run is not None:
         if matrix or quick:
             raise ParameterError("--run attacks one run: leave out the matrix")
-        _load("attacking").attack_finished(screen, run, named or [])
+        work("attacking").attack_finished(screen, run, named or [])
     elif named:
         raise ParameterError("--attack goes with --run: a matrix names its own")
     else:
-        _load("attacking").attack(screen, matrix, out, workers, quick=quick, replace=replace)
+        work("attacking").attack(screen, matrix, out, workers, quick=quick, replace=replace)
 
 
-@cli.command()
+@cli.command(rich_help_panel=TRY)
 def report(
     run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="DIR", show_default=False)],
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Write report.html of a run again, from what is in its folder."""
-    _load("commands").report(_screen(quiet, json), run)
+    work("commands").report(screen_of(quiet, json), run)
 
 
-@cli.command()
+@cli.command(rich_help_panel=TRY)
 def data(
     name: Annotated[str | None, typer.Argument(help="A data set.", metavar="NAME")] = None,
     devices: Annotated[int, typer.Option(help="Over how many devices.", min=1)] = 10,
@@ -215,160 +176,7 @@ def data(
     json: Json = False,
 ) -> None:
     """List the data sets, or show one and how it would be spread over devices."""
-    _load("commands").data(_screen(quiet, json), name, devices, partition, seed)
-
-
-@explain.command("secagg")
-def explain_secagg(
-    devices: Annotated[
-        int, typer.Option("--devices", "-n", help="Devices in a cohort.", min=1, max=100_000)
-    ],
-    gamma: Annotated[
-        float, typer.Option(help="Fraction that may collude with the server.", show_default="1/3")
-    ] = 1 / 3,
-    drop: Annotated[float, typer.Option(help="Fraction that may be missing.")] = 0.1,
-    roster: Annotated[
-        int | None,
-        typer.Option(help="Devices enrolled in all.", min=1, max=10_000_000, show_default="-n"),
-    ] = None,
-    length: Annotated[
-        float,
-        typer.Option("--length", "-d", help="Parameters of the model.", show_default="1e6"),
-    ] = 1e6,
-    precision: Annotated[
-        int, typer.Option(help="Bits of one device's parameter, under masks.", min=1, max=48)
-    ] = 16,
-    protocol: Annotated[
-        str, typer.Option(help="How it is hidden: pairwise, lattice or auto.", metavar="NAME")
-    ] = "pairwise",
-    parameters: Annotated[
-        str, typer.Option(help="Parameter set of lattice sums.", metavar="SET")
-    ] = "4096-64-2",
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Neighbours or parameter set, committee and threshold for a cohort; what may fail; who learns
-    what; what a sum costs; what owners have to allow.
-
-    [bold]Examples[/]
-
-      tacit explain secagg -n 1000 --gamma 0.1 --drop 0.2
-
-      tacit explain secagg -n 1000 --gamma 0.1 --drop 0.2 --protocol lattice
-    """
-    screen = _screen(quiet, json)
-    _load("explaining").secagg(
-        screen, devices, gamma, drop, roster, length, precision, protocol, parameters
-    )
-
-
-@audit.command("dp")
-def audit_dp(
-    devices: Annotated[
-        int | None,
-        typer.Option(
-            "--devices", "-n", help="In a sum.", min=2, max=10_000, show_default="6, or 400"
-        ),
-    ] = None,
-    noise: Annotated[float, typer.Option(help="Noise multiplier.")] = 1.0,
-    clip: Annotated[float, typer.Option(help="Largest norm of an update.")] = 1.0,
-    dropouts: Annotated[int, typer.Option(help="So many drop out of each sum.", min=0)] = 1,
-    corrupt: Annotated[int, typer.Option(help="So many tell the server all.", min=0)] = 1,
-    length: Annotated[
-        int | None,
-        typer.Option("--length", "-d", help="Parameters.", min=1, show_default="8, or as many"),
-    ] = None,
-    rounds: Annotated[int, typer.Option(help="Sums in a run.", min=1)] = 1,
-    runs: Annotated[int, typer.Option(help="With the canary, and as many without.", min=4)] = 2000,
-    delta: Annotated[float, typer.Option(help="At which epsilon is stated.")] = 1e-5,
-    alpha: Annotated[float, typer.Option(help="Chance of a wrong bound.")] = 0.05,
-    one_run: Annotated[
-        bool, typer.Option("--one-run", help="One run with many canaries instead.")
-    ] = False,
-    controls: Annotated[
-        bool, typer.Option("--controls", help="Audit mechanisms that are broken on purpose.")
-    ] = False,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Send canaries through private sums, and prove from what comes out how much it tells at least.
-
-    That has to be below the epsilon that the ledger counts: if not, the exit code is 1.
-
-    [bold]Examples[/]
-
-      tacit audit dp --noise 2 --rounds 5
-
-      tacit audit dp --one-run --devices 1000
-
-      tacit audit dp --controls
-    """
-    screen, auditing = _screen(quiet, json), _load("auditing")
-    if controls:
-        if one_run:
-            raise ParameterError("--controls and --one-run exclude each other")
-        auditing.flag_controls(screen, delta, alpha)
-    else:
-        auditing.dp(
-            screen, devices, noise, clip, dropouts, corrupt, length, rounds, runs, delta, alpha,
-            single=one_run,
-        )  # fmt: skip
-
-
-@explain.command("privacy")
-def explain_privacy(
-    devices: Annotated[
-        int, typer.Option("--devices", "-n", help="Devices in a cohort.", min=2, max=100_000)
-    ],
-    rounds: Annotated[int, typer.Option(help="Rounds that a device takes part in.", min=1)] = 20,
-    epsilon: Annotated[float, typer.Option(help="What all of them may cost it.")] = 8.0,
-    delta: Annotated[float, typer.Option(help="At which delta.")] = 1e-5,
-    length: Annotated[
-        float,
-        typer.Option("--length", "-d", help="Parameters of the model.", show_default="1e6"),
-    ] = 1e6,
-    mode: Annotated[
-        str, typer.Option(help="distributed, local or central.", metavar="MODE")
-    ] = "distributed",
-    gamma: Annotated[
-        float, typer.Option(help="Fraction that may collude with the server.", show_default="1/3")
-    ] = 1 / 3,
-    drop: Annotated[
-        float, typer.Option(help="Fraction that may be missing of more than 32 devices.")
-    ] = 0.3,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Noise, bytes and epsilon of a private run, and how much noise a trusted server would need.
-
-    [bold]Example[/]
-
-      tacit explain privacy -n 100 --rounds 50 --epsilon 4 -d 1e5
-    """
-    screen = _screen(quiet, json)
-    _load("explaining_privacy").privacy(
-        screen, mode, devices, rounds, epsilon, delta, length, gamma, drop
-    )
-
-
-@explain.command("model")
-def explain_model(
-    name: Annotated[
-        str, typer.Argument(help="A built-in model, or package.module:factory.", metavar="NAME")
-    ],
-    data: Annotated[
-        str, typer.Option(help="The data set it is for: shape and classes.", metavar="NAME")
-    ] = "digits",
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """The arrays of a model, and the fingerprint by which an owner allows this structure alone.
-
-    [bold]Example[/]
-
-      tacit explain model mlp --data digits
-    """
-    _load("explaining_model").model(_screen(quiet, json), name, data)
+    work("commands").data(screen_of(quiet, json), name, devices, partition, seed)
 
 
 @log.command("verify")
@@ -396,7 +204,7 @@ def log_verify(
 
       tacit log verify runs/latest/audit.log --keep latest.head
     """
-    _load("log").verify(_screen(quiet, json), file, key, head or [], keep)
+    work("log").verify(screen_of(quiet, json), file, key, head or [], keep)
 
 
 @log.command("show")
@@ -414,7 +222,42 @@ def log_show(
 
       tacit log show runs/latest/audit.log
     """
-    _load("log").show(_screen(quiet, json), file)
+    work("log").show(screen_of(quiet, json), file)
+
+
+@cli.command("duel", rich_help_panel=TRY)
+def duel(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Which: all, if none is named.", metavar="NAME", show_default=False),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A look, in under a minute: looser targets.")
+    ] = False,
+    data: Annotated[str, typer.Option(help="digits or fashion-mnist.", metavar="NAME")] = "digits",
+    file: Annotated[
+        Path | None, typer.Option("--json", help="Write all numbers there.", metavar="FILE")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes.", min=0, show_default="one a core")] = 0,
+    listed: Annotated[bool, typer.Option("--list", help="List them and stop.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fight every protection of a released model against its attack, with it and without.
+
+    An attack has to succeed where nothing defends, or that it fails elsewhere would show nothing.
+    The exit code is 1 if a line is not what it has to be.
+
+    [bold]Examples[/]
+
+      tacit duel --quick
+
+      tacit duel extraction-deep membership --json duels.json
+    """
+    screen, dueling = screen_of(quiet, False), work("dueling")
+    if listed:
+        dueling.show(screen)
+    else:
+        dueling.run(screen, names or [], data, file, workers, quick=quick)
 
 
 Run = Annotated[int | None, typer.Option("--run", help="The run it belongs to.", min=0)]
@@ -425,7 +268,7 @@ Root = Annotated[
 Over = Annotated[bool, typer.Option("--replace", help="Replace a file that is there.")]
 
 
-@cli.command()
+@cli.command(rich_help_panel=PROVE)
 def seal(
     file: Annotated[Path | None, typer.Argument(help="To seal.", metavar="FILE")] = None,
     to: Annotated[
@@ -456,7 +299,7 @@ def seal(
 
       tacit seal model.safetensors --to auditor.key.pub
     """
-    screen, sealing = _screen(quiet, json), _load("sealing")
+    screen, sealing = screen_of(quiet, json), work("sealing")
     if new_key is not None:
         if file is not None or to:
             raise ParameterError("--new-key makes keys and seals nothing: leave out the rest")
@@ -468,7 +311,7 @@ def seal(
     sealing.seal(screen, file, to, out, context, replace=replace)
 
 
-@cli.command("open")
+@cli.command("open", rich_help_panel=PROVE)
 def unseal(
     file: Annotated[Path, typer.Argument(help="Sealed.", metavar="FILE", show_default=False)],
     key: Annotated[Path, typer.Option("--key", help="Of tacit seal --new-key.", metavar="KEYFILE")],
@@ -487,283 +330,18 @@ def unseal(
 
     With any of --run, --round and --root it has to have been sealed with just these.
     """
-    sealing = _load("sealing")
+    sealing = work("sealing")
     expected = sealing.context_of(run, round, root)
-    sealing.unseal(_screen(quiet, json), file, key, out, expected, replace=replace)
+    sealing.unseal(screen_of(quiet, json), file, key, out, expected, replace=replace)
 
 
-Gate = Annotated[Path, typer.Option("--gate", "-g", help="The gate's folder.", metavar="DIR")]
-As = Annotated[
-    Path | None,
-    typer.Option(
-        "--as", help="File with the key of who acts; by default $TACIT_GATE_KEY.", metavar="FILE"
-    ),
-]
-KeyName = Annotated[
-    str, typer.Argument(help="A key's public name.", metavar="KEY", show_default=False)
-]
-KeyOut = Annotated[
-    Path | None,
-    typer.Option("--out", "-o", help="Put the key into this file, unseen.", metavar="FILE"),
-]
-Reason = Annotated[str, typer.Option("--reason", help="Why: it goes to the log.")]
-Recipient = Annotated[
-    str, typer.Option("--to", help="A public key, or its .pub file.", metavar="KEY")
-]
-AT_GATE = Path("gate")
-
-
-@gate.command("init")
-def gate_init(
-    gate: Gate = AT_GATE, out: KeyOut = None, quiet: Quiet = False, json: Json = False
-) -> None:
-    """Make a gate, and the key of its first authority, which is shown once.
-
-    [bold]Examples[/]
-
-      tacit gate init --out authority.key
-
-      tacit gate key issue --as authority.key --organisation house --role operator --out op.key
-
-      tacit gate key issue --as op.key --organisation clinic --out clinic.key
-    """
-    _load("gating").init(_screen(quiet, json), gate, out)
-
-
-@gate_key.command("issue")
-def gate_key_issue(
-    organisation: Annotated[str, typer.Option(help="Whose it is.", metavar="NAME")],
-    role: Annotated[
-        str, typer.Option(help="client, viewer, operator, releaser or authority.", metavar="ROLE")
-    ] = "client",
-    days: Annotated[float, typer.Option(help="How long it is good.")] = 90.0,
-    detail: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="What it may ask for beyond labels: top1, rounded. Repeatable.", metavar="DETAIL"
-        ),
-    ] = None,
-    network: Annotated[
-        list[str] | None,
-        typer.Option(help="From where alone, as 10.0.0.0/8. Repeatable.", metavar="CIDR"),
-    ] = None,
-    gate: Gate = AT_GATE,
-    acting: As = None,
-    out: KeyOut = None,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Make a key. It is shown once, or put into a file: the gate keeps a digest alone.
-
-    Operators make those of clients and viewers, authorities all others. Its budget is the default:
-    see tacit gate budget raise.
-    """
-    _load("gating").issue(
-        _screen(quiet, json), gate, acting, organisation, role, days, detail or [], network or [],
-        out,
-    )  # fmt: skip
-
-
-@gate_key.command("list")
-def gate_key_list(
-    gate: Gate = AT_GATE, acting: As = None, quiet: Quiet = False, json: Json = False
-) -> None:
-    """List all keys: state, risk, answers that are spent (or reserved) and left."""
-    _load("gating").keys(_screen(quiet, json), gate, acting)
-
-
-@gate_key.command("rotate")
-def gate_key_rotate(
-    key: KeyName,
-    overlap: Annotated[
-        float, typer.Option(help="Hours that the secret of before goes on.", min=0.0)
-    ] = 24.0,
-    gate: Gate = AT_GATE,
-    acting: As = None,
-    out: KeyOut = None,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Give a key a new secret: its holder, or who may issue it. Name and budget stay."""
-    _load("gating").rotate(_screen(quiet, json), gate, acting, key, overlap, out)
-
-
-@gate_key.command("revoke")
-def gate_key_revoke(
-    key: KeyName,
-    gate: Gate = AT_GATE,
-    acting: As = None,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """End a key, at once and for good."""
-    _load("gating").revoke(_screen(quiet, json), gate, acting, key)
-
-
-@gate.command("suspend")
-def gate_suspend(
-    key: KeyName,
-    reason: Reason,
-    gate: Gate = AT_GATE,
-    acting: As = None,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Answer nothing more to a key until somebody restores it."""
-    _load("gating").suspend(_screen(quiet, json), gate, acting, key, reason)
-
-
-@gate.command("restore")
-def gate_restore(
-    key: KeyName,
-    reason: Reason,
-    excuse: Annotated[
-        float,
-        typer.Option(help="Days in which nothing is held against it by itself.", min=0.0),
-    ] = 0.0,
-    gate: Gate = AT_GATE,
-    acting: As = None,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Take back what is held against a key that is degraded or suspended."""
-    _load("gating").restore(_screen(quiet, json), gate, acting, key, reason, excuse)
-
-
-@gate_budget.command("raise")
-def gate_budget_raise(
-    answers: Annotated[int, typer.Argument(help="In its whole life.", show_default=False)],
-    key: Annotated[
-        str | None, typer.Option("--key", help="Of this key, before trust and risk.")
-    ] = None,
-    organisation: Annotated[
-        str | None, typer.Option(help="Of all keys of this one together, before trust.")
-    ] = None,
-    gate: Gate = AT_GATE,
-    acting: As = None,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Ask for another budget of a key or an organisation. Nothing changes before tacit gate
-    approve.
-
-    An answer counts in both: raise both. With time and use, trust makes four times as many of it.
-    """
-    gating = _load("gating")
-    if (key is None) == (organisation is None):
-        raise ParameterError("whose budget? --key or --organisation")
-    deed = gating.Deed.KEY_BUDGET if key is not None else gating.Deed.ORGANISATION_BUDGET
-    subject = key or organisation or ""
-    gating.ask(_screen(quiet, json), gate, acting, deed, subject, answers)
-
-
-@gate_ask.command("full-scores")
-def gate_ask_full_scores(
-    key: KeyName,
-    gate: Gate = AT_GATE,
-    acting: As = None,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """That a key may ask for all scores. Few of them are a whole linear model."""
-    gating = _load("gating")
-    gating.ask(_screen(quiet, json), gate, acting, gating.Deed.FULL_SCORES, key)
-
-
-@gate_ask.command("release")
-def gate_ask_release(
-    model: Annotated[Path, typer.Argument(help="Its file.", metavar="FILE", show_default=False)],
-    gate: Gate = AT_GATE,
-    acting: As = None,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """That a model, by the digest of its file, may be released."""
-    _load("gating").ask_release(_screen(quiet, json), gate, acting, model)
-
-
-@gate_ask.command("export")
-def gate_ask_export(
-    to: Recipient,
-    gate: Gate = AT_GATE,
-    acting: As = None,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """That the key that signs the gate's log may be exported to somebody, once."""
-    _load("gating").ask_export(_screen(quiet, json), gate, acting, to)
-
-
-@gate.command("requests")
-def gate_requests(
-    gate: Gate = AT_GATE, acting: As = None, quiet: Quiet = False, json: Json = False
-) -> None:
-    """List what waits for somebody of this key's role."""
-    _load("gating").requests(_screen(quiet, json), gate, acting)
-
-
-@gate.command("approve")
-def gate_approve(
-    number: Annotated[int, typer.Argument(help="Of the request.", show_default=False)],
-    gate: Gate = AT_GATE,
-    acting: As = None,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Approve what somebody else asked for, with a one-time code, typed or in $TACIT_GATE_CODE."""
-    _load("gating").approve(_screen(quiet, json), gate, acting, number)
-
-
-@gate.command("export")
-def gate_export(
-    to: Recipient,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Sealed file.", metavar="FILE")],
-    gate: Gate = AT_GATE,
-    acting: As = None,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Seal the key that signs the gate's log to whom it was approved for."""
-    _load("gating").export(_screen(quiet, json), gate, acting, to, out)
-
-
-@gate_totp.command("enrol")
-def gate_totp_enrol(
-    gate: Gate = AT_GATE, acting: As = None, quiet: Quiet = False, json: Json = False
-) -> None:
-    """Set up one-time codes for the holder of the acting key; the address is shown once."""
-    _load("gating").enrol(_screen(quiet, json), gate, acting)
+cli.command(rich_help_panel=SERVE)(serve)
 
 
 @cli.command()
 def version(json: Json = False) -> None:
     """Print the versions that a report of a problem should name."""
-    _load("about").version(_screen(False, json), __version__)
-
-
-def _load(
-    module: Literal[
-        "about",
-        "attacking",
-        "auditing",
-        "commands",
-        "explaining",
-        "explaining_model",
-        "explaining_privacy",
-        "gating",
-        "log",
-        "sealing",
-        "showing",
-    ],
-) -> ModuleType:
-    """The work itself, loaded when there is some: help and typing errors need not wait for it."""
-    return import_module(f"tacit.app.cli.{module}")
-
-
-def _screen(quiet: bool, json: bool) -> Screen:
-    if quiet and json:
-        raise ParameterError("--quiet and --json exclude each other")
-    return Screen(Voice.JSON if json else Voice.QUIET if quiet else Voice.NORMAL)
+    work("about").version(screen_of(False, json), __version__)
 
 
 def run() -> None:
@@ -788,7 +366,8 @@ def run() -> None:
         package = (missing.name or "").partition(".")[0]
         if package == "tacit":
             raise
-        complain(f"{package} is not installed: {EXTRA}")
+        extra = "gate" if package in FOR_THE_GATE else "sim"
+        complain(f"{package} is not installed: {EXTRA.format(extra)}")
         sys.exit(2)
 
 

@@ -16,7 +16,16 @@ from tacit.server.gate import roles
 from tacit.server.gate.allowance import DEFAULT_BUDGET
 from tacit.server.gate.base import Grant, Role, State
 from tacit.server.gate.keys import Key, drawn
-from tacit.server.gate.known import Known, found, known, room
+from tacit.server.gate.known import (
+    Known,
+    Share,
+    Standing,
+    everybody,
+    found,
+    known,
+    organisations,
+    standing,
+)
 from tacit.server.gate.networks import networks_of
 from tacit.server.gate.reveal import Detail
 from tacit.server.gate.roles import Act
@@ -52,17 +61,6 @@ class Wanted:
         if not self.details <= AT_ISSUE:
             raise ParameterError("full scores are not given with a key: ask for them afterwards")
         networks_of(self.networks)
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How a key stands: its grant, what it may still be `left` at the moment, what was `spent` of
-    it (with what is reserved), and whether it was revoked."""
-
-    grant: Grant
-    spent: int
-    left: int
-    is_revoked: bool
 
 
 def found_gate(store: Store, rand: bytes, at: float, expires: float) -> Key:
@@ -155,18 +153,20 @@ def standings(store: Store, by: Grant, at: float) -> list[Standing]:
     """All keys, as who may see them sees them, oldest first."""
     roles.check(by.role, Act.SEE_STATES)
     with store.reading() as db:
-        rows = db.execute("SELECT name, spent FROM keys ORDER BY issued, name").fetchall()
-        return [_standing(db, name, spent, at) for name, spent in rows]
+        rows = everybody(db)
+    return [standing(row, at) for row in rows]
+
+
+def shares(store: Store, by: Grant, at: float) -> list[Share]:
+    """All organisations, as who may see keys sees them."""
+    roles.check(by.role, Act.SEE_STATES)
+    with store.reading() as db:
+        return organisations(db, at)
 
 
 def changed(store: Store, db: Connection, name: str) -> None:
     """Inside a transaction: tell every process that a key is not what it was."""
     db.execute("UPDATE keys SET changed = ? WHERE name = ?", (store.change(), name))
-
-
-def _standing(db: Connection, name: str, spent: int, at: float) -> Standing:
-    there, left = found(db, name, at), max(0, min(room(db, name, at)))
-    return Standing(there.grant, spent, left, there.is_revoked)
 
 
 def _insert(store: Store, db: Connection, key: Key, wanted: Wanted, at: float) -> None:

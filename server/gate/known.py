@@ -29,13 +29,37 @@ class Known:
     excused: float
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a key stands: its grant, what was `spent` of what it is `allowed` so far (with what is
+    reserved), what is `left` of that and of its organisation's, and whether it was revoked."""
+
+    grant: Grant
+    spent: int
+    allowed: int
+    left: int
+    is_revoked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What an organisation's `keys` have `spent` together of what it is `allowed` so far."""
+
+    organisation: str
+    keys: int
+    spent: int
+    allowed: int
+
+
+_COLUMNS = (
+    "k.organisation, k.role, k.details, k.networks, k.budget, k.spent, k.issued, k.expires, "
+    "k.revoked, k.state, k.risk, k.excused"
+)
+
+
 def known(db: sqlite3.Connection, name: str, at: float) -> Known | None:
     """None for a key that is not there."""
-    row = db.execute(
-        "SELECT organisation, role, details, networks, budget, spent, issued, expires, revoked, "
-        "state, risk, excused FROM keys WHERE name = ?",
-        (name,),
-    ).fetchone()
+    row = one(db, f"SELECT {_COLUMNS} FROM keys k WHERE name = ?", name)  # noqa: S608
     if row is None:
         return None
     secrets = db.execute("SELECT digest, expires FROM secrets WHERE name = ?", (name,)).fetchall()
@@ -46,6 +70,36 @@ def known(db: sqlite3.Connection, name: str, at: float) -> Known | None:
         row[8] is not None,
         row[11],
     )
+
+
+def everybody(db: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    """Rows for `standing`, of all keys, oldest first: in one look, since whoever asks the model
+    waits meanwhile."""
+    return db.execute(
+        f"SELECT k.name, o.budget, o.spent, o.since, {_COLUMNS} "  # noqa: S608
+        "FROM keys k JOIN organisations o ON o.name = k.organisation ORDER BY k.issued, k.name"
+    ).fetchall()
+
+
+def organisations(db: sqlite3.Connection, at: float) -> list[Share]:
+    """Of all of them, by name. Keys that were revoked are not counted."""
+    rows = db.execute(
+        "SELECT name, budget, spent, since, (SELECT count(*) FROM keys "
+        "WHERE organisation = organisations.name AND revoked IS NULL) "
+        "FROM organisations ORDER BY name"
+    ).fetchall()
+    return [
+        Share(name, keys, spent, _of_all(budget, spent, since, at))
+        for name, budget, spent, since, keys in rows
+    ]
+
+
+def standing(row: tuple[Any, ...], at: float) -> Standing:
+    name, all_budget, all_spent, since, *own = row
+    grant, spent, is_revoked = _grant(name, tuple(own), at), own[5], own[8] is not None
+    allowed = _of_key(grant)
+    left = min(allowed - spent, _of_all(all_budget, all_spent, since, at) - all_spent)
+    return Standing(grant, spent, allowed, max(0, left), is_revoked)
 
 
 def _grant(name: str, row: tuple[Any, ...], at: float) -> Grant:
@@ -81,8 +135,17 @@ def room(db: sqlite3.Connection, name: str, at: float) -> tuple[int, int]:
     )
     state = State(state)
     trusted = trust_of(budget, spent, at - issued, state)
-    of_all = allowance(all_budget, trust(all_budget, all_spent, at - since), 0.0, State.OK)
-    return allowance(budget, trusted, risk, state) - spent, of_all - all_spent
+    of_key = allowance(budget, trusted, risk, state)
+    return of_key - spent, _of_all(all_budget, all_spent, since, at) - all_spent
+
+
+def _of_key(grant: Grant) -> int:
+    return allowance(grant.budget, grant.trust, grant.risk, grant.state)
+
+
+def _of_all(budget: int, spent: int, since: float, at: float) -> int:
+    """What an organisation is allowed."""
+    return allowance(budget, trust(budget, spent, at - since), 0.0, State.OK)
 
 
 def admit(found: Known | None, key: Key | None, at: float) -> Grant:

@@ -11,16 +11,25 @@ After a crash between 2 and 3 the log has, at the place that was noted, just the
 before 2 it has not. Nobody else can have put them there: the log is held all the while.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from tacit.server.auditlog import AuditLog, batches
+from tacit.server.entries import Kind, read
+from tacit.server.events import Event
 from tacit.server.gate.store import Store, one
 
 _MOST = 1024  # entries in a batch
 
 
-def hand_over(store: Store, log: AuditLog, path: Path) -> int:
-    """Put what waits into the log, which is open, and at `path`; returns how many entries were."""
+def hand_over(
+    store: Store,
+    log: AuditLog,
+    path: Path,
+    hear: Callable[[Event | Kind, float], None] | None = None,
+) -> int:
+    """Put what waits into the log, which is open, and at `path`; returns how many entries were.
+    `hear` is told of each, and of its time, once it is there."""
     _settle(store, path)
     count = 0
     while waiting := _first(store):
@@ -29,6 +38,9 @@ def hand_over(store: Store, log: AuditLog, path: Path) -> int:
         log.append([entry for _, entry in waiting])
         _forget(store, waiting[-1][0])
         count += len(waiting)
+        if hear is not None:
+            for noted in (read(entry) for _, entry in waiting):
+                hear(noted.entry, noted.at)
     return count
 
 

@@ -16,8 +16,11 @@ from tacit.server.entries import (
     Answered,
     Approved,
     Audited,
+    Certified,
     CheckpointKept,
     Denied,
+    Dismissed,
+    Enrolled,
     GateOpened,
     Judged,
     KeyIssued,
@@ -27,6 +30,10 @@ from tacit.server.entries import (
     Noted,
     Refused,
     Released,
+    Renewed,
+    Revoked,
+    RosterIssued,
+    Rotated,
     encode,
     noted,
     one_line,
@@ -35,6 +42,7 @@ from tacit.server.entries import (
 from tacit.server.events import (
     BudgetSpent,
     CohortCommitted,
+    CohortDivided,
     EpsilonSpent,
     KeyChanged,
     LeftOut,
@@ -77,6 +85,7 @@ PINNED = {
 OTHERS = [
     RunStarted(3),
     RoundStarted(1, 3),
+    CohortDivided(1, 20, 10, 2, 3),
     LeftOut(1, "report", 4, "no answer"),  # as logs had a refusal before there was `Refused`
     SumOpened(1, "train", 6, 7, 0.5, "pairwise"),
     SumFailed(1, "train", "too few"),
@@ -95,6 +104,14 @@ OTHERS = [
     Approved("release", "model", "key", "other"),
     MarkCommitted("triggers", DIGEST),
     Audited("model", DIGEST, True),
+    Enrolled(4, "ward-3", "ABCD-EFGH-IJKL-MNOP-QRST", 1800000000),
+    Rotated(4, "ward-3", "ABCD-EFGH-IJKL-MNOP-QRST", 1800000000),
+    Revoked(4, "ward-3", "stolen"),
+    Certified("front", "ABCD-EFGH-IJKL-MNOP-QRST", 1800000000),
+    Dismissed("front", "moved"),
+    Renewed(3, 1800000000, "certificate"),
+    RosterIssued(1, 3, DIGEST, DIGEST),
+    RosterIssued(2, 3, DIGEST, DIGEST, DIGEST, DIGEST * 2),
 ]
 
 
