@@ -52,6 +52,7 @@ ONE_VICTIM = (
 )
 
 
+JUDGED = {(FULL, MOST), (LABEL, 100), (LABEL, 1000)}  # of the curve, those with a target
 CURVE = (50, 100, 300, 1000, 3000, MOST)
 BUDGETS = (DEFAULT_BUDGET, 150, 200, 300, 500, 1000, 2000)
 ROUNDS = 5  # of doubling one's own examples
@@ -91,8 +92,11 @@ class ExtractionLinear:
                 for n, found in label.items()
             ),
         ]
+        counts = (unknowns, 10 * unknowns) if scale.quick else (unknowns, 10 * unknowns, 3000)
         for reveal in (ROUNDED, COARSE) if scale.quick else (ROUNDED, COARSE, TOP1, LABEL):
-            for n in (unknowns, 10 * unknowns, *(() if scale.quick else (3000,))):
+            for n in counts:
+                if reveal is LABEL and n in label:
+                    continue
                 found = self._fit(scene, reveal, n, seeds)
                 lines.append(Line(f"{SAID[reveal]}, {n} answers", AGREEMENT, found))
         lines.append(_price(scene))
@@ -197,11 +201,12 @@ class ExtractionFloor:
 
 
 def _curve(scene: Scene, seeds: int) -> list[Line]:
-    """Agreement over budgets, for all that may be told."""
+    """The rest of the curve: agreement over budgets, for all that may be told."""
     return [
         Line(f"{SAID[reveal]}, {count} answers", AGREEMENT, scene.by_patches(reveal, count, seeds))
         for reveal in SAID
         for count in CURVE
+        if (reveal, count) not in JUDGED
     ]
 
 
