@@ -1,15 +1,16 @@
 """What is often advised for a served model, and not in the gate: what it does to an attack.
 
-    python -m benchmarks.guard [--seeds 3] [--json FILE]
+    python benchmarks/guard.py [--quick] [--json FILE]
 
 Each is put in front of the victim of the duels, and the attack goes at it as it would at any other
-model, or round it where an attacker who reads the advice would. The table is Markdown.
+model, or round it where an attacker who reads the advice would. In brackets: 95 % intervals.
 """
 
 import argparse
-import json
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from math import isnan
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +18,21 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
-from tacit.server.gate.model import Floats32, Model, Scored
-from tacit.server.gate.reveal import Reveal
-from tacit.simulations.attacks.blackbox import BlackBox
-from tacit.simulations.attacks.extraction import imitate, labels_of
-from tacit.simulations.attacks.knockoff import knockoff
-from tacit.simulations.attacks.model_inversion import mi_face
-from tacit.simulations.attacks.transfer import crafted
-from tacit.simulations.duels.base import Figure, mean_of, share_of
-from tacit.simulations.duels.ground import arrays_of, ground, module_of, patches, victim
-from tacit.simulations.duels.inversion import judge
-from tacit.simulations.duels.theft import FULL, LABEL, labels_by
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # so that the script runs from any folder, installed or not
+
+from benchmarks.shared.table import Row, print_grid, write_json  # noqa: E402
+from tacit.server.gate.model import Floats32, Model, Scored  # noqa: E402
+from tacit.server.gate.reveal import Reveal  # noqa: E402
+from tacit.simulations.attacks.blackbox import BlackBox  # noqa: E402
+from tacit.simulations.attacks.extraction import imitate, labels_of  # noqa: E402
+from tacit.simulations.attacks.knockoff import knockoff  # noqa: E402
+from tacit.simulations.attacks.model_inversion import mi_face  # noqa: E402
+from tacit.simulations.attacks.transfer import crafted  # noqa: E402
+from tacit.simulations.duels.base import Figure, mean_of, share_of  # noqa: E402
+from tacit.simulations.duels.ground import arrays_of, ground, module_of, patches, victim  # noqa: E402
+from tacit.simulations.duels.inversion import judge  # noqa: E402
+from tacit.simulations.duels.theft import FULL, LABEL, labels_by  # noqa: E402
 
 DATA, MANY = "digits", 10_000
 NOISE = 0.2  # deviation, of a probability
@@ -133,34 +138,46 @@ class Sticky:
 
 
 @dataclass(frozen=True)
-class Row:
+class Found:
+    """What an attack got where somebody follows an advice."""
+
     advice: str
     attack: str
     measure: str
     figure: Figure
+
+    @property
+    def row(self) -> Row:
+        return Row(f"{self.advice}: {self.attack}", self.figure.value, self.measure)
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        figure = self.figure
+        found = f"{figure.value:.3f}"
+        if not isnan(figure.low):
+            found += f" [{figure.low:.3f}, {figure.high:.3f}]"
+        return self.attack, self.measure, found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--quick", action="store_true", help="one part of five, one seed")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
-    print("| advice | attack | measure | found |\n|---|---|---|---|")
-    for part in (noise, sticky, ensemble, masking, marks):
-        for row in part(asked.seeds):
-            low, high = f"{row.figure.low:.3f}", f"{row.figure.high:.3f}"
-            found = f"{row.figure.value:.3f} ({low} to {high})"
-            print(f"| {row.advice} | {row.attack} | {row.measure} | {found} |", flush=True)
-            rows.append(asdict(row))
+    parts, seeds = (
+        ((masking,), 1) if asked.quick else ((noise, sticky, ensemble, masking, marks), 3)
+    )
+    found = [each for part in parts for each in part(seeds)]
+    grid = [(each.advice, each.cells) for each in found]
+    print_grid("usual advice", ("attack", "measure", "found"), grid)
     if asked.json:
-        asked.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        write_json(asked.json, "guard", [each.row for each in found])
 
 
-def noise(seeds: int) -> Iterator[Row]:
+def noise(seeds: int) -> Iterator[Found]:
     """Noisy answers, to a thief, to one who asks ten times, and to an inversion."""
     own = ground(DATA).owned.x
     plain, said = victim(DATA), f"noise of {NOISE}, argmax kept"
@@ -194,7 +211,7 @@ def noise(seeds: int) -> Iterator[Row]:
     )
 
 
-def ensemble(seeds: int) -> Iterator[Row]:
+def ensemble(seeds: int) -> Iterator[Found]:
     """A mean of five models is one more function to copy."""
     several = Ensemble(tuple(victim(DATA, seed=seed) for seed in range(MEMBERS)))
     for count in (1000, MANY):
@@ -203,7 +220,7 @@ def ensemble(seeds: int) -> Iterator[Row]:
             yield _agreement(said, f"patches, {count:,}", found)
 
 
-def masking(seeds: int) -> Iterator[Row]:
+def masking(seeds: int) -> Iterator[Found]:
     """Scores so sharp that no gradient is left. Nobody who asks needs one."""
     x, module = ground(DATA).held.x, module_of(DATA, "cnn", arrays_of(DATA))
     truth = labels_by(victim(DATA), x)
@@ -212,7 +229,7 @@ def masking(seeds: int) -> Iterator[Row]:
         loss = cross_entropy(factor * module(inputs), torch.from_numpy(truth), reduction="sum")
         (slope,) = torch.autograd.grad(loss, inputs)
         none = int((slope.flatten(1) == 0).all(1).sum())
-        yield Row(said, "own gradient", "inputs without any", share_of(none, len(x)))
+        yield Found(said, "own gradient", "inputs without any", share_of(none, len(x)))
     copies = [
         knockoff(BlackBox(victim(DATA), LABEL, 1000), patches((1, 8, 8), MANY), seed)
         for seed in range(seeds)
@@ -221,17 +238,17 @@ def masking(seeds: int) -> Iterator[Row]:
     moved = [1 - _agrees(labels_by(victim(DATA), crafted(c, x, truth, RADIUS))) for c in copies]
     said = "either: labels are the same"
     yield _agreement(said, "patches, 1,000, by label", found)
-    yield Row(said, f"crafted on the copy, up to {RADIUS}", "labels changed", mean_of(moved))
+    yield Found(said, f"crafted on the copy, up to {RADIUS}", "labels changed", mean_of(moved))
 
 
-def sticky(seeds: int) -> Iterator[Row]:
+def sticky(seeds: int) -> Iterator[Found]:
     """An attacker who knows of it asks from further away."""
     for probe in (0.1, 1.0):
         yield _inverted("none", lambda seed: victim(DATA), seeds, probe)
         yield _inverted("sticky answers", lambda seed: Sticky(victim(DATA)), seeds, probe)
 
 
-def marks(seeds: int) -> Iterator[Row]:
+def marks(seeds: int) -> Iterator[Found]:
     """DAWN (Szyller et al. 2021): a few keyed wrong answers, that a copy should repeat."""
     own, pictures = ground(DATA).owned.x, patches((1, 8, 8), MANY)
     eye = np.eye(ground(DATA).classes)
@@ -248,8 +265,8 @@ def marks(seeds: int) -> Iterator[Row]:
             other = labels_by(victim(DATA, seed=seed + 1), x[marked])
             by_others.append(float((other == told[marked]).mean()))
         said = f"{MARKED:.0%} of answers wrong"
-        yield Row(said, what, "marks in the copy", mean_of(kept))
-        yield Row(said, what, "marks in an independent model", mean_of(by_others))
+        yield Found(said, what, "marks in the copy", mean_of(kept))
+        yield Found(said, what, "marks in an independent model", mean_of(by_others))
 
 
 def _copied(model: Model, reveal: Reveal, count: int, seed: int) -> float:
@@ -263,11 +280,11 @@ def _agrees(labels: NDArray[np.int64]) -> float:
     return float((labels == labels_by(victim(DATA), ground(DATA).held.x)).mean())
 
 
-def _agreement(advice: str, attack: str, found: list[float]) -> Row:
-    return Row(advice, attack, "agreement", mean_of(found))
+def _agreement(advice: str, attack: str, found: list[float]) -> Found:
+    return Found(advice, attack, "agreement", mean_of(found))
 
 
-def _inverted(advice: str, made: Callable[[int], Model], seeds: int, probe: float = 0.1) -> Row:
+def _inverted(advice: str, made: Callable[[int], Model], seeds: int, probe: float = 0.1) -> Found:
     """How many pictures of classes another model recognises, one of each class and seed."""
     referee, hits, classes = judge(DATA), 0, ground(DATA).classes
     for seed in range(seeds):
@@ -277,7 +294,7 @@ def _inverted(advice: str, made: Callable[[int], Model], seeds: int, probe: floa
             picture = mi_face(BlackBox(model, FULL), target, rng, probe=probe)
             hits += int(labels_by(referee, picture[None])[0] == target)
     share = share_of(hits, seeds * classes)
-    return Row(advice, f"MI-Face, probes of {probe}", "recognised", share)
+    return Found(advice, f"MI-Face, probes of {probe}", "recognised", share)
 
 
 if __name__ == "__main__":

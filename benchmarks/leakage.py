@@ -1,13 +1,14 @@
 """The tables and pictures of docs/leakage.md, from the trials of the standard matrix.
 
     tacit attack --out runs/attack
-    python -m benchmarks.leakage runs/attack --plots docs
+    python benchmarks/leakage.py runs/attack --plots docs
 
 Prints a table of all cells, in Markdown; writes the curves as SVG, on light and
 dark pages alike, and a sheet of originals with what came out of them as PNG.
 """
 
 import argparse
+import sys
 from base64 import b64decode
 from collections.abc import Iterable, Iterator, Sequence
 from math import log2
@@ -15,13 +16,17 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.shared.curves import Panel, draw
-from tacit.simulations.pooling import Pooled, Tried, by_cell
-from tacit.simulations.report.png import data_uri
-from tacit.simulations.report.svg import Axis, Line, ticks
-from tacit.simulations.report.words import figure
-from tacit.simulations.trial import Cell, TrialLog
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # so that the script runs from any folder, installed or not
 
+from benchmarks.shared.curves import Panel, draw  # noqa: E402
+from tacit.simulations.pooling import Pooled, Tried, by_cell  # noqa: E402
+from tacit.simulations.report.png import data_uri  # noqa: E402
+from tacit.simulations.report.svg import Axis, Line, ticks  # noqa: E402
+from tacit.simulations.report.words import figure  # noqa: E402
+from tacit.simulations.trial import Cell, TrialLog  # noqa: E402
+
+RUN = Path("runs/attack")
 SHOWN = 6  # pictures of a row of the sheet
 SUMS = ("linear-readout", "cocktail-party", "label-counts", "inverting-gradients")
 
@@ -30,9 +35,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("trials", type=Path, help="folder of a matrix that has been run")
+    parser.add_argument("trials", type=Path, nargs="?", default=RUN, help="of a matrix")
+    parser.add_argument("--quick", action="store_true", help="the same: nothing is measured here")
     parser.add_argument("--plots", type=Path, help="folder to write leakage-*.svg and .png into")
     asked = parser.parse_args()
+    if not asked.trials.is_dir():
+        print(f"no trials at {asked.trials}: tacit attack --out {asked.trials} makes some")
+        return
     cells = by_cell(TrialLog(asked.trials).trials())
     for line in table(cells):
         print(line)
