@@ -9,6 +9,7 @@ from tacit.app.config import Settings
 from tacit.app.marking import check_mark
 from tacit.app.material import descending, material, trainer_for
 from tacit.app.sections import PrivacySettings, Secure, Train
+from tacit.app.server import above_sums, strategy_for
 from tacit.client.budget import charges
 from tacit.client.policy import Policy
 from tacit.crypto.errors import ParameterError, PolicyRefusal, TacitError, TooFewClients
@@ -18,6 +19,7 @@ from tacit.crypto.simulated import simulated_roster
 from tacit.crypto.vector import Layout
 from tacit.privacy.accountants import Adversary, compose, cost
 from tacit.privacy.clear import release_of
+from tacit.server.groups import within_groups
 from tacit.server.pairwise import Binding
 from tacit.server.private_sums import turns_of
 from tacit.simulations.data.dataset import take
@@ -28,7 +30,7 @@ UNUSED = {
     "lattice": ("precision", "degree"),
     "tenseal": ("precision", "degree", "seats"),
     "pairwise": ("parameters",),
-    "plain": ("clear",),
+    "plain": ("clear", "groups", "hostile", "regroup"),
 }
 
 
@@ -43,6 +45,8 @@ def check(settings: Settings) -> None:
     if settings.secure.protocol == "plain" and settings.secure.hybrid:
         raise ParameterError("secure.hybrid is for secure sums: it protects nothing that is plain")
     _check_private(settings)
+    if settings.secure.protocol != "plain":
+        above_sums(strategy_for(strategy), settings, None, None)  # fails if they do not go together
     evaluates = strategy.fraction_evaluate and settings.private is None
     if evaluates and (not settings.data.hold_out or settings.data.limit == 1):
         which = "data.limit = 1" if settings.data.limit == 1 else "data.hold_out = 0"
@@ -69,6 +73,9 @@ def _check_unused(secure: Secure, *, lattice: bool) -> None:
     for key in ("clear_norm", "clear_noise"):
         if not secure.clear and getattr(secure, key) != getattr(Secure(), key):
             raise ParameterError(f"secure.{key} means nothing without secure.clear: leave it out")
+    for key in ("hostile", "regroup"):
+        if not secure.groups and getattr(secure, key):
+            raise ParameterError(f"secure.{key} means nothing without secure.groups: leave it out")
 
 
 def _check_private(settings: Settings) -> None:
@@ -175,12 +182,15 @@ def _check_cohort(settings: Settings, purpose: Purpose, length: int) -> None:
     share = getattr(settings.strategy, key.partition(".")[2])
     policy = settings.policy.policy(plain=False)
     cohort = max(2, int(settings.data.devices * share))  # as Flower's strategies round
-    instead = f"raise {key}"
+    what, instead = "round", f"raise {key}"
     if purpose is Purpose.TRAIN and (turns := turns_of(settings.private)) is not None:
         key, cohort, instead = "privacy.cohorts", turns.least, "lower privacy.cohorts"
+    if purpose is Purpose.TRAIN and settings.secure.groups:
+        key, what, instead = "secure.groups", "group", "take fewer groups"
+        cohort //= settings.secure.groups
     if cohort < policy.min_cohort:
         raise ParameterError(
-            f"{cohort} devices in a round, each asks for {policy.min_cohort} (policy.min_cohort): "
+            f"{cohort} devices in a {what}, each asks for {policy.min_cohort} (policy.min_cohort): "
             f"use more devices, {instead}, or lower it"
         )
     roster = simulated_roster(settings.data.devices)
@@ -190,6 +200,8 @@ def _check_cohort(settings: Settings, purpose: Purpose, length: int) -> None:
     }
     asked = [keys.pop(device) for device in range(1, cohort + 1)]
     protocol, binding = settings.sum(), Binding(*2 * [bytes(DIGEST_BYTES)])
+    if what == "group":
+        protocol = within_groups(protocol)
     try:
         epoch = bytes(DIGEST_BYTES) if protocol.he else b""
         privacy = settings.private
@@ -209,7 +221,7 @@ def _check_cohort(settings: Settings, purpose: Purpose, length: int) -> None:
         ) from refusal
     except ParameterError as unsafe:
         raise ParameterError(
-            f"{cohort} devices in a round ({key}): {unsafe}"
+            f"{cohort} devices in a {what} ({key}): {unsafe}"
             + ("; gamma is secure.corrupt, drop is secure.drop" if "gamma" in str(unsafe) else "")
         ) from unsafe
 

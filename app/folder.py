@@ -14,6 +14,8 @@ attacks/            what attacks made of them
 facts.json          what was found about the run as a whole
 status.json         running, interrupted, failed or finished
 report.html
+release.json        a signed report, and a page, about what attacks on the model got
+release.html
 """
 
 import io
@@ -56,6 +58,8 @@ FILES = (
     MODEL,
     "facts.json",
     "report.html",
+    "release.json",
+    "release.html",
     STATUS,
 )
 

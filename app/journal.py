@@ -18,6 +18,8 @@ from tacit.crypto.loghead import LOG_BYTES
 from tacit.server.auditlog import AuditLog
 from tacit.server.entries import Kind, MarkCommitted, Refused, noted
 from tacit.server.events import Event, KeyChanged, LeftOut
+from tacit.server.gate.said import hand_over
+from tacit.server.gate.store import Store
 
 LOG, KEY = "audit.log", "audit.key"
 
@@ -39,6 +41,13 @@ class Journal:
         if not isinstance(entry, Refused | KeyChanged | MarkCommitted):
             self._write()
 
+    def take_over(self, store: Store) -> int:
+        """Put what waits in a gate's records into this log, each entry once; returns how many
+        entries did. Raises LogInUse if another process has the log: then it is that one's work."""
+        if self._log is None:
+            self._log = opened(self.folder)
+        return hand_over(store, self._log, self.folder / LOG)
+
     def close(self) -> None:
         """Keep what waits, and let others append."""
         if self._waiting:
@@ -49,9 +58,14 @@ class Journal:
 
     def _write(self) -> None:
         if self._log is None:
-            self._log = _opened(self.folder)
+            self._log = opened(self.folder)
         entries, self._waiting = self._waiting, []  # once: a failed log takes nothing more
         self._log.append(entries)
+
+
+def signer(folder: Path) -> Identity:
+    """Who keeps the log of the run in `folder`. Raises ParameterError if his key is not there."""
+    return _kept_key(folder / KEY)
 
 
 def digest_of(path: Path) -> str:
@@ -60,7 +74,8 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _opened(folder: Path) -> AuditLog:
+def opened(folder: Path) -> AuditLog:
+    """The log in a folder, made if there is none. Raises as `AuditLog.open`."""
     if (folder / LOG).exists():
         return AuditLog.open(folder / LOG, _kept_key(folder / KEY))
     if not (folder / KEY).exists():

@@ -8,6 +8,7 @@ derived, and no secret: whoever wants to can be one.
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +23,47 @@ from tacit.client.trainer import Arrays
 from tacit.crypto import labels
 from tacit.crypto.errors import ParameterError, TacitError
 from tacit.crypto.identity import KEY_BYTES
-from tacit.crypto.mark import MarkKey
+from tacit.crypto.mark import MarkKey, Signs, Triggers
 from tacit.crypto.simulated import simulated_identity
 from tacit.server.entries import MarkCommitted
 from tacit.simulations.data.dataset import take
-from tacit.simulations.ownership import embedding, examples_of, signature_of
+from tacit.simulations.ownership import (
+    Evidence,
+    embedding,
+    examples_of,
+    sign_evidence,
+    signature_of,
+    trigger_evidence,
+)
 from tacit.strategies.watermark import Embed
 
 DEVICE_KEY = "TACIT_MARK_KEY"
 OWNERS = 0o600
 BITS_ONLY = ("array", "weight", "commitments")  # settings that go with mark.bits
 ROOM = 20  # numbers of a model for each trigger
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A model, and the settings that say what it is of and which marks were put in."""
+
+    arrays: Arrays
+    settings: Settings
+
+    @property
+    def marks(self) -> tuple[Triggers | Signs, ...]:
+        mark = self.settings.mark
+        signs = mark.by_devices
+        return (mark.by_server,) if signs is None else (mark.by_server, signs)
+
+    def evidence(self, mark: Triggers | Signs, key: MarkKey, claims: int) -> Evidence:
+        if isinstance(mark, Signs):
+            return sign_evidence(self.arrays, signature_of(mark, key, self.arrays), claims)
+        settings = self.settings
+        dataset = material(settings.data, settings.run.seed).dataset
+        trainer = trainer_for(settings.model, settings.data, settings.run.seed)
+        examples = examples_of(mark, key, dataset.shape, dataset.classes)
+        return trigger_evidence(trainer, self.arrays, examples, dataset.classes, claims)
 
 
 def new_key(path: Path, key: MarkKey) -> None:

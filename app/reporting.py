@@ -16,6 +16,7 @@ from tacit.privacy import pld
 from tacit.privacy.accountants import Adversary
 from tacit.privacy.statement import Statement
 from tacit.server.checkpoint import Checkpoint
+from tacit.server.events import CohortDivided
 from tacit.server.private import OnDevice, Privacy
 from tacit.server.private_sums import PrivateSums
 from tacit.simulations.evaluate import Outcome, load_outcomes
@@ -61,7 +62,7 @@ def write(path: Path) -> Path:
     spent = () if statement is None else (("Privacy", statement.summary),)
     data = ReportData(
         f"{folder.settings.data.devices} devices learn {folder.settings.data.name}",
-        _summary(folder, spent),
+        _summary(folder, (*spent, *_groups(events))),
         accuracy=(_accuracy(name, events),),
         rounds=_rows(folder, events),
         statement=None if statement is None else statement.text(),
@@ -95,7 +96,7 @@ def _loss(folder: RunFolder, privacy: Privacy) -> float | None:
 
 def trained_rounds(folder: RunFolder) -> int:
     """Rounds in which the model moved."""
-    if _is_plain(folder):
+    if _is_plain(folder) or folder.settings.secure.groups:  # of these, some alone move nothing
         return sum(bool(each["train"]) for each in folder.rounds())
     opened = [e for e in folder.events() if e["event"] == "SumOpened" and e["purpose"] == "train"]
     return len({e["round"] for e in opened})
@@ -188,6 +189,16 @@ def _summary(folder: RunFolder, extra: tuple[tuple[str, str], ...] = ()) -> Summ
     )
 
 
+def _groups(events: Events) -> tuple[tuple[str, str], ...]:
+    """What a run's groups bought and cost, in the round where they were smallest."""
+    divided = [e for e in events if e["event"] == "CohortDivided"]
+    if not divided:
+        return ()
+    fields = dict(min(divided, key=lambda e: e["smallest"]))
+    del fields["event"]
+    return (("Groups", CohortDivided(**fields).words),)
+
+
 def _protocol(folder: RunFolder, events: Events) -> str:
     """What the run was set to, and which protocols that came to."""
     setting = folder.settings.secure.protocol
@@ -215,7 +226,9 @@ def _row(finished: dict[str, Any], events: Events, asked: int) -> RoundRow:
     silent = {e["device"] for e in left if e["stage"] in before}
     cohort, survivors = asked, asked - len(silent)
     if opened:
-        cohort, survivors = opened[0]["cohort"], opened[0]["survivors"]
+        divided = [e["devices"] for e in events if e["event"] == "CohortDivided"]
+        cohort = divided[0] if divided else opened[0]["cohort"]
+        survivors = sum(e["survivors"] for e in opened)
     server = finished["server"]
     return RoundRow(
         finished["round"],

@@ -116,8 +116,19 @@ class Train(Section):
 class StrategySettings(Section):
     """Which of Flower's strategies turns mean updates into the next model."""
 
-    name: Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad"] = Field(
-        "fedavg", description="one that needs only the mean"
+    name: Literal[
+        "fedavg",
+        "fedprox",
+        "fedavgm",
+        "fedadam",
+        "fedyogi",
+        "fedadagrad",
+        "fedmedian",
+        "fedtrimmedavg",
+    ] = Field(
+        "fedavg",
+        description="one that needs only the mean; fedmedian and fedtrimmedavg stand up to a few "
+        "hostile devices, and take secure.groups",
     )
     fraction_train: float = Field(1.0, gt=0, le=1, description="share of devices in a round")
     fraction_evaluate: float = Field(1.0, ge=0, le=1, description="share of devices evaluated on")
@@ -126,6 +137,9 @@ class StrategySettings(Section):
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="the server's momentum (fedavgm)")
     proximal_mu: float = Field(0.1, ge=0, description="pull towards the sent model (fedprox)")
+    trim: float = Field(
+        0.2, ge=0, lt=0.5, description="share that is cut off at either end (fedtrimmedavg)"
+    )
 
 
 class Secure(Section):
@@ -164,6 +178,23 @@ class Secure(Section):
         False, description="ML-KEM beside X25519, against a later quantum computer"
     )
     stage_deadline: float = Field(60.0, gt=0, description="seconds for each stage but training")
+    groups: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="groups at random, each with a secure sum of its own, for a strategy that "
+        "compares them: an update hides among its group; 0: all are in one sum",
+    )
+    hostile: int = Field(
+        0,
+        ge=0,
+        le=499,
+        description="hostile devices that a round stands up to, by its groups; 0 is as many as "
+        "can be",
+    )
+    regroup: bool = Field(
+        False, description="draw groups anew in each round: the server can solve their sums"
+    )
     clear: str = Field(
         "",
         description="arrays sent in the clear, as in fc0.*,*.bias: see policy.clear_epsilon",

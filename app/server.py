@@ -19,7 +19,9 @@ from flwr.serverapp.strategy import (
     FedAdam,
     FedAvg,
     FedAvgM,
+    FedMedian,
     FedProx,
+    FedTrimmedAvg,
     FedYogi,
     Result,
 )
@@ -30,6 +32,7 @@ from tacit.app.folder import RunFolder
 from tacit.app.marking import commitments, embed_for
 from tacit.app.material import material, trainer_for
 from tacit.app.sections import StrategySettings
+from tacit.crypto.errors import ParameterError
 from tacit.crypto.identity import Roster
 from tacit.privacy.ledger import Storage
 from tacit.server.checkpoint import Checkpoint
@@ -38,7 +41,8 @@ from tacit.server.filter import ReplyFilter
 from tacit.server.inbox import Tap
 from tacit.server.loop import Keep, Plan, run_rounds
 from tacit.server.plain import PlainGrid
-from tacit.strategies.secure import Secure
+from tacit.strategies.robust import Robust
+from tacit.strategies.secure import AboveSums, Secure
 from tacit.strategies.watermark import Watermarked
 
 log = logging.getLogger("tacit.server")
@@ -64,15 +68,14 @@ def coordinate(
     `storage` is where a private run keeps its ledger, and what it must not lose; in memory by
     default. `around` may put something between the strategy and the sum.
     """
-    privacy = settings.private
-    strategy = strategy_for(settings.strategy, evaluates=privacy is None)
+    strategy = strategy_for(settings.strategy, evaluates=settings.private is None)
     over: Grid
     private = None
     if settings.secure.protocol == "plain":
         checks = ReplyFilter(WEIGHT, settings.secure.max_weight)
         over = PlainGrid(grid, checks, on_event=on_event, tap=tap)
     else:
-        secure = Secure(strategy, settings.sum(), roster=roster, privacy=privacy, storage=storage)
+        secure = above_sums(strategy, settings, roster, storage)
         over, private = secure.grid(grid, on_event=on_event, tap=tap), secure.private
     if around is not None:
         over = around(over)
@@ -102,6 +105,31 @@ def coordinate(
     return result
 
 
+def above_sums(
+    strategy: FedAvg, settings: Settings, roster: Roster | None, storage: Storage | None
+) -> AboveSums:
+    """`strategy` over the secure sums that `settings` name. Raises ParameterError where the two do
+    not go together."""
+    secure, privacy = settings.secure, settings.private
+    if not secure.groups:
+        return Secure(strategy, settings.sum(), roster=roster, privacy=privacy, storage=storage)
+    if privacy is not None:
+        raise ParameterError(
+            f"secure.groups = {secure.groups} with privacy.mode = {settings.privacy.mode}: noise "
+            "is accounted for in one sum a round, and each group's would have to have its own: "
+            "leave out one of them"
+        )
+    return Robust(
+        strategy,
+        settings.sum(),
+        groups=secure.groups,
+        hostile=secure.hostile or None,
+        anew=secure.regroup,
+        roster=roster,
+        seed=settings.run.seed,
+    )
+
+
 def strategy_for(settings: StrategySettings, *, evaluates: bool = True) -> FedAvg:
     """One of Flower's strategies, unchanged. A server step size of 0 leaves its own default. Where
     devices have to add noise to all they send, none `evaluates`."""
@@ -125,6 +153,10 @@ def strategy_for(settings: StrategySettings, *, evaluates: bool = True) -> FedAv
             return FedYogi(**everyone, **step)
         case "fedadagrad":
             return FedAdagrad(**everyone, **step)
+        case "fedmedian":
+            return FedMedian(**everyone)
+        case "fedtrimmedavg":
+            return FedTrimmedAvg(**everyone, beta=settings.trim)
 
 
 app = ServerApp()

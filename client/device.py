@@ -77,21 +77,36 @@ def save_device(
 ) -> None:
     """Write who this device is into its vault; `load_device` reads it back."""
     writer = Writer().u64(number).fixed(identity.secret, KEY_BYTES).fixed(authority, KEY_BYTES)
+    save_policy(vault, policy or Policy())
     vault.write(_SLOT, writer.data())
-    vault.write(_POLICY_SLOT, json.dumps(asdict(policy or Policy())).encode())
+
+
+def save_policy(vault: Vault, policy: Policy) -> None:
+    """Write what the owner agrees to into the vault, in place of what was there."""
+    vault.write(_POLICY_SLOT, json.dumps(asdict(policy)).encode())
+
+
+def is_enrolled(vault: Vault) -> bool:
+    """Whether the vault holds a device, which `load_device` then reads."""
+    return vault.read(_SLOT) is not None
 
 
 def load_device(vault: Vault) -> Device:
     """Raises ParameterError if the vault holds no device, or one this version cannot read."""
-    data, policy = vault.read(_SLOT), vault.read(_POLICY_SLOT)
-    if data is None or policy is None:
+    if (data := vault.read(_SLOT)) is None:
         raise ParameterError("this vault holds no device: enrol it first")
     reader = Reader(data, sender=0, stage="vault")
     number, secret, authority = reader.u64(), reader.fixed(KEY_BYTES), reader.fixed(KEY_BYTES)
     reader.end()
+    return Device(number, Identity(secret), authority, vault, load_policy(vault))
+
+
+def load_policy(vault: Vault) -> Policy:
+    """Raises ParameterError if the vault holds no policy, or one this version cannot read."""
+    if (data := vault.read(_POLICY_SLOT)) is None:
+        raise ParameterError("this vault holds no policy: enrol the device first")
     try:
-        agreed = Policy(**json.loads(policy))
-        agreed = replace(agreed, models=tuple(agreed.models))  # JSON has no tuples
+        agreed = Policy(**json.loads(data))
+        return replace(agreed, models=tuple(agreed.models))  # JSON has no tuples
     except (TypeError, ValueError) as bad:
         raise ParameterError(f"the policy in this vault cannot be read: {bad}") from None
-    return Device(number, Identity(secret), authority, vault, agreed)

@@ -16,6 +16,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from flwr.app import ConfigRecord, RecordDict
 
+from tacit.client.files import replace_file, sync
 from tacit.crypto import labels
 from tacit.crypto.errors import ParameterError
 
@@ -102,7 +103,7 @@ class FileVault:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if (folder / cls.KEY_FILE).exists():
             raise ParameterError(f"there is a vault in {folder} already")
-        _replace(folder / cls.KEY_FILE, rand)
+        replace_file(folder / cls.KEY_FILE, rand)
         return cls.open(folder)
 
     @classmethod
@@ -135,7 +136,7 @@ class FileVault:
         # Random nonces under one key are safe up to about 2**32 writes (NIST SP 800-38D, 8.3).
         nonce = os.urandom(_NONCE_BYTES)
         sealed = AESGCM(self.key).encrypt(nonce, value, labels.VAULT + slot.encode())
-        _replace(self._path(slot), nonce + sealed)
+        replace_file(self._path(slot), nonce + sealed)
 
     def take(self, slot: str) -> bytes | None:
         # First it gets a name that only we know. Of two processes at once one is let through, and
@@ -149,7 +150,7 @@ class FileVault:
             return self._opened(slot, own.read_bytes())
         finally:
             own.unlink()
-            _sync(self.folder)
+            sync(self.folder)
 
     def alone(self) -> AbstractContextManager[None]:
         return locked(self.folder / self.LOCK_FILE)
@@ -172,24 +173,5 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         if fcntl is not None:
             fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
-    finally:
-        os.close(handle)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that after a crash it holds the old content or the new, never less."""
-    fresh = path.with_name(f"{path.name}.{os.urandom(8).hex()}.new")  # no other process's
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
     finally:
         os.close(handle)

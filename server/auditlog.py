@@ -49,6 +49,10 @@ _ENTRY, _HEAD = 1, 2
 _KINDS = {_ENTRY: "an entry", _HEAD: "a head"}
 
 
+class LogInUse(ParameterError):
+    """Another process is appending to the log."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Entries that one head closed. `end` is where the file's next record starts."""
@@ -110,7 +114,7 @@ class AuditLog:
         """Go on with a log. All of it is verified, and an unfinished batch is removed.
 
         Raises Damaged if anything is wrong with it, ParameterError if there is none, it is another
-        keeper's, or another process is appending to it.
+        keeper's, or (LogInUse) another process is appending to it.
         """
         try:
             file = path.open("r+b", buffering=0)
@@ -332,7 +336,7 @@ def _lock(file: BinaryIO, path: Path) -> None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ParameterError(f"another process is appending to {path}") from None
+            raise LogInUse(f"another process is appending to {path}") from None
 
 
 def _sync_folder(path: Path) -> None:

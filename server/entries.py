@@ -83,6 +83,15 @@ class KeyIssued:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyRenewed:
+    """A key got a new `what`: its secret, or what its one-time codes are made of."""
+
+    key: str
+    what: str  # secret | totp
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class KeyRevoked:
     key: str
     by: str
@@ -129,6 +138,76 @@ class Audited:
     holds: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """The authority let a device in, until this second of Unix time. `fingerprint` is that of its
+    request, as people compare it by voice."""
+
+    device: int
+    name: str
+    fingerprint: str
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """A device has other keys from now on; those it had are no good any more."""
+
+    device: int
+    name: str
+    fingerprint: str
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """A device is out, for good: its number is not given again. `reason` is what a person wrote."""
+
+    device: int
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """A server's TLS key was certified, in place of one that it had before."""
+
+    server: str
+    fingerprint: str
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dismissed:
+    """A server gets no more answers. Its certificate stays good until it ends."""
+
+    server: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """All devices are members until this second of Unix time, and servers have new certificates.
+    `ca` is what is new of the certificate authority."""
+
+    devices: int
+    until: int
+    ca: str  # nothing | certificate | key
+
+
+@dataclass(frozen=True, slots=True)
+class RosterIssued:
+    """The roster after the acts before this entry: its digest, and that of their entries, in
+    hexadecimal digits. Where a second person approved of both, their key and signature."""
+
+    serial: int
+    devices: int
+    digest: str
+    act: str
+    approver: str = ""
+    approval: str = ""
+
+
 Kind: TypeAlias = (
     CheckpointKept
     | Released
@@ -137,11 +216,19 @@ Kind: TypeAlias = (
     | Denied
     | GateOpened
     | KeyIssued
+    | KeyRenewed
     | KeyRevoked
     | Judged
     | Approved
     | MarkCommitted
     | Audited
+    | Enrolled
+    | Rotated
+    | Revoked
+    | Certified
+    | Dismissed
+    | Renewed
+    | RosterIssued
 )
 
 LONGEST_REASON = 500  # characters of a stranger's text that anybody is shown

@@ -46,6 +46,26 @@ class KeyChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class CohortDivided:
+    """A round's cohort is summed in groups, and `smallest` is all that an update of the smallest
+    hides among. The round stands up to this many `hostile` devices."""
+
+    round: int
+    devices: int
+    groups: int
+    smallest: int
+    hostile: int
+
+    @property
+    def words(self) -> str:
+        """What groups buy, and the anonymity that they cost."""
+        return (
+            f"{self.groups} groups of {self.smallest} or more: an update hides among "
+            f"{self.smallest}, not {self.devices}; hostile devices withstood: {self.hostile}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class CohortCommitted:
     """Who is asked for a secure sum, before anybody answers.
 
@@ -127,6 +147,7 @@ Event: TypeAlias = (
     | RoundStarted
     | LeftOut
     | KeyChanged
+    | CohortDivided
     | CohortCommitted
     | EpsilonSpent
     | SumOpened

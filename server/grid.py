@@ -6,7 +6,7 @@ the mean metrics, the total weight. A strategy that needs only the mean cannot t
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -36,7 +36,7 @@ from tacit.server.events import CohortCommitted, LeftOut, OnEvent, SumFailed, Su
 from tacit.server.he_loader import Loader, LoaderFailed
 from tacit.server.inbox import Seen, Tap
 from tacit.server.known_keys import KnownKeys
-from tacit.server.legs import Requests, leg
+from tacit.server.legs import Requests, Steps, finish, leg
 from tacit.server.moved import moved
 from tacit.server.pairwise import Binding, SecureSum
 from tacit.server.private_sums import PrivateSums, seen_of
@@ -94,52 +94,79 @@ class SecureGrid(WrappedGrid):
         asked = list(messages)
         if not asked or asked[0].metadata.message_type.startswith("query"):
             return self.inner.send_and_receive(asked, timeout=timeout)
-        broadcast = Broadcast.of(asked)
         self._spent.clear()
-        purpose = Purpose[broadcast.kind.split(".")[0].upper()]
-        began = time.monotonic()
+        return finish(self._replies(asked, timeout or DEFAULT_TIMEOUT))
+
+    def _replies(self, asked: Sequence[Message], timeout: float) -> Steps[list[Message]]:
+        """What the strategy is shown: one reply, or none."""
+        broadcast = Broadcast.of(asked)
+
+        def whole() -> Steps[list[Message]]:
+            roster, nodes = yield from self._ready(broadcast)
+            reply = yield from self._summed(broadcast, roster, nodes, timeout)
+            return [Message(reply, reply_to=asked[0])]
+
+        return self._tried(broadcast, whole())
+
+    def _tried(
+        self, broadcast: Broadcast, steps: Steps[list[Message]], what: str = ""
+    ) -> Steps[list[Message]]:
+        """What comes of these steps; no reply at all where a sum cannot be opened, so that the
+        strategy keeps its model. `what` stands before the reason."""
         try:
-            session, opened = self._sum(broadcast, purpose, timeout or DEFAULT_TIMEOUT)
+            return (yield from steps)
         except TooFewClients as few:
             self._check_budgets(broadcast, few)
             self._asked.clear()
-            return self._failed(broadcast, purpose, few)
-        except LoaderFailed as failed:
-            return self._failed(broadcast, purpose, failed)
+            failed: Exception = few
+        except LoaderFailed as lost:
+            failed = lost
         except ProtocolError as broken:
             self._ban(broadcast.round, broken.stage, broken.sender, broken.reason)
-            return self._failed(broadcast, purpose, broken)
+            failed = broken
+        if self._private is not None:
+            self._private.failed()
+        purpose = _purpose(broadcast).name.lower()
+        self._on_event(SumFailed(broadcast.round, purpose, f"{what}{failed}"))
+        return []
+
+    def _summed(
+        self, broadcast: Broadcast, roster: Roster, nodes: Mapping[int, int], timeout: float
+    ) -> Steps[RecordDict]:
+        """The reply that one sum comes to. Raises TooFewClients or ProtocolError if it is not
+        opened."""
+        began = time.monotonic()
+        session, opened = yield from self._sum(broadcast, roster, nodes, timeout)
         self._on_event(
             SumOpened(
                 broadcast.round,
-                purpose.name.lower(),
+                session.purpose.name.lower(),
                 len(opened.survivors),
                 len(session.cohort),
                 time.monotonic() - began,
                 self.protocol.kind(session),
             )
         )
-        return [Message(self._reply(broadcast, session, opened), reply_to=asked[0])]
+        return self._reply(broadcast, session, opened)
 
-    def _failed(self, broadcast: Broadcast, purpose: Purpose, why: Exception) -> Iterable[Message]:
-        """No reply at all, so that the strategy keeps its model."""
-        if self._private is not None:
-            self._private.failed()
-        self._on_event(SumFailed(broadcast.round, purpose.name.lower(), str(why)))
-        return []
-
-    def _sum(
-        self, broadcast: Broadcast, purpose: Purpose, timeout: float
-    ) -> tuple[Session, Opened]:
-        """All stages of one sum. Raises TooFewClients or ProtocolError if it is not opened."""
+    def _ready(self, broadcast: Broadcast) -> Steps[tuple[Roster, dict[int, int]]]:
+        """The roster, and by device the nodes of those who can be in a sum: enrolled, and sharing
+        what such sums take."""
         roster = self._roster or self._simulated()
         self._known.roster(broadcast.round, roster)
-        self._enrol(broadcast, roster)
+        yield from self._enrol(broadcast, roster)
         nodes = self._nodes(roster)
         if self.protocol.hybrid:
-            nodes = self._paired(broadcast, roster, nodes)
+            nodes = yield from self._paired(broadcast, roster, nodes)
         if self._group is not None:
-            nodes = self._keyed(broadcast, roster, nodes, self._group)
+            nodes = yield from self._keyed(broadcast, roster, nodes, self._group)
+        return roster, nodes
+
+    def _sum(
+        self, broadcast: Broadcast, roster: Roster, nodes: Mapping[int, int], timeout: float
+    ) -> Steps[tuple[Session, Opened]]:
+        """All stages of one sum. Raises TooFewClients or ProtocolError if it is not opened."""
+        purpose = _purpose(broadcast)
         session = self._session(broadcast, purpose, roster, nodes)
         if self._private is not None:
             session = self._affordable(broadcast, session, roster, nodes, self._private)
@@ -148,13 +175,13 @@ class SecureGrid(WrappedGrid):
                 session.round, purpose.name.lower(), len(session.cohort), session.id.hex()
             )
         )
-        attesting = self._collected(broadcast, session, roster, nodes, timeout)
-        self._attest(broadcast.round, nodes, attesting)
+        attesting = yield from self._collected(broadcast, session, roster, nodes, timeout)
+        yield from self._attest(broadcast.round, nodes, attesting)
         revealing = attesting.close()
         if self._private is not None:  # before anything is opened: a crash must not save a device
             self._private.charge(session, attesting.closed.survivors)
             self._on_event(self._private.spent(session.round))
-        self._reveal(broadcast.round, nodes, revealing)
+        yield from self._reveal(broadcast.round, nodes, revealing)
         try:
             opened = revealing.open(os.urandom(KEY_BYTES))
         finally:  # named also where they are the reason that it is not opened
@@ -221,15 +248,15 @@ class SecureGrid(WrappedGrid):
         model = broadcast.model
         keys = {device: self._keys[node] for device, node in nodes.items()}
         asked = self._devices(broadcast.nodes) & self._due(roster)
-        layout, clear = Layout(()), None
+        layout, clear, protocol = Layout(()), None, self._protocol(purpose)
         if purpose is Purpose.TRAIN:
             layout = Layout.of(model)
-            clear = self.protocol.clear_of(layout)
+            clear = protocol.clear_of(layout)
         config = stages.config_digest(
             dict(broadcast.config), self._weight_key, broadcast.kind, [*broadcast.content]
         )
         with _this_cohort():
-            return self.protocol.session(
+            return protocol.session(
                 self.run.run_id,
                 broadcast.round,
                 purpose,
@@ -242,6 +269,10 @@ class SecureGrid(WrappedGrid):
                 clear,
                 None if self._private is None else self._private.noising,
             )
+
+    def _protocol(self, purpose: Purpose) -> SecureSum:
+        """The parameters of sums for this purpose."""
+        return self.protocol
 
     def _seats(self, devices: int, roster: Roster) -> int:
         """The seats of a committee for so many devices, some of which may be no members."""
@@ -259,7 +290,7 @@ class SecureGrid(WrappedGrid):
         held = {key.device: node for node, key in self._keys.items()}
         return {d: node for d, node in held.items() if d not in over | self._banned}
 
-    def _enrol(self, broadcast: Broadcast, roster: Roster) -> None:
+    def _enrol(self, broadcast: Broadcast, roster: Roster) -> Steps[None]:
         """Enrol the nodes of the cohort, and of the committee, that are not enrolled in this run.
 
         Which device is on which node the server learns by this alone, so where a committee is drawn
@@ -297,12 +328,12 @@ class SecureGrid(WrappedGrid):
                 self._keys[node] = key
                 self._known.run(broadcast.round, key)
 
-            self._run_leg(broadcast.round, "enrol", stages.ENROL, fresh, add)
+            yield from self._run_leg(broadcast.round, "enrol", stages.ENROL, fresh, add)
         self._asked.update(asked)
 
     def _paired(
         self, broadcast: Broadcast, roster: Roster, nodes: Mapping[int, int]
-    ) -> dict[int, int]:
+    ) -> Steps[dict[int, int]]:
         """Of the parties to a hybrid sum, those who share an ML-KEM secret with all of the others.
 
         Pairs that share none yet are asked to: all of them in the first round, later those of
@@ -315,11 +346,11 @@ class SecureGrid(WrappedGrid):
             keys = [self._keys[nodes[device]] for device in left]
             receivers = sorted(parties)[start : start + at_once]
             exchange = Exchange(self._pairs, self.run.run_id, roster, keys, receivers)
-            self._exchange(broadcast.round, nodes, exchange)
+            yield from self._exchange(broadcast.round, nodes, exchange)
             left = [device for device in left if device not in exchange.left]
         return {device: nodes[device] for device in left}
 
-    def _exchange(self, round: int, nodes: Mapping[int, int], exchange: Exchange) -> None:
+    def _exchange(self, round: int, nodes: Mapping[int, int], exchange: Exchange) -> Steps[None]:
         def opened(content: RecordDict, *, node: int) -> None:
             exchange.opened(self._keys[node].device)
 
@@ -327,13 +358,13 @@ class SecureGrid(WrappedGrid):
         if not deal:
             return
         add = self._taking(exchange.add, "encapsulate")
-        self._run_leg(round, "encapsulate", stages.ENCAPSULATE, deal, add)
+        yield from self._run_leg(round, "encapsulate", stages.ENCAPSULATE, deal, add)
         open_ = {nodes[d]: _message(request.encode()) for d, request in exchange.to_open().items()}
-        self._run_leg(round, "decapsulate", stages.DECAPSULATE, open_, opened)
+        yield from self._run_leg(round, "decapsulate", stages.DECAPSULATE, open_, opened)
 
     def _keyed(
         self, broadcast: Broadcast, roster: Roster, nodes: Mapping[int, int], group: GroupKeys
-    ) -> dict[int, int]:
+    ) -> Steps[dict[int, int]]:
         """The nodes of the devices that hold the consortium's key; all are to be given it.
 
         A key is dealt to all that are there, in this cohort or not: one for those alone would not
@@ -348,14 +379,14 @@ class SecureGrid(WrappedGrid):
             with _this_cohort():
                 asked = group.propose(self.run.run_id, roster, held.values(), parties)
             request = {nodes[asked.dealer]: _message(asked.encode())}
-            self._run_leg(round, "deal", stages.DEAL, request, add)
+            yield from self._run_leg(round, "deal", stages.DEAL, request, add)
         devices = {node: device for device, node in nodes.items()}
 
         def kept(content: RecordDict, *, node: int) -> None:
             group.delivered(devices[node])
 
         boxes = {nodes[d]: _message(box.encode()) for d, box in group.to_deliver(parties).items()}
-        silent = self._run_leg(round, "key", stages.KEY, boxes, kept)
+        silent = yield from self._run_leg(round, "key", stages.KEY, boxes, kept)
         if 2 * silent > len(boxes):  # it may be the key that silences them
             group.give_up()
         group.used()
@@ -370,7 +401,7 @@ class SecureGrid(WrappedGrid):
         roster: Roster,
         nodes: Mapping[int, int],
         timeout: float,
-    ) -> Attesting:
+    ) -> Steps[Attesting]:
         """Stage report: the sum of what the devices send."""
         with ExitStack() as opened:
 
@@ -382,7 +413,7 @@ class SecureGrid(WrappedGrid):
                 self._show_clear(broadcast, session, nodes, report)
 
             collecting = Collecting(session, roster, loader if session.he else None, show)
-            self._report(broadcast, session, nodes, collecting, timeout)
+            yield from self._report(broadcast, session, nodes, collecting, timeout)
             for device, reason in collecting.strays().items():
                 self._on_event(LeftOut(broadcast.round, "report", device, reason))
             attesting = collecting.close()
@@ -398,14 +429,14 @@ class SecureGrid(WrappedGrid):
         nodes: Mapping[int, int],
         collecting: Collecting,
         timeout: float,
-    ) -> None:
+    ) -> Steps[None]:
         ours = ConfigRecord({stages.SESSION: session.encode(), stages.WEIGHT_KEY: self._weight_key})
         content = RecordDict({**broadcast.content, stages.RECORD: ours})
         requests = dict.fromkeys((nodes[device] for device in session.devices), content)
         add = self._taking(collecting.add, "report")
-        self._run_leg(broadcast.round, "report", broadcast.kind, requests, add, timeout)
+        yield from self._run_leg(broadcast.round, "report", broadcast.kind, requests, add, timeout)
 
-    def _attest(self, round: int, nodes: Mapping[int, int], attesting: Attesting) -> None:
+    def _attest(self, round: int, nodes: Mapping[int, int], attesting: Attesting) -> Steps[None]:
         closed, session = attesting.closed, attesting.closed.session
         seated = {key.device for key in session.witnesses}
 
@@ -417,15 +448,15 @@ class SecureGrid(WrappedGrid):
 
         # One by one: together they are all the shares that the devices dealt, once more.
         requests = ((nodes[member], request(member)) for member in closed.members)
-        self._run_leg(
+        yield from self._run_leg(
             round, "attest", stages.ATTEST, requests, self._taking(attesting.add, "attest")
         )
 
-    def _reveal(self, round: int, nodes: Mapping[int, int], revealing: Revealing) -> None:
+    def _reveal(self, round: int, nodes: Mapping[int, int], revealing: Revealing) -> Steps[None]:
         content, members = _message(revealing.request().encode()), revealing.members
         for _ in range(2):
             requests = {nodes[member]: content for member in members}
-            silent = self._run_leg(
+            silent = yield from self._run_leg(
                 round, "reveal", stages.REVEAL, requests, self._taking(revealing.add, "reveal")
             )
             if not (members := revealing.instead(silent)):
@@ -448,11 +479,14 @@ class SecureGrid(WrappedGrid):
         requests: Requests,
         add: Add,
         deadline: float | None = None,
-    ) -> int:
+    ) -> Steps[int]:
         """Send one stage; hand good answers to `add`; leave out the silent and the wrong. How many
         were silent."""
         deadline, silent = deadline or self.protocol.stage_deadline, 0
         for answer in leg(self.inner, requests, kind, round=round, deadline=deadline):
+            if answer is None:
+                yield
+                continue
             reason = answer.reason
             if answer.content is not None:
                 try:
@@ -533,6 +567,10 @@ class SecureGrid(WrappedGrid):
         update = part.split(clear.unpack(report.clear).astype(np.float64) * clear.step)
         shown, node = {name: model[name] for name in update}, nodes[report.device]
         self._tap(Seen(broadcast.round, shown, update, 1, 0.0, self.protocol.name, (node,)))
+
+
+def _purpose(broadcast: Broadcast) -> Purpose:
+    return Purpose[broadcast.kind.split(".")[0].upper()]
 
 
 def _run_key(content: RecordDict) -> RunKey:

@@ -1,10 +1,15 @@
-"""One stage over Flower: ask many nodes, hear each answer as it comes, and who never answered."""
+"""One stage over Flower: ask many nodes, hear each answer as it comes, and who never answered.
+
+Work that waits for nodes is a generator of Steps: it yields where it can only wait, so that other
+such work can go on meanwhile, in the same thread and in the same order every time.
+"""
 
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -20,6 +25,8 @@ SILENCE = (
 )
 BATCH = 32  # messages in memory: replies asked for at once, requests that are made one by one
 Requests: TypeAlias = Mapping[int, RecordDict] | Iterator[tuple[int, RecordDict]]  # by node
+T = TypeVar("T")
+Steps: TypeAlias = Generator[None, None, T]
 _SHORTEST_WAIT = 0.001
 _LONGEST_WAIT = 0.25  # Flower's own grid polls every 3 s, which is most of a stage's time
 
@@ -34,10 +41,40 @@ class Answer:
     refused: bool = False
 
 
+def finish(steps: Steps[T]) -> T:
+    """Take all steps; what comes of it."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+
+
+def side_by_side(each: Sequence[Steps[T]]) -> Steps[list[T]]:
+    """One step of each, in turn, until all are done; what comes of each, in order.
+
+    What one raises ends the others too.
+    """
+    results: dict[int, T] = {}
+    with ExitStack() as stack:
+        left = {at: stack.enter_context(closing(steps)) for at, steps in enumerate(each)}
+        while left:
+            for at, steps in list(left.items()):
+                try:
+                    next(steps)
+                except StopIteration as done:
+                    results[at] = done.value
+                    del left[at]
+            if left:
+                yield
+    return [results[at] for at in range(len(each))]
+
+
 def leg(
     grid: Grid, requests: Requests, kind: str, *, round: int, deadline: float
-) -> Iterator[Answer]:
-    """Send each node its request and yield one Answer for every node.
+) -> Iterator[Answer | None]:
+    """Send each node its request and yield one Answer for every node; None for a step of waiting.
 
     Requests in a mapping are sent together, so that an engine can share what they have in common.
     Those of an iterator, each node once, are made and sent a batch at a time, and answers are taken
@@ -59,12 +96,16 @@ def leg(
         for node in set(nodes) - set(sent.values()):
             yield Answer(node, None, "the message could not be sent")
         waiting |= sent
+        yield None  # legs side by side: all are sent before any is waited for
         heard = yield from _hear(grid, waiting)
-    wait = _SHORTEST_WAIT
-    while waiting and time.monotonic() < end:
+    wait, is_over = _SHORTEST_WAIT, False
+    while waiting and not is_over:
         wait = _SHORTEST_WAIT if heard else min(2 * wait, _LONGEST_WAIT)
         if not heard:
-            time.sleep(wait)
+            again = time.monotonic() + wait
+            yield None
+            time.sleep(max(0.0, again - time.monotonic()))  # others may have used up the time
+        is_over = time.monotonic() >= end  # and all of it: what came meanwhile is heard
         heard = yield from _hear(grid, waiting)
     for node in waiting.values():
         yield Answer(node, None, f"no answer within {deadline:g} s")

@@ -26,6 +26,7 @@ from tacit.crypto.vector import Difference, Floats
 from tacit.privacy.mechanisms import Mechanism
 from tacit.server.events import Event, LeftOut
 from tacit.server.inbox import Seen
+from tacit.simulations.engine.device import FIRST_NODE_ID
 
 Trained: TypeAlias = Callable[[int, int, Floats], None]
 
@@ -75,8 +76,14 @@ class Oracle:
         """The server opened a sum: compare it with the notes."""
         if seen.clients == 1:  # one device's part in the clear
             return
-        notes, gone = self._notes.pop(seen.round, {}), self._gone.pop(seen.round, set())
-        kept = [note for device, note in notes.items() if device not in gone]
+        notes, gone = self._notes.get(seen.round, {}), self._gone.get(seen.round, set())
+        # Of a round there are as many sums as groups, and a device is in one.
+        members = {member - FIRST_NODE_ID + 1 for member in seen.members}
+        sums = {note.session.id for device, note in notes.items() if device in members}
+        asked = {device: note for device, note in notes.items() if note.session.id in sums}
+        for device in asked:
+            del notes[device]
+        kept = [note for device, note in asked.items() if device not in gone]
         if not kept:
             return
         codec, clear = kept[0].session.codec, kept[0].session.clear

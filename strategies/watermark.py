@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from tacit.crypto.errors import ParameterError
 from tacit.server.loop import EvaluateFn, Plan, in_its_dtypes, run_rounds
-from tacit.strategies.secure import Secure, needs_only_the_mean
+from tacit.strategies.robust import ROBUST
+from tacit.strategies.secure import MEAN_ONLY, AboveSums, aggregates_as
 
 Embed: TypeAlias = Callable[[dict[str, NDArray[Any]]], dict[str, NDArray[Any]]]
 """From a model to the same with the mark: names, shapes and dtypes stay."""
@@ -37,10 +38,10 @@ class Watermarked(Strategy):
     Raises ParameterError for a strategy of which it is not known what it remembers of a model.
     """
 
-    def __init__(self, inner: FedAvg | Secure, embed: Embed) -> None:
+    def __init__(self, inner: FedAvg | AboveSums, embed: Embed) -> None:
         self.inner = inner
-        self._base = inner.inner if isinstance(inner, Secure) else inner
-        if not needs_only_the_mean(self._base):
+        self._base = inner.inner if isinstance(inner, AboveSums) else inner
+        if not aggregates_as(self._base, (*MEAN_ONLY, *ROBUST)):
             raise ParameterError(
                 f"{type(self._base).__name__} may remember a model in its own way, and would go on "
                 "from one without the mark"
@@ -59,7 +60,7 @@ class Watermarked(Strategy):
         evaluate_fn: EvaluateFn | None = None,
     ) -> Result:
         """Run all rounds, as any Flower strategy's `start` does."""
-        if isinstance(self.inner, Secure):
+        if isinstance(self.inner, AboveSums):
             return self.inner.lead(
                 self, grid, initial_arrays, num_rounds, timeout, train_config, evaluate_config,
                 evaluate_fn,

@@ -5,18 +5,23 @@ Exit codes: 0 done; 1 the run failed; 2 a mistake in what was asked, nothing was
 
 import os
 import sys
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from tacit import __version__
-from tacit.app.cli.screen import Screen, Voice, complain
+from tacit.app.cli.audit import audit
+from tacit.app.cli.enrolment import authority, device, server
+from tacit.app.cli.explain import explain
+from tacit.app.cli.gate import gate, serve
+from tacit.app.cli.mark import mark
+from tacit.app.cli.options import Assign, Config, work
+from tacit.app.cli.screen import Json, Quiet, complain, screen_of
 from tacit.crypto.errors import ParameterError, TacitError
 
-EXTRA = "this command needs what a device does without: pip install '.[sim]' in Tacit's checkout"
+EXTRA = "this command needs what a device does without: pip install '.[{}]' in Tacit's checkout"
+FOR_THE_GATE = ("limits", "prometheus_client", "pyotp", "river")
 
 cli = typer.Typer(
     name="tacit",
@@ -27,54 +32,28 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-explain = typer.Typer(
-    name="explain",
-    help="Say what protection of a given size uses, promises and costs. Runs nothing.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-)
-cli.add_typer(explain)
-
-audit = typer.Typer(
-    name="audit",
-    help="Attack what is private, and hold what is proven against what is accounted.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-)
-cli.add_typer(audit)
-
 log = typer.Typer(
     name="log",
     help="Show an audit log, and whether it is what it was.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-cli.add_typer(log)
 
-mark = typer.Typer(
-    name="mark",
-    help="Keys of marks of ownership, and whether a model bears one.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-)
-cli.add_typer(mark)
+TRY, PROVE, SERVE, ENROL = "Try and measure", "Keep and prove", "Serve", "Enrol"
+for panel, groups in {
+    TRY: (explain, audit),
+    PROVE: (log, mark),
+    SERVE: (gate,),
+    ENROL: (authority, device, server),
+}.items():
+    for group in groups:
+        cli.add_typer(group, rich_help_panel=panel)
 
-Config = Annotated[
-    Path | None, typer.Option("--config", "-c", help="A TOML file of settings.", metavar="FILE")
-]
-Assign = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", help="One setting, such as train.epochs=2. Repeatable.", metavar="KEY=VALUE"
-    ),
-]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The run's folder.", metavar="DIR")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Start anew where there is a run.")]
 
 
-@cli.command()
+@cli.command(rich_help_panel=TRY)
 def demo(
     out: Out = Path("runs/demo"),
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds and steps.")] = False,
@@ -85,10 +64,10 @@ def demo(
 
     Two devices fall silent in mid-round. Takes about a minute.
     """
-    _load("showing").demo(_screen(quiet, json), out, quick=quick)
+    work("showing").demo(screen_of(quiet, json), out, quick=quick)
 
 
-@cli.command()
+@cli.command(rich_help_panel=TRY)
 def simulate(
     config: Config = None,
     assign: Assign = None,
@@ -114,18 +93,18 @@ def simulate(
 
       tacit simulate --set 'faults=["drop report 3,7 @2-4"]'
     """
-    screen = _screen(quiet, json)
+    screen = screen_of(quiet, json)
     if keys:
-        _load("about").list_keys(screen)
+        work("about").list_keys(screen)
     elif resume:
         if config or assign or replace:
             raise ParameterError("--resume goes on with the run's own settings: leave out the rest")
-        _load("commands").resume(screen, out)
+        work("commands").resume(screen, out)
     else:
-        _load("commands").simulate(screen, config, assign or [], out, replace=replace)
+        work("commands").simulate(screen, config, assign or [], out, replace=replace)
 
 
-@cli.command()
+@cli.command(rich_help_panel=TRY)
 def attack(
     matrix: Annotated[
         Path | None,
@@ -164,28 +143,28 @@ def attack(
 
       tacit attack --run runs/latest --attack linear-readout
     """
-    screen = _screen(quiet, json)
+    screen = screen_of(quiet, json)
     if run is not None:
         if matrix or quick:
             raise ParameterError("--run attacks one run: leave out the matrix")
-        _load("attacking").attack_finished(screen, run, named or [])
+        work("attacking").attack_finished(screen, run, named or [])
     elif named:
         raise ParameterError("--attack goes with --run: a matrix names its own")
     else:
-        _load("attacking").attack(screen, matrix, out, workers, quick=quick, replace=replace)
+        work("attacking").attack(screen, matrix, out, workers, quick=quick, replace=replace)
 
 
-@cli.command()
+@cli.command(rich_help_panel=TRY)
 def report(
     run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="DIR", show_default=False)],
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Write report.html of a run again, from what is in its folder."""
-    _load("commands").report(_screen(quiet, json), run)
+    work("commands").report(screen_of(quiet, json), run)
 
 
-@cli.command()
+@cli.command(rich_help_panel=TRY)
 def data(
     name: Annotated[str | None, typer.Argument(help="A data set.", metavar="NAME")] = None,
     devices: Annotated[int, typer.Option(help="Over how many devices.", min=1)] = 10,
@@ -197,160 +176,7 @@ def data(
     json: Json = False,
 ) -> None:
     """List the data sets, or show one and how it would be spread over devices."""
-    _load("commands").data(_screen(quiet, json), name, devices, partition, seed)
-
-
-@explain.command("secagg")
-def explain_secagg(
-    devices: Annotated[
-        int, typer.Option("--devices", "-n", help="Devices in a cohort.", min=1, max=100_000)
-    ],
-    gamma: Annotated[
-        float, typer.Option(help="Fraction that may collude with the server.", show_default="1/3")
-    ] = 1 / 3,
-    drop: Annotated[float, typer.Option(help="Fraction that may be missing.")] = 0.1,
-    roster: Annotated[
-        int | None,
-        typer.Option(help="Devices enrolled in all.", min=1, max=10_000_000, show_default="-n"),
-    ] = None,
-    length: Annotated[
-        float,
-        typer.Option("--length", "-d", help="Parameters of the model.", show_default="1e6"),
-    ] = 1e6,
-    precision: Annotated[
-        int, typer.Option(help="Bits of one device's parameter, under masks.", min=1, max=48)
-    ] = 16,
-    protocol: Annotated[
-        str, typer.Option(help="How it is hidden: pairwise, lattice or auto.", metavar="NAME")
-    ] = "pairwise",
-    parameters: Annotated[
-        str, typer.Option(help="Parameter set of lattice sums.", metavar="SET")
-    ] = "4096-64-2",
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Neighbours or parameter set, committee and threshold for a cohort; what may fail; who learns
-    what; what a sum costs; what owners have to allow.
-
-    [bold]Examples[/]
-
-      tacit explain secagg -n 1000 --gamma 0.1 --drop 0.2
-
-      tacit explain secagg -n 1000 --gamma 0.1 --drop 0.2 --protocol lattice
-    """
-    screen = _screen(quiet, json)
-    _load("explaining").secagg(
-        screen, devices, gamma, drop, roster, length, precision, protocol, parameters
-    )
-
-
-@audit.command("dp")
-def audit_dp(
-    devices: Annotated[
-        int | None,
-        typer.Option(
-            "--devices", "-n", help="In a sum.", min=2, max=10_000, show_default="6, or 400"
-        ),
-    ] = None,
-    noise: Annotated[float, typer.Option(help="Noise multiplier.")] = 1.0,
-    clip: Annotated[float, typer.Option(help="Largest norm of an update.")] = 1.0,
-    dropouts: Annotated[int, typer.Option(help="So many drop out of each sum.", min=0)] = 1,
-    corrupt: Annotated[int, typer.Option(help="So many tell the server all.", min=0)] = 1,
-    length: Annotated[
-        int | None,
-        typer.Option("--length", "-d", help="Parameters.", min=1, show_default="8, or as many"),
-    ] = None,
-    rounds: Annotated[int, typer.Option(help="Sums in a run.", min=1)] = 1,
-    runs: Annotated[int, typer.Option(help="With the canary, and as many without.", min=4)] = 2000,
-    delta: Annotated[float, typer.Option(help="At which epsilon is stated.")] = 1e-5,
-    alpha: Annotated[float, typer.Option(help="Chance of a wrong bound.")] = 0.05,
-    one_run: Annotated[
-        bool, typer.Option("--one-run", help="One run with many canaries instead.")
-    ] = False,
-    controls: Annotated[
-        bool, typer.Option("--controls", help="Audit mechanisms that are broken on purpose.")
-    ] = False,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Send canaries through private sums, and prove from what comes out how much it tells at least.
-
-    That has to be below the epsilon that the ledger counts: if not, the exit code is 1.
-
-    [bold]Examples[/]
-
-      tacit audit dp --noise 2 --rounds 5
-
-      tacit audit dp --one-run --devices 1000
-
-      tacit audit dp --controls
-    """
-    screen, auditing = _screen(quiet, json), _load("auditing")
-    if controls:
-        if one_run:
-            raise ParameterError("--controls and --one-run exclude each other")
-        auditing.flag_controls(screen, delta, alpha)
-    else:
-        auditing.dp(
-            screen, devices, noise, clip, dropouts, corrupt, length, rounds, runs, delta, alpha,
-            single=one_run,
-        )  # fmt: skip
-
-
-@explain.command("privacy")
-def explain_privacy(
-    devices: Annotated[
-        int, typer.Option("--devices", "-n", help="Devices in a cohort.", min=2, max=100_000)
-    ],
-    rounds: Annotated[int, typer.Option(help="Rounds that a device takes part in.", min=1)] = 20,
-    epsilon: Annotated[float, typer.Option(help="What all of them may cost it.")] = 8.0,
-    delta: Annotated[float, typer.Option(help="At which delta.")] = 1e-5,
-    length: Annotated[
-        float,
-        typer.Option("--length", "-d", help="Parameters of the model.", show_default="1e6"),
-    ] = 1e6,
-    mode: Annotated[
-        str, typer.Option(help="distributed, local or central.", metavar="MODE")
-    ] = "distributed",
-    gamma: Annotated[
-        float, typer.Option(help="Fraction that may collude with the server.", show_default="1/3")
-    ] = 1 / 3,
-    drop: Annotated[
-        float, typer.Option(help="Fraction that may be missing of more than 32 devices.")
-    ] = 0.3,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Noise, bytes and epsilon of a private run, and how much noise a trusted server would need.
-
-    [bold]Example[/]
-
-      tacit explain privacy -n 100 --rounds 50 --epsilon 4 -d 1e5
-    """
-    screen = _screen(quiet, json)
-    _load("explaining_privacy").privacy(
-        screen, mode, devices, rounds, epsilon, delta, length, gamma, drop
-    )
-
-
-@explain.command("model")
-def explain_model(
-    name: Annotated[
-        str, typer.Argument(help="A built-in model, or package.module:factory.", metavar="NAME")
-    ],
-    data: Annotated[
-        str, typer.Option(help="The data set it is for: shape and classes.", metavar="NAME")
-    ] = "digits",
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """The arrays of a model, and the fingerprint by which an owner allows this structure alone.
-
-    [bold]Example[/]
-
-      tacit explain model mlp --data digits
-    """
-    _load("explaining_model").model(_screen(quiet, json), name, data)
+    work("commands").data(screen_of(quiet, json), name, devices, partition, seed)
 
 
 @log.command("verify")
@@ -378,7 +204,7 @@ def log_verify(
 
       tacit log verify runs/latest/audit.log --keep latest.head
     """
-    _load("log").verify(_screen(quiet, json), file, key, head or [], keep)
+    work("log").verify(screen_of(quiet, json), file, key, head or [], keep)
 
 
 @log.command("show")
@@ -396,7 +222,42 @@ def log_show(
 
       tacit log show runs/latest/audit.log
     """
-    _load("log").show(_screen(quiet, json), file)
+    work("log").show(screen_of(quiet, json), file)
+
+
+@cli.command("duel", rich_help_panel=TRY)
+def duel(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Which: all, if none is named.", metavar="NAME", show_default=False),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A look, in under a minute: looser targets.")
+    ] = False,
+    data: Annotated[str, typer.Option(help="digits or fashion-mnist.", metavar="NAME")] = "digits",
+    file: Annotated[
+        Path | None, typer.Option("--json", help="Write all numbers there.", metavar="FILE")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes.", min=0, show_default="one a core")] = 0,
+    listed: Annotated[bool, typer.Option("--list", help="List them and stop.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fight every protection of a released model against its attack, with it and without.
+
+    An attack has to succeed where nothing defends, or that it fails elsewhere would show nothing.
+    The exit code is 1 if a line is not what it has to be.
+
+    [bold]Examples[/]
+
+      tacit duel --quick
+
+      tacit duel extraction-deep membership --json duels.json
+    """
+    screen, dueling = screen_of(quiet, False), work("dueling")
+    if listed:
+        dueling.show(screen)
+    else:
+        dueling.run(screen, names or [], data, file, workers, quick=quick)
 
 
 Run = Annotated[int | None, typer.Option("--run", help="The run it belongs to.", min=0)]
@@ -407,7 +268,7 @@ Root = Annotated[
 Over = Annotated[bool, typer.Option("--replace", help="Replace a file that is there.")]
 
 
-@cli.command()
+@cli.command(rich_help_panel=PROVE)
 def seal(
     file: Annotated[Path | None, typer.Argument(help="To seal.", metavar="FILE")] = None,
     to: Annotated[
@@ -438,7 +299,7 @@ def seal(
 
       tacit seal model.safetensors --to auditor.key.pub
     """
-    screen, sealing = _screen(quiet, json), _load("sealing")
+    screen, sealing = screen_of(quiet, json), work("sealing")
     if new_key is not None:
         if file is not None or to:
             raise ParameterError("--new-key makes keys and seals nothing: leave out the rest")
@@ -450,7 +311,7 @@ def seal(
     sealing.seal(screen, file, to, out, context, replace=replace)
 
 
-@cli.command("open")
+@cli.command("open", rich_help_panel=PROVE)
 def unseal(
     file: Annotated[Path, typer.Argument(help="Sealed.", metavar="FILE", show_default=False)],
     key: Annotated[Path, typer.Option("--key", help="Of tacit seal --new-key.", metavar="KEYFILE")],
@@ -469,129 +330,18 @@ def unseal(
 
     With any of --run, --round and --root it has to have been sealed with just these.
     """
-    sealing = _load("sealing")
+    sealing = work("sealing")
     expected = sealing.context_of(run, round, root)
-    sealing.unseal(_screen(quiet, json), file, key, out, expected, replace=replace)
+    sealing.unseal(screen_of(quiet, json), file, key, out, expected, replace=replace)
 
 
-KeyFile = Annotated[Path, typer.Argument(help="The key.", metavar="KEY", show_default=False)]
-
-
-@mark.command("new")
-def mark_new(
-    key: KeyFile,
-    simulated: Annotated[
-        int | None,
-        typer.Option(help="The key of simulated device N, which is no secret.", metavar="N", min=1),
-    ] = None,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Make the key of a mark, in a file that only its owner may read. Nothing is overwritten.
-
-    [bold]Example[/]
-
-      tacit mark new owner.key
-
-      tacit simulate --set mark.key=owner.key --set mark.bits=40
-    """
-    _load("marking").new(_screen(quiet, json), key, simulated)
-
-
-@mark.command("commit")
-def mark_commit(
-    key: KeyFile,
-    config: Config = None,
-    assign: Assign = None,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Print what a key is committed to by: an owner of a device gives it to who runs the server.
-
-    It covers how many triggers or bits there are and where, as the settings of the run have them.
-    """
-    _load("marking").commit(_screen(quiet, json), key, config, assign or [])
-
-
-@mark.command("verify")
-def mark_verify(
-    suspect: Annotated[
-        Path,
-        typer.Argument(
-            help="A run's folder, or a safetensors file.", metavar="SUSPECT", show_default=False
-        ),
-    ],
-    key: Annotated[Path, typer.Option("--key", help="Of tacit mark new.", metavar="KEY")],
-    log: Annotated[
-        Path | None, typer.Option("--log", help="Audit log of the training.", metavar="FILE")
-    ] = None,
-    log_key: Annotated[
-        str | None, typer.Option("--log-key", help="Who has to have signed it.", metavar="HEX")
-    ] = None,
-    false_claims: Annotated[
-        int, typer.Option(help="Wrong keys that are tried as well.", min=0, max=100_000)
-    ] = 100,
-    model: Annotated[
-        str | None, typer.Option(help="What the file is of.", metavar="NAME", show_default="mlp")
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="What it is for.", metavar="NAME", show_default="digits")
-    ] = None,
-    config: Config = None,
-    assign: Assign = None,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Say whether a model bears the mark of a key, by an exact test, and tries wrong keys too.
-
-    With --log the key has to be one that the log commits to before the first round of training.
-    Without, anybody could have found it for a finished model. The exit code is 1 unless it
-    verifies. What the marks are is read off the run's folder, or with a file, off the settings that
-    the run had.
-
-    [bold]Examples[/]
-
-      tacit mark verify runs/latest --key owner.key --log runs/latest/audit.log
-
-      tacit mark verify stolen.safetensors --model cnn --data digits --key owner.key
-    """
-    named = {"model.name": model, "data.name": data}
-    given = [f"{name}={value}" for name, value in named.items() if value is not None]
-    _load("marking").verify(
-        _screen(quiet, json), suspect, key, config, [*given, *(assign or [])], log, log_key,
-        false_claims,
-    )  # fmt: skip
+cli.command(rich_help_panel=SERVE)(serve)
 
 
 @cli.command()
 def version(json: Json = False) -> None:
     """Print the versions that a report of a problem should name."""
-    _load("about").version(_screen(False, json), __version__)
-
-
-def _load(
-    module: Literal[
-        "about",
-        "attacking",
-        "auditing",
-        "commands",
-        "explaining",
-        "explaining_model",
-        "explaining_privacy",
-        "log",
-        "marking",
-        "sealing",
-        "showing",
-    ],
-) -> ModuleType:
-    """The work itself, loaded when there is some: help and typing errors need not wait for it."""
-    return import_module(f"tacit.app.cli.{module}")
-
-
-def _screen(quiet: bool, json: bool) -> Screen:
-    if quiet and json:
-        raise ParameterError("--quiet and --json exclude each other")
-    return Screen(Voice.JSON if json else Voice.QUIET if quiet else Voice.NORMAL)
+    work("about").version(screen_of(False, json), __version__)
 
 
 def run() -> None:
@@ -616,7 +366,8 @@ def run() -> None:
         package = (missing.name or "").partition(".")[0]
         if package == "tacit":
             raise
-        complain(f"{package} is not installed: {EXTRA}")
+        extra = "gate" if package in FOR_THE_GATE else "sim"
+        complain(f"{package} is not installed: {EXTRA.format(extra)}")
         sys.exit(2)
 
 

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,46 +14,18 @@ from tacit.app.cli.log import public_key
 from tacit.app.cli.screen import Screen, complain
 from tacit.app.config import Settings, load
 from tacit.app.folder import MODEL, STATUS, RunFolder
-from tacit.app.material import material, trainer_for
+from tacit.app.marking import Suspect
 from tacit.client.trainer import Arrays
 from tacit.crypto.errors import ParameterError
 from tacit.crypto.identity import KEY_BYTES
-from tacit.crypto.mark import MarkKey, Signs, Triggers
+from tacit.crypto.mark import MarkKey
 from tacit.server.auditlog import verify as verify_log
 from tacit.simulations.ownership import (
     Evidence,
     committed_in,
-    examples_of,
-    sign_evidence,
-    signature_of,
-    trigger_evidence,
 )
 
 FAILED = 1
-Mark = Triggers | Signs
-
-
-@dataclass(frozen=True, slots=True)
-class Suspect:
-    """A model, and the settings that say what it is of and which marks were put in."""
-
-    arrays: Arrays
-    settings: Settings
-
-    @property
-    def marks(self) -> tuple[Mark, ...]:
-        mark = self.settings.mark
-        signs = mark.by_devices
-        return (mark.by_server,) if signs is None else (mark.by_server, signs)
-
-    def evidence(self, mark: Mark, key: MarkKey, claims: int) -> Evidence:
-        if isinstance(mark, Signs):
-            return sign_evidence(self.arrays, signature_of(mark, key, self.arrays), claims)
-        settings = self.settings
-        dataset = material(settings.data, settings.run.seed).dataset
-        trainer = trainer_for(settings.model, settings.data, settings.run.seed)
-        examples = examples_of(mark, key, dataset.shape, dataset.classes)
-        return trigger_evidence(trainer, self.arrays, examples, dataset.classes, claims)
 
 
 def new(screen: Screen, path: Path, simulated: int | None) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -23,8 +23,10 @@ from rich.progress import (
 from rich.text import Text
 
 from tacit.app import lines
+from tacit.crypto.errors import ParameterError
 from tacit.server.events import (
     BudgetSpent,
+    CohortDivided,
     Event,
     LeftOut,
     RoundFinished,
@@ -33,6 +35,9 @@ from tacit.server.events import (
 )
 
 INTERRUPTED = 130  # exit code
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
 
 
 class Voice(StrEnum):
@@ -53,6 +58,11 @@ class Screen:
         # Flower logs each call of a strategy; what happens is told here, in fewer words. A filter,
         # because Flower sets the level of its logger when it is imported, which may be later.
         logging.getLogger("flwr").addFilter(_is_error)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing but errors is said."""
+        return self.voice is Voice.QUIET
 
     def say(self, text: str, style: str = "") -> None:
         """One line for a person, never wrapped and never read as markup: it may hold a path."""
@@ -88,17 +98,21 @@ class Screen:
 
     def hear(self, title: str) -> Callable[[Event], None]:
         """A listener for one run's events, with a bar of its own."""
-        bar = self.bar(title)
+        bar, said = self.bar(title), ""
 
         def listen(event: Event) -> None:
             if self.voice is Voice.JSON:
                 _print(lines.of_event(event, run=title))
+            nonlocal said
             match event:
                 case RunStarted(rounds, resumed_from):
                     bar(resumed_from, rounds)
                 case RoundFinished(number, rounds):
                     accuracy = event.server.get("accuracy")
                     bar(number, rounds, "" if accuracy is None else f"accuracy {accuracy:.3f}")
+                case CohortDivided(number) if event.words != said:
+                    said = event.words  # once, and again if it is no longer so
+                    self.say(f"  round {number}: {said}")
                 case LeftOut(number, stage, device, reason):
                     self.say(f"  round {number}: device {device} left out at {stage}: {reason}")
                 case SumFailed(number, purpose, reason):
@@ -119,6 +133,13 @@ class Screen:
             progress.update(task, completed=done, total=total, note=note)
 
         return move
+
+
+def screen_of(quiet: bool, json: bool) -> Screen:
+    """The screen that a command's options ask for."""
+    if quiet and json:
+        raise ParameterError("--quiet and --json exclude each other")
+    return Screen(Voice.JSON if json else Voice.QUIET if quiet else Voice.NORMAL)
 
 
 def complain(text: str) -> None:

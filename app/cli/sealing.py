@@ -24,7 +24,7 @@ def seal(
     """Seal a file to its recipients."""
     _check_there(file)
     into = out or file.with_name(file.name + sealing.SUFFIX)
-    recipients = [_recipient(each) for each in to]
+    recipients = [recipient_of(each) for each in to]
     sealing.seal_file(file, into, recipients, context, replace=replace)
     screen.say(f"{into}: sealed, keys that open it: {len(recipients)}")
     screen.result(sealed=str(into), recipients=len(recipients))
@@ -63,12 +63,7 @@ def context_of(run: int | None, round: int | None, root: str | None) -> Context 
     return Context(run or 0, round or 0, named)
 
 
-def _check_there(file: Path) -> None:
-    if not file.is_file():
-        raise ParameterError(f"no file at {file}")
-
-
-def _recipient(text: str) -> bytes:
+def recipient_of(text: str) -> bytes:
     """A public key, or the file that it is in."""
     path = Path(text)
     if not path.is_file():
@@ -77,3 +72,8 @@ def _recipient(text: str) -> bytes:
         return public_key(path.read_text(encoding="ascii"))
     except ValueError:  # a ParameterError, too
         raise ParameterError(f"{path} is no public key: pass the .pub file") from None
+
+
+def _check_there(file: Path) -> None:
+    if not file.is_file():
+        raise ParameterError(f"no file at {file}")

@@ -1,9 +1,6 @@
 """A cell's federation, run for real: what the adversary has of it, and what only the scorer has."""
 
 import json
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -24,6 +21,7 @@ from tacit.server.inbox import Seen
 from tacit.server.private_sums import Memory, PrivateSums
 from tacit.simulations.engine.device import FIRST_NODE_ID
 from tacit.simulations.hostile import HostileServer, ideal_sum
+from tacit.simulations.quiet import hushed
 from tacit.simulations.trial import Cell
 
 LEAST = 3  # devices without which there is no run, whatever is attacked
@@ -157,7 +155,7 @@ def run(
 
     scene = partial(Scene, cell.devices, settings, material(settings.data, seed))
     try:
-        with _hushed():
+        with hushed():
             finished = simulate(
                 settings,
                 tap=inbox.append,
@@ -177,20 +175,6 @@ def run(
     else:
         seen = _had(cell, settings, inbox)
     return scene(seen, "" if seen else _reasons(events), updates, ledger)
-
-
-@contextmanager
-def _hushed() -> Iterator[None]:
-    """What devices log is in the trial, where it matters: a refusal is a result here."""
-    logger, silent = logging.getLogger("tacit.client"), logging.NullHandler()
-    before = logger.propagate
-    logger.addHandler(silent)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.removeHandler(silent)
-        logger.propagate = before
 
 
 def _had(cell: Cell, settings: Settings, inbox: list[Seen]) -> tuple[Seen, ...]:

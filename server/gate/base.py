@@ -93,6 +93,10 @@ class Records(Protocol):
         """What was taken and then not answered, since the request was no good."""
         ...
 
+    def left(self, grant: Grant) -> int:
+        """Answers that are left to the key, of its own budget and of its organisation's."""
+        ...
+
     def suspect(self, grant: Grant, suspicion: Suspicion, at: float) -> State:
         """Note the risk, and degrade a key that is flagged; returns the state it now has."""
         ...

@@ -20,7 +20,7 @@ def render(run: ReportData) -> str:
     parts = (
         header(run.title, headline(run), _facts(run.summary)),
         _training(run),
-        _statement(run.statement),
+        statement_section(run.statement),
         _privacy(run),
         limits_section(run.limits),
         _config(run.config),
@@ -162,7 +162,8 @@ def _privacy(run: ReportData) -> str:
     )
 
 
-def _statement(statement: str | None) -> str:
+def statement_section(statement: str | None) -> str:
+    """What is said of differential privacy, in lines of "label: words"; nothing for None."""
     if statement is None:
         return ""
     heading, *lines = statement.splitlines()

@@ -9,6 +9,7 @@ import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
+from tacit.server import legs
 from tacit.server.entries import LONGEST_REASON
 from tacit.server.flower import (
     SERVER_NODE_ID,
@@ -18,7 +19,16 @@ from tacit.server.flower import (
     assign_message_id,
     identity,
 )
-from tacit.server.legs import BATCH, SILENCE, Answer, leg, reason_of
+from tacit.server.legs import (
+    BATCH,
+    SILENCE,
+    Answer,
+    Requests,
+    Steps,
+    finish,
+    reason_of,
+    side_by_side,
+)
 
 Says = Callable[[Message], Message | None]
 RUN = 1
@@ -32,6 +42,14 @@ def _task() -> Iterator[None]:
 
 def content(number: int) -> RecordDict:
     return RecordDict({"c": ConfigRecord({"n": number})})
+
+
+def leg(
+    grid: Grid, requests: Requests, kind: str, *, round: int, deadline: float
+) -> Iterator[Answer]:
+    """A leg's answers, and not where it waits."""
+    heard = legs.leg(grid, requests, kind, round=round, deadline=deadline)
+    return (answer for answer in heard if answer is not None)
 
 
 def number(content: RecordDict | None) -> int:
@@ -64,6 +82,7 @@ class FakeGrid(Grid):
         self.open: dict[str, Message] = {}
         self.pushes: list[int] = []
         self.pulls: list[int] = []
+        self.pushed_before_a_pull = 0
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         ids: list[Any] = []
@@ -82,6 +101,7 @@ class FakeGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         asked = list(message_ids)
+        self.pushed_before_a_pull = self.pushed_before_a_pull or len(self.pushes)
         self.pulls.append(len(asked))
         for id_ in asked:
             message = self.open.get(id_)
@@ -271,6 +291,68 @@ def test_a_slow_maker_of_requests_has_one_deadline_for_all() -> None:
     assert len(answers) == BATCH + 1
     assert 1 <= took < 1 + 0.8  # a deadline of its own for the last would take that much longer
     assert {message.metadata.ttl for message in grid.sent} == {1}
+
+
+def test_legs_side_by_side_are_all_sent_before_any_is_waited_for() -> None:
+    """And the pauses of many take no longer than those of one."""
+    grid = FakeGrid(lambda m: None)
+
+    def steps(node: int) -> Steps[list[str]]:
+        reasons = []
+        for answer in legs.leg(grid, {node: content(1)}, "query.x", round=1, deadline=0.3):
+            if answer is None:
+                yield
+                continue
+            reasons.append(answer.reason)
+        return reasons
+
+    began = time.monotonic()
+    found = finish(side_by_side([steps(node) for node in range(100, 120)]))
+    took = time.monotonic() - began
+    assert found == [["no answer within 0.3 s"]] * 20
+    assert took < 2, "one after the other they take 6 s"
+    assert len(grid.pushes) == 20
+    assert grid.pushed_before_a_pull == 20
+
+
+def test_what_came_while_others_worked_is_heard_after_the_deadline() -> None:
+    grid = FakeGrid(after={11: 1})
+    heard = legs.leg(grid, {11: content(1)}, "query.x", round=1, deadline=0.05)
+    assert [next(heard), next(heard)] == [None, None]  # sent; asked for once, in vain
+    time.sleep(0.1)  # the work of others
+    answer = next(heard)
+    assert answer is not None
+    assert number(answer.content) == 1
+
+
+def test_one_that_fails_ends_the_others() -> None:
+    ended = []
+
+    def waits() -> Steps[int]:
+        try:
+            while True:
+                yield
+        finally:
+            ended.append(1)
+
+    def fails() -> Steps[int]:
+        yield
+        raise RuntimeError("a defect")
+
+    with pytest.raises(RuntimeError, match="a defect"):
+        finish(side_by_side([waits(), fails(), waits()]))
+    assert ended == [1, 1]
+
+
+def test_each_result_is_in_its_place() -> None:
+    def steps(count: int) -> Steps[int]:
+        for _ in range(count):
+            yield
+        return count
+
+    assert finish(side_by_side([steps(3), steps(0), steps(2)])) == [3, 0, 2]
+    assert finish(steps(4)) == 4
+    assert finish(side_by_side(list[Steps[int]]())) == []
 
 
 def test_nobody_to_ask() -> None:

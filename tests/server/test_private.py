@@ -348,10 +348,10 @@ def test_it_is_written_before_anybody_is_asked_to_open(monkeypatch: pytest.Monke
     storage, spent = Memory(), list[float]()
     reveal = SecureGrid._reveal
 
-    def watched(grid: SecureGrid, *args: Any) -> None:
+    def watched(grid: SecureGrid, *args: Any) -> Any:
         assert grid._private is not None
         spent.append(grid._private.ledger.epsilon(1, DELTA))
-        reveal(grid, *args)
+        return reveal(grid, *args)
 
     monkeypatch.setattr(SecureGrid, "_reveal", watched)
     privacy = Distributed()

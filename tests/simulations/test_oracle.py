@@ -16,8 +16,13 @@ from tacit.simulations.oracle import Oracle
 CODEC = Codec(3, 4, 0, bound=4.0, max_weight=10.0)
 
 
-def session(round: int = 1, purpose: Purpose = Purpose.TRAIN, clear: Clear | None = None) -> Any:
-    return SimpleNamespace(round=round, purpose=purpose, codec=CODEC, clear=clear)
+def session(
+    round: int = 1,
+    purpose: Purpose = Purpose.TRAIN,
+    clear: Clear | None = None,
+    sum_: bytes = b"all",
+) -> Any:
+    return SimpleNamespace(round=round, purpose=purpose, codec=CODEC, clear=clear, id=sum_)
 
 
 def encoded(device: int) -> Ring:
@@ -32,9 +37,11 @@ def opened(devices: set[int]) -> np.ndarray[Any, Any]:
     return CODEC.decode(total, len(devices)).update
 
 
-def seen(update: np.ndarray[Any, Any], round: int = 1) -> Seen:
+def seen(
+    update: np.ndarray[Any, Any], round: int = 1, members: tuple[int, ...] = (1000, 1001, 1002)
+) -> Seen:
     parts = {"a": update[:1].reshape(1, 1), "b": update[1:]}
-    return Seen(round, parts, parts, 3, 6.0, "pairwise")
+    return Seen(round, parts, parts, len(members), 6.0, "pairwise", members)
 
 
 def noted(*devices: int, round: int = 1) -> Oracle:
@@ -100,6 +107,24 @@ def test_rounds_are_kept_apart() -> None:
     oracle.saw(seen(opened({1, 2, 3}), 1))
     oracle.saw(seen(opened({2}), 2))
     assert (oracle.exact, oracle.checked) == (2, 2)
+
+
+def test_groups_of_one_round_are_checked_each_by_itself() -> None:
+    oracle = Oracle()
+    for device in (1, 2, 3, 4):
+        oracle.note(session(sum_=b"odd" if device % 2 else b"even"), device, encoded(device))
+    oracle.saw(seen(opened({2, 4}), members=(1001, 1003)))
+    assert (oracle.exact, oracle.checked) == (1, 1)
+    oracle.saw(seen(opened({1, 2}), members=(1000, 1001)))  # it says that 1 and 2 are in it
+    assert (oracle.exact, oracle.checked) == (1, 2)
+
+
+def test_a_group_is_checked_without_those_who_are_not_in_it() -> None:
+    oracle = noted(1, 2, 3)
+    oracle.note(session(sum_=b"others"), 4, encoded(4))
+    oracle.heard(LeftOut(1, "report", 2, "no answer"))
+    oracle.saw(seen(opened({1, 3}), members=(1000, 1002)))
+    assert (oracle.exact, oracle.checked) == (1, 1)
 
 
 def test_what_was_not_noted_is_not_checked() -> None:

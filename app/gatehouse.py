@@ -1,0 +1,93 @@
+"""A gate's folder: everything a gate keeps, for its owner's eyes alone.
+
+gate.sqlite   keys (as digests), budgets, states, requests, and what the log is still to be told
+totp.key      opens what one-time codes are made of; keep it out of the backups of gate.sqlite
+networks      where may be asked from, if there is such a file: see `server/gate/networks.py`
+audit.log     what was done at the gate, so that tampering shows: tacit log verify
+audit.key     what signs it
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tacit.app.journal import Journal
+from tacit.crypto.errors import ParameterError
+from tacit.server.auditlog import LogInUse
+from tacit.server.gate.store import Store
+from tacit.server.gate.totp import SEALING_BYTES, Codes
+
+STORE, SEALING, NETWORKS = "gate.sqlite", "totp.key", "networks"
+_FOLDER, _FILE = 0o700, 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class GateFolder:
+    """A gate on disk, open. Raises ParameterError and Damaged as `Store` does."""
+
+    path: Path
+    store: Store
+
+    @classmethod
+    def make(cls, path: Path) -> None:
+        """What a gate needs, in a new folder, or in one whose making was cut off. Where there is a
+        gate nothing is changed."""
+        path.mkdir(mode=_FOLDER, parents=True, exist_ok=True)
+        if (path / STORE).exists():
+            return
+        (path / SEALING).unlink(missing_ok=True)  # nothing can be sealed under it yet
+        write_private(path / SEALING, os.urandom(SEALING_BYTES))
+        Store.create(path / STORE)
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path) -> Iterator["GateFolder"]:
+        store = Store(path / STORE)
+        try:
+            yield cls(path, store)
+        finally:
+            store.close()
+
+    def codes(self) -> Codes:
+        """Raises ParameterError if their key is not there, or others may read it."""
+        sealing = read_private(self.path / SEALING)
+        if len(sealing) != SEALING_BYTES:
+            raise ParameterError(f"{self.path / SEALING} is not the key that codes are sealed with")
+        return Codes(self.store, sealing)
+
+    def tell(self) -> bool:
+        """Let the log say what was done. False if another process has the log: it will."""
+        journal = Journal(self.path)
+        try:
+            journal.take_over(self.store)
+        except LogInUse:
+            return False
+        finally:
+            journal.close()
+        return True
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """A new file that its owner alone may read. Raises ParameterError if there is one."""
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE)
+    except FileExistsError:
+        raise ParameterError(f"there is a file at {path}: name another one") from None
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_private(path: Path) -> bytes:
+    """Raises ParameterError if there is no such file, or others than its owner may use it."""
+    try:
+        mode = path.stat().st_mode
+        content = path.read_bytes()
+    except OSError as bad:
+        raise ParameterError(f"{path} cannot be read: {bad.strerror}") from None
+    if mode & 0o077 and os.name == "posix":
+        raise ParameterError(f"others than its owner may use {path}: chmod 600 it first")
+    return content
