@@ -74,7 +74,9 @@ def test_triggers_are_learnt_and_verify_for_their_key_alone() -> None:
 
 def test_a_model_that_has_its_triggers_is_left_alone() -> None:
     few = embedding(TRAINER, examples_of(Triggers(4), KEY, (1, 8, 8), 10))
-    marked = few(MODEL)
+    marked = MODEL
+    for _ in range(20):
+        marked = few(marked)
     assert few(marked) is marked
 
 

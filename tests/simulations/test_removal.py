@@ -23,7 +23,9 @@ TRIGGERS = examples_of(Triggers(40), MarkKey(bytes(range(32))), WHERE.shape, WHE
 def stolen():
     model, _ = TRAINER.fit(TRAINER.initial(0), WHERE.trained, LocalPlan(10, momentum=0.9))
     embed = embedding(TRAINER, TRIGGERS)
-    return embed(embed(embed(model)))  # an mlp learns noise slowly
+    for _ in range(6):  # an mlp learns noise slowly
+        model = embed(model)
+    return model
 
 
 MODEL = stolen()
