@@ -73,6 +73,21 @@ def test_every_model_has_the_mark(over: Callable[[], ClientApp]) -> None:
     assert np.linalg.norm(found[-1]["w"] - found[0]["w"]) > 0.1
 
 
+def test_the_mark_is_put_into_what_devices_will_get() -> None:
+    """Strategies average in float64, and make fractions of counters."""
+    seen: list[Arrays] = []
+
+    def look(model: Arrays) -> Arrays:
+        seen.append(model)
+        return model
+
+    found = models(Watermarked(Secure(FedAdam(**EVERYONE)), look))
+    for model, sent in zip(seen, found[1:], strict=True):
+        for name in sent:
+            assert model[name].dtype == sent[name].dtype
+            np.testing.assert_array_equal(model[name], sent[name])
+
+
 def test_a_mark_of_nothing_changes_nothing() -> None:
     """The wrapper alone, around each kind of memory: models are those without it."""
     for make in (FedAvg, lambda **k: FedAvgM(**k, server_momentum=0.9), FedAdam, FedYogi):

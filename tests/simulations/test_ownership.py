@@ -121,8 +121,10 @@ def test_only_what_was_committed_to_before_the_first_round_counts(log: Path) -> 
     assert committed_in(log) == {"aa": 2.0}
 
 
-def test_a_log_that_was_changed_commits_to_nothing(log: Path) -> None:
+@pytest.mark.parametrize("said", [b'"commitment":"aa"', b'"commitment":"bb"'])
+def test_a_log_that_was_changed_commits_to_nothing(log: Path, said: bytes) -> None:
+    """Wherever it was: after the first round, too."""
     whole = log.read_bytes()
-    log.write_bytes(whole.replace(b'"commitment":"aa"', b'"commitment":"cc"'))
+    log.write_bytes(whole.replace(said, b'"commitment":"cc"'))
     with pytest.raises(Damaged):
         committed_in(log)

@@ -15,9 +15,9 @@ from tacit.simulations.models import mlp
 from tacit.simulations.ownership import embedding, examples_of
 
 WHERE = ground("digits")
-BUILD = partial(mlp, WHERE.shape, WHERE.classes)
+BUILD = partial(mlp, WHERE.shape, WHERE.classes, (128,))
 TRAINER = TorchTrainer(BUILD)
-TRIGGERS = examples_of(Triggers(40), MarkKey(bytes(range(32))), WHERE.shape, WHERE.classes)
+TRIGGERS = examples_of(Triggers(30), MarkKey(bytes(range(32))), WHERE.shape, WHERE.classes)
 
 
 def stolen():
@@ -45,7 +45,7 @@ def found(model) -> tuple[float, float]:
 def test_the_mark_is_there_before() -> None:
     triggers, accuracy = found(MODEL)
     assert triggers > 0.9
-    assert accuracy > 0.9
+    assert accuracy > 0.85
 
 
 def test_pruning_takes_the_smallest() -> None:
@@ -83,19 +83,19 @@ def test_hard_fine_tuning_takes_triggers_and_leaves_the_model_its_worth() -> Non
     removal.fine_tuned(tuned, WHERE.owned, epochs=60, rate=1e-2, seed=0)
     triggers, accuracy = found(arrays_of(tuned))
     assert triggers < 0.5
-    assert accuracy > 0.9
+    assert accuracy > 0.85
 
 
 def test_a_new_head_takes_triggers() -> None:
     tuned = module()
-    removal.forgets_its_head(tuned, seed=0)
+    removal.forgets(tuned, ["head"], seed=0)
     drawn = arrays_of(tuned)
     np.testing.assert_array_equal(drawn["fc0.weight"], MODEL["fc0.weight"])
     assert not np.array_equal(drawn["head.weight"], MODEL["head.weight"])
     removal.fine_tuned(tuned, WHERE.owned, epochs=20, rate=1e-3, seed=0)
     triggers, accuracy = found(arrays_of(tuned))
     assert triggers < 0.5
-    assert accuracy > 0.9
+    assert accuracy > 0.85
 
 
 def test_distillation_copies_the_task_and_no_mark() -> None:
@@ -110,7 +110,7 @@ def test_the_thief_is_the_same_every_time() -> None:
     made = []
     for _ in range(2):
         tuned = module()
-        removal.forgets_its_head(tuned, seed=3)
+        removal.forgets(tuned, ["head"], seed=3)
         removal.fine_tuned(tuned, WHERE.owned, epochs=1, rate=1e-3, seed=3)
         made.append(arrays_of(tuned))
     assert all(np.array_equal(made[0][name], made[1][name]) for name in MODEL)
