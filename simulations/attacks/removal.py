@@ -6,7 +6,7 @@ surveyed withstood all of these ("SoK: How Robust is Image Classification Deep N
 Watermarking?", arXiv:2108.04974, abstract).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -55,12 +55,13 @@ def fine_tuned(module: nn.Module, owned: Examples, epochs: int, rate: float, see
              epochs, rate, seed)  # fmt: skip
 
 
-def forgets_its_head(module: nn.Module, seed: int) -> None:
-    """Draw the last dense layer anew, in place; it is to be fine-tuned then."""
-    last = [part for part in module.modules() if isinstance(part, nn.Linear)][-1]
+def forgets(module: nn.Module, layers: Sequence[str], seed: int) -> None:
+    """Draw these layers anew, in place; the module is to be fine-tuned then."""
+    named = dict(module.named_modules())
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        last.reset_parameters()
+        for layer in layers:
+            named[layer].reset_parameters()  # type: ignore[operator]
 
 
 def distilled(

@@ -7,7 +7,7 @@ import torch
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
-from flwr.serverapp.strategy import FedAvg, Result
+from flwr.serverapp.strategy import FedAvg
 from torch import nn
 
 from tacit.client.app import SecureClientApp
@@ -19,7 +19,7 @@ from tacit.client.trainer import Arrays, Examples, LocalPlan
 from tacit.crypto import labels
 from tacit.crypto.identity import derive
 from tacit.crypto.mark import MarkKey, Signs, Triggers
-from tacit.server.private import Distributed
+from tacit.server.private import Central
 from tacit.simulations.data.dataset import Dataset, take
 from tacit.simulations.data.partition import parse, partition
 from tacit.simulations.duels.ground import Ground, ground
@@ -38,7 +38,7 @@ LEAST = 20  # examples of a device: one that counts for next to nothing does not
 @dataclass(frozen=True, slots=True)
 class Case:
     """One federation. `spread` is a partition's name; with `noise`, in units of a clip of 1, sums
-    are under distributed differential privacy."""
+    are under central differential privacy."""
 
     seed: int
     rounds: int
@@ -92,20 +92,25 @@ def bits_of(key: MarkKey, model: Arrays) -> Signature:
     return signature_of(Signs(BITS, SIGNED), key, model)
 
 
-def federated(case: Case) -> Arrays:
-    """The model after all rounds, by the strategy, the devices' app and the secure sums that a
-    deployment has."""
+def federated(case: Case) -> tuple[Arrays, ...]:
+    """The models of the last fifth of the rounds, by the strategy, the devices' app and the secure
+    sums that a deployment has. The last one is what is released."""
     where = ground(case.data, case.seed)
-    results: list[Result] = []
+    models: list[Arrays] = []
     server = ServerApp()
+
+    def keep(round_: int, arrays: ArrayRecord) -> None:
+        if round_ > case.rounds - max(1, case.rounds // 5):
+            models.append({name: array.numpy() for name, array in arrays.items()})
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
         initial = {k: Array(a) for k, a in trainer_of(where).initial(case.seed).items()}
-        results.append(_strategy(case, where).start(grid, ArrayRecord(initial), case.rounds))
+        strategy = _strategy(case, where)
+        strategy.start(grid, ArrayRecord(initial), case.rounds, evaluate_fn=keep)
 
     run_in_process(server, lambda: _app(case, where), devices=DEVICES, run_id=case.seed + 1)
-    return {name: array.numpy() for name, array in results[0].arrays.items()}
+    return tuple(models)
 
 
 def _strategy(case: Case, where: Ground) -> Secure | Watermarked:
@@ -115,7 +120,7 @@ def _strategy(case: Case, where: Ground) -> Secure | Watermarked:
         min_available_nodes=DEVICES,
         weighted_by_key=WEIGHT,
     )
-    privacy = Distributed(clip=1.0, noise=case.noise) if case.noise else None
+    privacy = Central(clip=1.0, noise=case.noise) if case.noise else None
     secure = Secure(fedavg, privacy=privacy)
     if not case.is_marked:
         return secure

@@ -44,15 +44,19 @@ NOISE = 0.3
 WRONG = 20  # keys that nothing was marked with, for each seed
 THIEF, STRANGER = 500, 1_000  # whose keys these are: see `key_of`
 CLAIMS = 2 * (DEVICES + 1)  # kinds, times keys that are committed to
+LAYER = SIGNED.removesuffix(".weight")
 FRESH = 77  # seed of a surrogate: no federation's
 
 LIMITS = (
-    "three seeds on digits; a thief who has tens of thousands of real examples needs no model",
-    "a mark that is removed proves nothing: strong fine-tuning takes both kinds, a new head the "
-    "triggers, distillation on real examples both; marks are evidence, and prevent nothing",
-    "bits come in with a device's share of the examples: with 4 of 1,000 it had 5 of 20 after 25 "
-    "rounds, so here a device has 20 examples at least; and noise in sums hides them in part",
-    "noise of 0.3 with ten devices is no protection worth its name: it shows that triggers last",
+    "three seeds on digits, a network with group normalisation; small networks without any lost "
+    "about a point to 100 triggers",
+    "a thief who draws the head and the signed layer anew and trains on with 397 examples keeps "
+    "accuracy and loses both marks, as one does who distils on real examples; a new head alone "
+    "takes the triggers, extraction by photographs the bits: marks are evidence, and prevent "
+    "nothing",
+    "bits come in with a device's share of the examples: one with 4 of 1,000 had 5 of 20 after 25 "
+    "rounds, so here a device has 20 examples at least",
+    "noise of 0.3 with ten devices is no protection worth its name: it shows that marks last",
     "who was first is told by the older log, and which log is older by a head kept elsewhere",
 )
 
@@ -71,7 +75,7 @@ class Size:
     surrogates: int = 5_000
 
 
-QUICK = Size((0,), ("iid",), 8, 0, replace(PLAN, epochs=1), 10, 0)
+QUICK = Size((0,), ("iid",), 8, 0, replace(PLAN, batch_size=20), 10, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +110,13 @@ class Judge:
         _, accuracy = trainer.evaluate(model, self.where.held)
         return Left(triggers, bits, accuracy)
 
-    def unseen(self, model: Arrays) -> float:
-        """Accuracy on all that no device had: what the mark costs is a small difference."""
+    def unseen(self, models: Sequence[Arrays]) -> float:
+        """Mean accuracy on all that no device had. What the mark costs is a small difference, and
+        from round to round a model's accuracy goes up and down by more."""
         parts = (self.where.held, self.where.owned)
         whole = Examples(*(np.concatenate([getattr(p, name) for p in parts]) for name in "xy"))
-        return trainer_of(self.where).evaluate(model, whole)[1]
+        trainer = trainer_of(self.where)
+        return float(np.mean([trainer.evaluate(model, whole)[1] for model in models]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +134,8 @@ def removals(size: Size) -> Iterator[Removal]:
     yield Removal("60 % pruned", lambda m, _: removal.pruned(m, 0.6), 0.90, 0.95)
     yield Removal("int8", lambda m, _: removal.quantised(m, 8), 0.90, 0.95)
     yield Removal("int4", lambda m, _: removal.quantised(m, 4), 0.90, 0.95)
-    tuned = f"fine-tuned {size.epochs} epochs, rate 1e-3"
-    yield Removal(tuned, partial(_tuned, epochs=size.epochs, rate=1e-3), 0.50, 0.90)
+    lightly = f"fine-tuned {size.epochs} epochs, rate 1e-3"
+    yield Removal(lightly, partial(_tuned, epochs=size.epochs, rate=1e-3), 0.50, 0.90)
     if not size.surrogates:
         return
     yield Removal("60 % of each array pruned", lambda m, _: removal.pruned_by_array(m, 0.6))
@@ -137,18 +143,19 @@ def removals(size: Size) -> Iterator[Removal]:
     yield Removal("int3", lambda m, _: removal.quantised(m, 3))
     yield Removal("fine-tuned 100 epochs, rate 1e-3", partial(_tuned, epochs=100, rate=1e-3))
     yield Removal("fine-tuned 100 epochs, rate 1e-2", partial(_tuned, epochs=100, rate=1e-2))
-    yield Removal("new head, then fine-tuned", partial(_tuned, epochs=30, rate=1e-3, is_new=True))
+    tuned = partial(_tuned, epochs=30, rate=1e-3)
+    yield Removal("new head, then fine-tuned", partial(tuned, anew=("fc",)))
+    yield Removal("new head and signed layer, then fine-tuned", partial(tuned, anew=("fc", LAYER)))
     yield Removal("distilled on the thief's digits", lambda m, w: _distilled(m, w, w.owned.x, 100))
     photos = partial(patches, count=size.surrogates)
     yield Removal("extracted by photo patches", lambda m, w: _distilled(m, w, photos(w.shape), 10))
 
 
 def _tuned(
-    model: Arrays, where: Ground, epochs: int, rate: float, *, is_new: bool = False
+    model: Arrays, where: Ground, epochs: int, rate: float, anew: tuple[str, ...] = ()
 ) -> Arrays:
     module = loaded(where, model)
-    if is_new:
-        removal.forgets_its_head(module, seed=1)
+    removal.forgets(module, anew, seed=1)
     removal.fine_tuned(module, where.owned, epochs, rate, seed=1)
     return arrays_of(module)
 
@@ -200,13 +207,21 @@ class Pair:
     """One federation with marks, and the same without."""
 
     judge: Judge
-    clean: Arrays
-    marked: Arrays
+    without: tuple[Arrays, ...]
+    bearing: tuple[Arrays, ...]
+
+    @property
+    def clean(self) -> Arrays:
+        return self.without[-1]
+
+    @property
+    def marked(self) -> Arrays:
+        return self.bearing[-1]
 
     @property
     def cost(self) -> float:
-        """In points of accuracy."""
-        return 100 * (self.judge.unseen(self.clean) - self.judge.unseen(self.marked))
+        """In points of accuracy, over the last fifth of the rounds."""
+        return 100 * (self.judge.unseen(self.without) - self.judge.unseen(self.bearing))
 
 
 def _pair(case: Case, step: Callable[[], None]) -> Pair:
@@ -219,9 +234,10 @@ def _pair(case: Case, step: Callable[[], None]) -> Pair:
 
 def _bearing(setting: str, pairs: Sequence[Pair], *, quick: bool) -> Iterator[Line]:
     left = [pair.judge.left(pair.marked) for pair in pairs]
-    # One seed and 797 examples tell accuracies apart by a point at best, and few rounds are not
-    # enough for all bits: the mean of updates moves as far as one device in ten.
-    dear, least = (2.0, 0.9) if quick else (0.5, 0.99)
+    # The accuracy of one model on 797 examples has a deviation of 0.7 points, so that two of one
+    # seed may well be two points apart; and in few rounds not all bits may be there, as the mean
+    # of updates moves as far as one device in ten.
+    dear, least = (2.0, 0.95) if quick else (0.5, 0.99)
     yield _mean(setting, "points of accuracy lost", [p.cost for p in pairs], Role.PRICE, dear, True)
     yield _mean(setting, "triggers", [one.triggers.share for one in left], Role.DEFENCE, 0.95)
     yield _mean(setting, "bits", [one.bits.share for one in left], Role.DEFENCE, least)
