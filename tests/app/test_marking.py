@@ -101,7 +101,7 @@ def test_a_marked_run_over_secure_sums_verifies(run: Path, tacit, key: str, kind
     other = ({"triggers", "bits"} - {kind}).pop()
     assert marks[kind]["verifies"]
     times = {each.get("commitment"): each["at"] for each in entries(run)}
-    mark = {"triggers": Triggers(60), "bits": Signs(40)}[kind]
+    mark = Triggers(60) if kind == "triggers" else Signs(40)
     assert marks[kind]["committed_at"] == times[mark.commitment(marking.read_key(run / key)).hex()]
     assert marks[kind]["p"] <= marks[kind]["threshold"] == pytest.approx(1e-6 / (2 * 5))
     assert not marks[other]["verifies"]
