@@ -61,7 +61,7 @@ def forgets(module: nn.Module, layers: Sequence[str], seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         for layer in layers:
-            named[layer].reset_parameters()  # type: ignore[operator]
+            named[layer].reset_parameters()
 
 
 def distilled(
