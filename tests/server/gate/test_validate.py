@@ -1,6 +1,7 @@
 """Whatever bytes come, they are inputs by the card's schema, or refused with a path."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -148,3 +149,22 @@ def test_the_largest_honest_request_fits_the_limit() -> None:
 def test_no_card_is_impossible(fields: dict) -> None:
     with pytest.raises(ParameterError):
         Card(**(CARD.fields() | fields))
+
+
+def test_texts_take_no_memory_however_they_are_sent() -> None:
+    """numpy gives each the room of the longest: 65 kB of them took 1.2 GB, and nothing was charged."""
+    most = CARD.body_bytes // 8
+    body = said(["a" * 3 * most, *[""] * most])
+    tracemalloc.start()
+    try:
+        with pytest.raises(Denial, match="expected nested lists of numbers"):
+            inputs(body, Form.JSON, CARD)
+        assert tracemalloc.get_traced_memory()[1] < 100 * len(body)
+    finally:
+        tracemalloc.stop()
+
+
+def test_inputs_are_said_once() -> None:
+    twice = b'{"inputs": [], ' + said(GOOD.tolist())[1:]
+    with pytest.raises(Denial, match="once"):
+        inputs(twice, Form.JSON, CARD)
