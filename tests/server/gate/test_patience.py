@@ -1,6 +1,7 @@
 """Connections that keep the gate waiting are closed, and others are answered meanwhile."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -28,7 +29,12 @@ def loop(request: pytest.FixtureRequest) -> Loop:
     return pytest.importorskip("uvloop").new_event_loop
 
 
-def against(folder: Path, loop: Loop, attack: Callable[[int], Awaitable[None]]) -> None:
+def against(
+    folder: Path,
+    loop: Loop,
+    attack: Callable[[int], Awaitable[None]],
+    servers: list[uvicorn.Server] | None = None,
+) -> None:
     """A server on a port of its own, in this event loop."""
 
     async def run() -> None:
@@ -37,6 +43,8 @@ def against(folder: Path, loop: Loop, attack: Callable[[int], Awaitable[None]]) 
         server = uvicorn.Server(
             uvicorn.Config(app, port=0, http=Quick, ws="none", log_level="error")
         )
+        if servers is not None:
+            servers.append(server)
         serving = asyncio.create_task(server.serve())
         while not server.started:
             await asyncio.sleep(0.01)
@@ -157,3 +165,24 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_there(tmp_path: Path, 
         writer.close()
 
     against(tmp_path, loop, attack)
+
+
+def test_who_does_not_read_what_he_is_told_is_closed(tmp_path: Path, loop: Loop) -> None:
+    """Without a key 1024 of them, which is all that the gate takes, kept everybody out for good."""
+    servers: list[uvicorn.Server] = []
+
+    async def attack(port: int) -> None:
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.setblocking(False)
+            running = asyncio.get_running_loop()
+            await running.sock_connect(deaf, ("127.0.0.1", port))
+            asked = b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n"
+            await running.sock_sendall(deaf, asked * 5000)
+            await asyncio.sleep(SECONDS / 2)
+            (state,) = (each.server_state for each in servers)
+            assert len(state.connections) == 1
+            await asyncio.sleep(4 * SECONDS)
+            assert not state.connections
+
+    against(tmp_path, loop, attack, servers)

@@ -152,7 +152,7 @@ def test_no_card_is_impossible(fields: dict) -> None:
 
 
 def test_texts_take_no_memory_however_they_are_sent() -> None:
-    """numpy gives each the room of the longest: 65 kB of them took 1.2 GB, and nothing was charged."""
+    """numpy gives each the room of the longest: 65 kB took 1.2 GB, and nothing was charged."""
     most = CARD.body_bytes // 8
     body = said(["a" * 3 * most, *[""] * most])
     tracemalloc.start()
