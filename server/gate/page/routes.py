@@ -105,8 +105,10 @@ def _add_act(
     name, form, do, acts = it
 
     async def act(request: Request) -> Response:
-        with chain.admitted(*caller(request), *acts) as by, _refusing():
+        with chain.admitted(*caller(request), *acts), _refusing():
             wanted = form.model_validate_json(await _body(request))
+        # Again: a body may take seconds, and the key be revoked meanwhile.
+        with chain.admitted(*caller(request), *acts) as by, _refusing():
             told = await asyncio.to_thread(do, house, by, wanted, clock())
         return as_json(told.model_dump(), headers=DATA_HEADERS)
 

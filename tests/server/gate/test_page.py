@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from html.parser import HTMLParser
 from importlib.resources import files
 from itertools import product
@@ -138,6 +138,20 @@ def test_a_key_that_has_ended_is_shown_nothing(page: Paged) -> None:
     assert page.call("GET", "/v1/operator/view", Role.OPERATOR).status_code == 403
     page.act("revoke", Role.AUTHORITY, key=page.names["operator"])
     assert page.call("GET", "/v1/operator/view", Role.OPERATOR).status_code == 401
+
+
+def test_a_key_that_ends_while_it_sends_does_nothing_more(page: Paged) -> None:
+    """Else a thief keeps a request half sent, and makes himself a key once his own is revoked."""
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'{"organisation": '
+        desk.revoke(page.world.store, page.world.root, page.names["operator"], AT)
+        yield b'"thieves"}'
+
+    told = page.call("POST", "/v1/operator/issue", Role.OPERATOR, content=body())
+    assert (told.status_code, told.json()["stage"]) == (401, "key")
+    names = {each["organisation"] for each in page.view(Role.AUTHORITY)["organisations"]}
+    assert "thieves" not in names
 
 
 # What acts do, and that they are logged
