@@ -14,6 +14,8 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 WHOLE_IN = 10.0  # seconds, from a request's first byte to its last
 HEAD_BYTES = 1 << 15
+MOST_HEADERS = 256  # those after the body, too, of which uvicorn keeps all that come
+IGNORED_BYTES = 1 << 22  # of a request that was refused before it was whole
 
 
 class Patient(asyncio.Protocol):
@@ -27,6 +29,7 @@ class Patient(asyncio.Protocol):
         self._since: float | None = None  # when what is not whole began
         self._unread: float | None = None  # since when something was seen to wait to be read
         self._head = 0  # bytes of a request before its head was whole
+        self._ignored = 0  # bytes of it after its answer
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -44,8 +47,12 @@ class Patient(asyncio.Protocol):
             if self._head > HEAD_BYTES:
                 self._close()
         elif not cycle.more_body:
-            self._since, self._head = None, 0
+            self._since, self._head, self._ignored = None, 0, 0
             return
+        else:
+            self._ignored += len(data) * cycle.response_complete
+            if len(self._inner.headers) > MOST_HEADERS or self._ignored > IGNORED_BYTES:
+                self._close()
         if self._since is None:
             self._since = self._loop.time()
 

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,28 @@ def test_who_does_not_read_what_he_is_told_is_closed(tmp_path: Path, loop: Loop)
             assert not state.connections
 
     against(tmp_path, loop, attack, servers)
+
+
+@pytest.mark.parametrize("endless", [b"a:b\r\n" * 1000, b"a" * 5000], ids=["many", "long"])
+def test_what_follows_a_body_has_an_end(
+    tmp_path: Path, loop: Loop, endless: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a key: uvicorn keeps all headers, of which 13 MB took 200 MB until time was up."""
+
+    async def attack(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = "POST /v1/answers HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        writer.write(head.encode())
+        assert b"401" in await answered(reader)
+        writer.write(b"0\r\n")
+        sent = 0
+        with suppress(ConnectionError):
+            while sent < 10 * patience.IGNORED_BYTES:
+                writer.write(endless)
+                await writer.drain()
+                sent += len(endless)
+        assert sent < 4 * patience.IGNORED_BYTES  # with what is in the sockets' buffers
+        writer.close()
+
+    monkeypatch.setattr(Quick, "seconds", 60.0)
+    against(tmp_path, loop, attack)
