@@ -50,12 +50,12 @@ def mi_face(
 
 
 def _probes(x: Floats32, probe: float) -> Floats32:
-    """(pixels + 1, *shape): `x` with each pixel moved, inwards where it would leave [0, 1]; then
+    """(pixels + 1, *shape): `x` with each pixel moved towards the further end of [0, 1]; then
     `x` itself."""
     flat = x.ravel()
     moved = np.repeat(flat[None], len(flat) + 1, axis=0)
     pixels = np.arange(len(flat))
-    moved[pixels, pixels] += np.where(flat + probe <= 1, probe, -probe)
+    moved[pixels, pixels] += np.where(flat < 0.5, probe, -probe)
     return moved.clip(0, 1).reshape(-1, *x.shape).astype(np.float32)
 
 

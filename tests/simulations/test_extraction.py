@@ -115,7 +115,7 @@ def test_jacobian_augmentation_doubles_until_its_budget_ends(
 ) -> None:
     examples = ground("digits").owned.x[:10]
     boxes = [Scene("digits").box(FULL, budget) for _ in range(2)]
-    copies = [jbda(box, examples, 2, 0) for box in boxes]
+    copies = [jbda(box, examples, 2, 0, "softmax") for box in boxes]
     assert boxes[0].asked == asked
     assert same(*copies)
 
@@ -180,7 +180,9 @@ def test_torchs_own_chance_is_left_alone() -> None:
 def test_variations_are_near_what_they_are_of(count: int, seed: int) -> None:
     x = ground("digits").owned.x[:20]
     made, of = varied(x, count, np.random.default_rng(seed))
-    assert (made.shape, made.dtype, of.shape) == ((count, 1, 8, 8), np.float32, (count,))
+    assert made.shape == (count, 1, 8, 8)
+    assert made.dtype == np.float32
+    assert of.shape == (count,)
     assert ((made >= 0) & (made <= 1)).all()
     for one, index in zip(made, of, strict=True):
         moves = [np.roll(x[index], (a, b), (1, 2)) for a in (-1, 0, 1) for b in (-1, 0, 1)]

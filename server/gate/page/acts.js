@@ -1,5 +1,5 @@
 // What can be done, each as a dialog: its words, its fields, and the call that they make.
-import { el, day } from "./parts.js";
+import { el, focusOn } from "./parts.js";
 
 const DETAILS = ["top1", "rounded"];
 const TWO = ["raise budgets", "release a model", "export a key"];
@@ -102,8 +102,7 @@ export function show(dialog, what, act) {
 export function closed(dialog) {
   if (dialog.open) return; // another one, since
   dialog.replaceChildren();
-  const was = [...document.querySelectorAll("[data-focus]")].find((each) => each.dataset.focus === dialog.dataset.from);
-  (was ?? document.querySelector("#main")).focus();
+  focusOn(dialog.dataset.from);
 }
 
 function field(each) {

@@ -123,7 +123,7 @@ function put(where, nodes, data) {
   const target = document.querySelector(`#${where}`);
   const focus = target.contains(document.activeElement) && document.activeElement.dataset.focus;
   target.replaceChildren(...[nodes || []].flat());
-  if (focus) [...target.querySelectorAll("[data-focus]")].find((x) => x.dataset.focus === focus)?.focus();
+  if (focus) parts.focusOn(focus);
 }
 
 function filters() {

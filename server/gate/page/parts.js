@@ -12,10 +12,16 @@ export function el(name, set = {}, ...inside) {
   return made;
 }
 
+/** What has this name for it, or the page where nothing has it any more. */
+export function focusOn(name) {
+  const found = [...document.querySelectorAll("[data-focus]")].find((each) => each.dataset.focus === name);
+  (found ?? document.querySelector("#main")).focus({ preventScroll: true });
+}
+
 const pad = (number) => String(number).padStart(2, "0");
 const count = (number) => number.toLocaleString("en");
 const many = (number, one, more = `${one}s`) => `${count(number)} ${number === 1 ? one : more}`;
-const share = (of) => `${Math.round(100 * of)} %`;
+const share = (of) => `${Math.round(100 * of)}\u00a0%`;
 
 export function clock(at) {
   const time = new Date(at * 1000);

@@ -134,11 +134,14 @@ def test_it_fits_and_strangers_texts_are_texts(
         assert browser.run("getComputedStyle(document.body).backgroundColor") == (
             "rgb(19, 22, 24)" if scheme == "dark" else "rgb(250, 249, 246)"
         )
+        browser.run("document.querySelector('table.keys summary').click()")
+        assert browser.run("document.documentElement.scrollWidth") <= width
         shoot(browser, f"page-{width}-{scheme}")
     assert browser.said == []
 
 
-CLICK = "[...document.querySelectorAll('button')].find(x => x.dataset.focus === {!r}).click()"
+BUTTONS = "[...document.querySelectorAll('button')]"
+CLICK = f"(x => {{{{ x.focus(); x.click() }}}})({BUTTONS}.find(x => x.dataset.focus === {{!r}}))"
 NOW = "document.dispatchEvent(new Event('visibilitychange'))"  # it looks at once
 OPEN = "document.querySelector('#dialog').open"
 
@@ -177,6 +180,7 @@ def test_an_operator_acts_by_the_page(page: Paged, browser: Browser) -> None:
         browser.press("Enter", 13)
         browser.until(f"!{OPEN}")
         browser.until(f"{ROW.format(name)}.innerText.includes('suspended')")
+        browser.until("document.activeElement.id === 'main'")  # its button is gone
         judged = Judged(name, "ok", "suspended", page.names["operator"], REASON)
         assert judged in page.logged()
         browser.run(CLICK.format(f"restore {name}"))

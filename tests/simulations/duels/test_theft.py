@@ -24,9 +24,11 @@ def missed(outcome: Fought) -> list[tuple[str, Role]]:
 
 
 def test_a_linear_model_is_copied_and_labels_alone_do_not_stop_it() -> None:
-    """The reference's target for 650 labels is missed: a fit reaches what retraining did not."""
+    """The budget does: beyond it, a fit finds most of the model from labels too."""
     outcome = fought(extraction.ExtractionLinear())
-    assert missed(outcome) == [("label, 650 answers", Role.DEFENCE)]
+    assert outcome.holds
+    (beyond,) = (line for line in outcome.lines if line.setting == "label, 650 answers")
+    assert beyond.figure.value > 0.65
     again = extraction.ExtractionLinear().fight(QUICK, lambda _: None)
     assert [line.figure for line in again.lines] == [line.figure for line in outcome.lines]
 
