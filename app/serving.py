@@ -4,7 +4,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,9 @@ class Place:
     """Where the gate is asked. TLS is by both files, or by a `proxy` in front, from whose address
     alone `X-Forwarded-For` is believed.
 
-    Raises ParameterError for a host that others reach and keys would travel to in the clear.
+    Raises ParameterError for a host that others reach and keys would travel to in the clear, and
+    for a proxy that is no address or network: the server would believe a "*" whoever says it, and
+    not find a name in any connection.
     """
 
     host: str = "127.0.0.1"
@@ -65,6 +67,13 @@ class Place:
                 f"keys would travel to {self.host} in the clear: --tls-cert and --tls-key, or "
                 "--proxy with the address of the proxy that ends TLS in front"
             )
+
+        try:
+            is_place = self.proxy is None or ip_network(self.proxy).prefixlen > 0
+        except ValueError:
+            is_place = False
+        if not is_place:
+            raise ParameterError(f"--proxy {self.proxy} is no address, such as 10.0.0.1")
 
     @property
     def has_tls(self) -> bool:

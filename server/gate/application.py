@@ -77,6 +77,7 @@ def application(
     app = FastAPI(
         title="Tacit gate", version="1", lifespan=life, docs_url=None, redoc_url=None,
         description="Answers of one model, each by way of one chain, counted and logged.",
+        redirect_slashes=False,  # to where the caller's Host says, with his key
     )  # fmt: skip
     app.include_router(_public(chain, records))
     for router in routers:

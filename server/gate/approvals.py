@@ -26,6 +26,7 @@ from tacit.server.gate.totp import Codes
 WITHIN = (
     86400.0  # seconds that a request waits, and that what was approved to be done once may wait
 )
+MOST_WAITING = 100  # requests of one key: all of them are on everybody's page
 
 
 class Deed(StrEnum):
@@ -67,6 +68,7 @@ def ask(store: Store, by: Grant, deed: Deed, subject: str, at: float, amount: in
     ends = at + WITHIN
     with store.writing() as db:
         _check_subject(db, deed, subject, amount, at)
+        _check_room(db, by, at)
         made = db.execute(
             "INSERT INTO requests (act, subject, amount, asked_by, ends) VALUES (?, ?, ?, ?, ?)",
             (deed, subject, amount, by.key, ends),
@@ -157,6 +159,17 @@ def _check_pair(db: Connection, request: Request, by: Grant, at: float) -> None:
     asker = found(db, request.asked_by, at)
     if asker.is_revoked or asker.grant.state is State.SUSPENDED or at >= asker.grant.expires:
         raise Denial("scope", 403, "the key that asked for it is no good any more")
+
+
+def _check_room(db: Connection, by: Grant, at: float) -> None:
+    (waiting,) = one(
+        db,
+        "SELECT count(*) FROM requests WHERE asked_by = ? AND approved_by IS NULL AND ends > ?",
+        by.key,
+        at,
+    )
+    if waiting >= MOST_WAITING:
+        raise Denial("budget", 429, f"{waiting} requests of this key wait already")
 
 
 def _check_subject(db: Connection, deed: Deed, subject: str, amount: int, at: float) -> None:

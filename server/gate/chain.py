@@ -94,6 +94,9 @@ class Chain:
             reveal = self._scope(grant, question.detail)  # scope
             with self._budget(grant, at) as take:  # budget: an answer, before anything is read
                 x = await self._validate(question)  # validate
+                # Again: a body may take seconds, and the key be revoked or degraded meanwhile.
+                grant = self._records.grant_of(question.secret, question.address, self._clock())
+                reveal = self._scope(grant, question.detail)
                 take(len(x) - 1)
                 shown = await self._answering.do(_Asked(grant, reveal, x))  # model, ..., log
         self.metrics.answered(len(x), time.perf_counter() - began)

@@ -1,8 +1,10 @@
-"""Connections that keep the gate waiting are closed: a request is to be whole within some seconds.
+"""Connections that keep the gate waiting are closed: a request is to be whole within some seconds,
+and so is what it is told to be taken.
 
 uvicorn times what is idle between requests, and not one that is sent a byte at a time (slow loris),
-nor does it bound how long a head is. Here this is looked at once per connection and interval,
-and not by a timer per request, which would cost more than finding out who asks.
+nor answers that nobody reads, nor does it bound how long a head is. Here this is looked at once per
+connection and interval, and not by a timer per request, which would cost more than finding out who
+asks.
 """
 
 import asyncio
@@ -12,6 +14,8 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 WHOLE_IN = 10.0  # seconds, from a request's first byte to its last
 HEAD_BYTES = 1 << 15
+MOST_HEADERS = 256  # those after the body, too, of which uvicorn keeps all that come
+IGNORED_BYTES = 1 << 22  # of a request that was refused before it was whole
 
 
 class Patient(asyncio.Protocol):
@@ -23,7 +27,9 @@ class Patient(asyncio.Protocol):
         self._inner: Any = AutoHTTPProtocol(*arguments, **named)
         self._loop = asyncio.get_running_loop()
         self._since: float | None = None  # when what is not whole began
-        self._head = 0  # bytes of it before its head was whole
+        self._unread: float | None = None  # since when something was seen to wait to be read
+        self._head = 0  # bytes of a request before its head was whole
+        self._ignored = 0  # bytes of it after its answer
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -41,8 +47,12 @@ class Patient(asyncio.Protocol):
             if self._head > HEAD_BYTES:
                 self._close()
         elif not cycle.more_body:
-            self._since, self._head = None, 0
+            self._since, self._head, self._ignored = None, 0, 0
             return
+        else:
+            self._ignored += len(data) * cycle.response_complete
+            if len(self._inner.headers) > MOST_HEADERS or self._ignored > IGNORED_BYTES:
+                self._close()
         if self._since is None:
             self._since = self._loop.time()
 
@@ -62,11 +72,16 @@ class Patient(asyncio.Protocol):
         self._inner.resume_writing()
 
     def _look(self) -> None:
-        late = None if self._since is None else self._loop.time() - self._since
-        if late is not None and late >= self.seconds:
+        now = self._loop.time()
+        if not self._transport.get_write_buffer_size():
+            self._unread = None
+        elif self._unread is None:
+            self._unread = now
+        late = max(now - (now if at is None else at) for at in (self._since, self._unread))
+        if late >= self.seconds:
             self._close()
         else:
-            self._timer = self._loop.call_later(self.seconds - (late or 0.0), self._look)
+            self._timer = self._loop.call_later(self.seconds - late, self._look)
 
     def _close(self) -> None:
         """At once: whoever is slow to send is slow to be told, too."""

@@ -81,6 +81,9 @@ class StoredRecords:
                 raise ParameterError(f"{answers} answers were not taken for {grant.key}")
             lease.left += answers
             lease.given -= answers
+            found = self._find(grant.key, self._at)
+            if found is None or found.grant != grant:  # it may be allowed less than when it took
+                self._return([grant.key])
 
     def left(self, grant: Grant) -> int:
         with self._store.lock:

@@ -6,6 +6,7 @@ model. What is wrong is named by its place, never by its value, so that no input
 
 import json
 from enum import StrEnum
+from math import prod
 from typing import Any, NoReturn
 
 import numpy as np
@@ -36,7 +37,7 @@ def form_of(content_type: str) -> Form:
 
 def inputs(body: bytes, form: Form, card: Card) -> Floats32:
     """(n, *shape), 1 <= n <= `card.most`, all in the card's range. Raises Denial (422)."""
-    x = _of_bytes(body, card) if form is Form.BINARY else _of_json(body)
+    x = _of_bytes(body, card) if form is Form.BINARY else _of_json(body, card)
     if x.shape[1:] != card.shape:
         _refuse(f"inputs: shape {_named(x.shape)}, expected (n, {_named(card.shape)[1:]}")
     if not 1 <= len(x) <= card.most:
@@ -56,7 +57,8 @@ def _of_bytes(body: bytes, card: Card) -> Floats32:
     return np.frombuffer(body, "<f4").reshape(-1, *card.shape)
 
 
-def _of_json(body: bytes) -> np.ndarray[Any, Any]:
+def _of_json(body: bytes, card: Card) -> np.ndarray[Any, Any]:
+    _check_pieces(body, card)
     try:
         said = _DECODER.decode(body.decode())
     except RecursionError:
@@ -70,6 +72,9 @@ def _of_json(body: bytes) -> np.ndarray[Any, Any]:
     # numpy would take them for numbers, and the bodies that are right have these words nowhere.
     if b"true" in body or b"false" in body or b"null" in body:
         _refuse("inputs: true, false and null are no numbers")
+    # Of texts numpy makes an array in which each has room for the longest: gigabytes of kilobytes.
+    if body.count(b'"') != 2:
+        _refuse("inputs: expected nested lists of numbers, and once")
     try:
         x = np.asarray(said["inputs"])
     except (ValueError, OverflowError):
@@ -77,6 +82,16 @@ def _of_json(body: bytes) -> np.ndarray[Any, Any]:
     if x.dtype.kind not in "iuf":
         _refuse("inputs: expected nested lists of numbers")
     return x
+
+
+def _check_pieces(body: bytes, card: Card) -> None:
+    """Counted before they are read: hundreds of thousands of brackets take the better part of a
+    second, in which nobody else is answered. Twice as many as there may be are still read, so that
+    who sends a few too many inputs is told how many."""
+    arrays = 1 + card.most * sum(prod(card.shape[:depth]) for depth in range(len(card.shape)))
+    numbers = card.most * card.numbers
+    if body.count(b"[") > 2 * arrays or body.count(b",") > 2 * (arrays + numbers):
+        _refuse(f"inputs: more than {card.most}, or nested too deeply")
 
 
 def _constant(name: str) -> NoReturn:
@@ -91,4 +106,5 @@ def _refuse(reason: str) -> NoReturn:
     raise Denial(STAGE, WRONG, reason)
 
 
+# Whole numbers as floats: reading one of thousands of digits as it is takes the square of them.
 _DECODER = json.JSONDecoder(parse_constant=_constant)

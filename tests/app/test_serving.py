@@ -173,6 +173,15 @@ def test_keys_do_not_travel_in_the_clear(host: str) -> None:
         Place(host, certificate=Path("c"))
 
 
+@pytest.mark.parametrize("proxy", ["", "*", "0.0.0.0/0", "::/0", "proxy.example", "10.0.0.1, *"])
+def test_a_proxy_is_at_an_address(proxy: str) -> None:
+    """uvicorn takes "*" for everybody, who then say themselves where they ask from."""
+    with pytest.raises(ParameterError, match="no address"):
+        Place(proxy=proxy)
+    for good in ("10.0.0.1", "10.0.0.0/30", "fd00::1"):
+        assert Place(proxy=good).proxy == good
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_on_this_machine_they_may(host: str) -> None:
     assert "127" in Place(host).url or "::1" in Place(host).url or "localhost" in Place(host).url

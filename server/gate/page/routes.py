@@ -91,11 +91,14 @@ def _file(name: str, kind: str) -> Callable[[Request], Any]:
 
 
 def _add_view(router: APIRouter, chain: Chain, house: House, clock: Callable[[], float]) -> None:
+    alone = asyncio.Semaphore(1)  # one look at all keys at a time: who asks the model waits for it
+
     @router.get("/v1/operator/view", response_model=dict[str, Any], **_SAID)
     async def view(request: Request) -> Response:
         """All that this key may see, at one moment."""
-        with chain.admitted(*caller(request), Act.SEE_STATES, *_TWO) as by, _refusing():
-            told = await asyncio.to_thread(overview, house, by, clock())
+        async with alone:
+            with chain.admitted(*caller(request), Act.SEE_STATES, *_TWO) as by, _refusing():
+                told = await asyncio.to_thread(overview, house, by, clock())
         return as_json(told, headers=DATA_HEADERS)
 
 
@@ -105,8 +108,10 @@ def _add_act(
     name, form, do, acts = it
 
     async def act(request: Request) -> Response:
-        with chain.admitted(*caller(request), *acts) as by, _refusing():
+        with chain.admitted(*caller(request), *acts), _refusing():
             wanted = form.model_validate_json(await _body(request))
+        # Again: a body may take seconds, and the key be revoked meanwhile.
+        with chain.admitted(*caller(request), *acts) as by, _refusing():
             told = await asyncio.to_thread(do, house, by, wanted, clock())
         return as_json(told.model_dump(), headers=DATA_HEADERS)
 

@@ -211,6 +211,12 @@ def test_what_is_not_there_and_what_is_not_meant(served: Served) -> None:
         assert refused.json()["stage"] == "http"
 
 
+def test_nobody_is_sent_elsewhere_with_his_key(served: Served) -> None:
+    """A redirection would go to where the request's Host says, and to http behind a proxy."""
+    told = served.call("POST", "/v1/answers/", headers={"host": "evil.example"})
+    assert (told.status_code, "location" in told.headers) == (404, False)
+
+
 def test_a_bug_is_told_without_a_word_about_it(served: Served) -> None:
     served.gate.model.broken = RuntimeError("secret innards")
     refused = served.ask(rows(1))

@@ -199,3 +199,15 @@ def test_an_operators_key_gets_no_budget(two: Two) -> None:
     by, other = two.gate.by[Role.AUTHORITY], two.gate.by[Role.OPERATOR].key
     with pytest.raises(ParameterError, match="asks the model"):
         approvals.ask(two.gate.store, by, Deed.KEY_BUDGET, other, AT, 5)
+
+
+def test_one_key_asks_for_no_more_than_anybody_can_look_through(two: Two) -> None:
+    """A stolen key would else fill the records, and the page of everybody who has to look."""
+    for _ in range(approvals.MOST_WAITING):
+        last = two.ask(Deed.FULL_SCORES)
+    with pytest.raises(Denial, match="wait already"):
+        two.ask(Deed.FULL_SCORES)
+    two.ask(Deed.FULL_SCORES, two.second[Role.AUTHORITY])  # others may
+    two.approve(last)
+    two.ask(Deed.FULL_SCORES)
+    two.ask(Deed.FULL_SCORES, at=AT + WITHIN)  # and those of before are too old

@@ -276,3 +276,27 @@ def test_no_secret_is_in_what_is_shown_of_a_question() -> None:
 
 def test_the_toy_model_is_what_these_tests_think() -> None:
     assert Toy().scored(rows(0, 3)).probabilities.argmax(1).tolist() == [0, 3]
+
+
+def test_who_lost_his_key_while_he_sent_is_not_answered(gate: Gate) -> None:
+    """A body may take ten seconds, and 64 be under way: none of them outlives a revocation."""
+
+    async def content() -> bytes:
+        del gate.records.grants[SECRET]
+        return rows(1).tobytes()
+
+    bad = denied(gate.chain.answer(question(rows(1), content=content)))
+    assert (bad.stage, bad.status, gate.records.spent) == ("key", 401, 0)
+    assert gate.model.calls == []
+
+
+def test_who_was_degraded_while_he_sent_is_told_labels_alone(gate: Gate) -> None:
+    full = grant(details=frozenset({Detail.LABEL, Detail.FULL}))
+    gate.records.grants[SECRET] = full
+
+    async def content() -> bytes:
+        gate.records.grants[SECRET] = grant(details=full.details, state=State.DEGRADED)
+        return rows(1).tobytes()
+
+    bad = denied(gate.chain.answer(question(rows(1), content=content, detail="full")))
+    assert (bad.stage, bad.status, gate.records.spent) == ("scope", 403, 0)

@@ -1,8 +1,10 @@
 """Connections that keep the gate waiting are closed, and others are answered meanwhile."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,12 @@ def loop(request: pytest.FixtureRequest) -> Loop:
     return pytest.importorskip("uvloop").new_event_loop
 
 
-def against(folder: Path, loop: Loop, attack: Callable[[int], Awaitable[None]]) -> None:
+def against(
+    folder: Path,
+    loop: Loop,
+    attack: Callable[[int], Awaitable[None]],
+    servers: list[uvicorn.Server] | None = None,
+) -> None:
     """A server on a port of its own, in this event loop."""
 
     async def run() -> None:
@@ -37,6 +44,8 @@ def against(folder: Path, loop: Loop, attack: Callable[[int], Awaitable[None]]) 
         server = uvicorn.Server(
             uvicorn.Config(app, port=0, http=Quick, ws="none", log_level="error")
         )
+        if servers is not None:
+            servers.append(server)
         serving = asyncio.create_task(server.serve())
         while not server.started:
             await asyncio.sleep(0.01)
@@ -156,4 +165,50 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_there(tmp_path: Path, 
         assert b"413" in await asyncio.wait_for(answered(reader), 5)
         writer.close()
 
+    against(tmp_path, loop, attack)
+
+
+def test_who_does_not_read_what_he_is_told_is_closed(tmp_path: Path, loop: Loop) -> None:
+    """Without a key 1024 of them, which is all that the gate takes, kept everybody out for good."""
+    servers: list[uvicorn.Server] = []
+
+    async def attack(port: int) -> None:
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.setblocking(False)
+            running = asyncio.get_running_loop()
+            await running.sock_connect(deaf, ("127.0.0.1", port))
+            asked = b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n"
+            await running.sock_sendall(deaf, asked * 5000)
+            await asyncio.sleep(SECONDS / 2)
+            (state,) = (each.server_state for each in servers)
+            assert len(state.connections) == 1
+            await asyncio.sleep(4 * SECONDS)
+            assert not state.connections
+
+    against(tmp_path, loop, attack, servers)
+
+
+@pytest.mark.parametrize("endless", [b"a:b\r\n" * 1000, b"a" * 5000], ids=["many", "long"])
+def test_what_follows_a_body_has_an_end(
+    tmp_path: Path, loop: Loop, endless: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a key: uvicorn keeps all headers, of which 13 MB took 200 MB until time was up."""
+
+    async def attack(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = "POST /v1/answers HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        writer.write(head.encode())
+        assert b"401" in await answered(reader)
+        writer.write(b"0\r\n")
+        sent = 0
+        with suppress(ConnectionError):
+            while sent < 10 * patience.IGNORED_BYTES:
+                writer.write(endless)
+                await writer.drain()
+                sent += len(endless)
+        assert sent < 4 * patience.IGNORED_BYTES  # with what is in the sockets' buffers
+        writer.close()
+
+    monkeypatch.setattr(Quick, "seconds", 60.0)
     against(tmp_path, loop, attack)

@@ -378,3 +378,13 @@ def test_a_file_that_is_locked_for_long(gate: World) -> None:
     other.execute("ROLLBACK")
     found.take(gate.by[Role.CLIENT], 1, AT)
     other.close()
+
+
+def test_what_comes_back_to_a_key_that_was_degraded_meanwhile_is_weighed_anew(gate: World) -> None:
+    """Else requests that are kept half sent are a hoard for when it is degraded."""
+    found, key = records(gate.store), gate.issue()
+    before = found.grant_of(key.text, HERE, AT)
+    found.take(before, 50, AT)
+    assert found.suspect(before, Suspicion(0.9, True), AT) is State.DEGRADED
+    found.give_back(before, 50)
+    assert drain(found, key) == 5  # 100 * (1 - 0.9) / 2

@@ -1,6 +1,7 @@
 """Whatever bytes come, they are inputs by the card's schema, or refused with a path."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -148,3 +149,43 @@ def test_the_largest_honest_request_fits_the_limit() -> None:
 def test_no_card_is_impossible(fields: dict) -> None:
     with pytest.raises(ParameterError):
         Card(**(CARD.fields() | fields))
+
+
+def test_texts_take_no_memory_however_they_are_sent() -> None:
+    """numpy gives each the room of the longest: 65 kB took 1.2 GB, and nothing was charged."""
+    body = said(["a" * (CARD.body_bytes * 2 // 3), *[""] * 150])
+    tracemalloc.start()
+    try:
+        with pytest.raises(Denial, match="expected nested lists of numbers"):
+            inputs(body, Form.JSON, CARD)
+        assert tracemalloc.get_traced_memory()[1] < 100 * len(body)
+    finally:
+        tracemalloc.stop()
+
+
+def test_inputs_are_said_once() -> None:
+    twice = b'{"inputs": [], ' + said(GOOD.tolist())[1:]
+    with pytest.raises(Denial, match="once"):
+        inputs(twice, Form.JSON, CARD)
+
+
+@pytest.mark.parametrize("piece", [b"[]", b"[" * 60 + b"1" + b"]" * 60, b"1", b"[1,1]", b"{}"])
+def test_more_pieces_than_there_may_be_are_not_read(
+    piece: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A megabyte of brackets took 0.8 s of everybody's time, and nothing was charged."""
+    card = Card("large", "ab" * 32, (1, 28, 28), 10)
+    count = (card.body_bytes - 100) // (len(piece) + 1)
+    body = b'{"inputs": [' + b",".join([piece] * count) + b"]}"
+    monkeypatch.setattr("tacit.server.gate.validate._DECODER", None)
+    with pytest.raises(Denial, match="more than 64, or nested too deeply"):
+        inputs(body, Form.JSON, card)
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 2, 3), (2, 3, 4, 5)])
+def test_as_many_pieces_as_there_may_be_are_read(shape: tuple[int, ...]) -> None:
+    card = Card("toy", "ab" * 32, shape, 4, most=8)
+    full = np.full((card.most, *shape), 0.5)
+    assert inputs(said(full.tolist()), Form.JSON, card).shape == full.shape
+    with pytest.raises(Denial, match="9 of them"):
+        inputs(said(np.full((9, *shape), 0.5).tolist()), Form.JSON, card)
