@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tacit.app.journal import Journal
+from tacit.app.journal import LOG, Journal
 from tacit.crypto.errors import ParameterError
 from tacit.server.auditlog import LogInUse
 from tacit.server.gate.store import Store
@@ -33,10 +33,15 @@ class GateFolder:
     @classmethod
     def make(cls, path: Path) -> None:
         """What a gate needs, in a new folder, or in one whose making was cut off. Where there is a
-        gate nothing is changed."""
+        gate nothing is changed. Raises ParameterError where there was one whose records are gone:
+        a backup of them is of no use without the key of its codes."""
         path.mkdir(mode=_FOLDER, parents=True, exist_ok=True)
         if (path / STORE).exists():
             return
+        if (path / LOG).exists():
+            raise ParameterError(
+                f"{path} has a log, and no {STORE}: put it back from a backup, or name a new folder"
+            )
         (path / SEALING).unlink(missing_ok=True)  # nothing can be sealed under it yet
         write_private(path / SEALING, os.urandom(SEALING_BYTES))
         Store.create(path / STORE)
