@@ -241,6 +241,10 @@ def test_a_gate_is_made_once_and_a_damaged_one_is_none(house: House) -> None:
     (house.gate / STORE).unlink()
     refused = house("op", "key", "list")
     assert (refused.code, "tacit gate init" in refused.err) == (2, True)
+    sealing = (house.gate / "totp.key").read_bytes()
+    refused = house("", "init", "-o", house.folder / "again")  # a backup needs the key of before
+    assert (refused.code, "put it back from a backup" in refused.err) == (2, True)
+    assert (house.gate / "totp.key").read_bytes() == sealing
     assert not (house.gate / STORE).exists()
 
 
