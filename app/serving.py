@@ -1,5 +1,6 @@
 """`tacit serve`, put together: a release, a gate's folder, the chain, and a server around it."""
 
+import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -156,6 +157,22 @@ def gate(
         yield application(chain, records, records.close, [operators(chain, house)])
     finally:
         journal.close()
+
+
+def check_free(place: Place) -> None:
+    """Raises ParameterError where nobody can listen: before the gate says that it is open."""
+    try:
+        family, kind, *_, address = socket.getaddrinfo(
+            place.host, place.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as bad:
+        raise ParameterError(
+            f"nothing can listen at {place.host}, port {place.port}: {bad.strerror}; "
+            "name another --port or --host"
+        ) from None
 
 
 def serve(app: FastAPI, place: Place) -> None:

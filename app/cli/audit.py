@@ -83,7 +83,7 @@ def audit_release(
     fail_over: Annotated[
         list[str] | None,
         typer.Option(
-            help="What may be reached: NAME=NUMBER, or a TOML file with these under [fail-over]. "
+            help="What may be reached: NAME=NUMBER, or a TOML file with these under \\[fail-over]. "
             "Repeatable.",
             metavar="BOUND",
         ),

@@ -93,7 +93,7 @@ def issue(
 
 def keys(screen: Screen, gate: Path, as_file: Path | None) -> None:
     """All keys, a line each."""
-    with _acting(screen, gate, as_file) as me:
+    with _acting(screen, gate, as_file, changes=False) as me:
         standings = desk.standings(me.store, me.by, me.at)
     for each in standings:
         fields = _fields(each, me.at)
@@ -157,7 +157,7 @@ def ask_release(screen: Screen, gate: Path, as_file: Path | None, model: Path) -
 
 def requests(screen: Screen, gate: Path, as_file: Path | None) -> None:
     """What waits for somebody of this key's role."""
-    with _acting(screen, gate, as_file) as me:
+    with _acting(screen, gate, as_file, changes=False) as me:
         waiting = approvals.waiting(me.store, me.by, me.at)
         for each in waiting:
             _show(screen, each, last=False)
@@ -204,7 +204,9 @@ def enrol(screen: Screen, gate: Path, as_file: Path | None) -> None:
 
 
 @contextmanager
-def _acting(screen: Screen, gate: Path, as_file: Path | None) -> Iterator[Acting]:
+def _acting(
+    screen: Screen, gate: Path, as_file: Path | None, *, changes: bool = True
+) -> Iterator[Acting]:
     with GateFolder.open(gate) as folder:
         text = (
             read_private(as_file).decode("ascii", "replace")
@@ -215,7 +217,8 @@ def _acting(screen: Screen, gate: Path, as_file: Path | None) -> Iterator[Acting
             raise ParameterError(f"who acts? --as FILE, or {KEY_VARIABLE} in the environment")
         at = time.time()
         yield Acting(folder, identified(folder.store, text, at), at)
-        _tell(screen, folder)
+        if changes:  # who only looks has nothing to be told of
+            _tell(screen, folder)
 
 
 def _tell(screen: Screen, folder: GateFolder) -> None:
@@ -241,8 +244,10 @@ def _hand(screen: Screen, key: Key, out: Path | None) -> None:
 def _check_out(screen: Screen, out: Path | None) -> None:
     if out is None and screen.is_quiet:
         raise ParameterError("--quiet would lose the key: name a file for it with --out")
-    if out is not None and (out.exists() or not out.parent.is_dir()):
-        raise ParameterError(f"no new file can be made at {out}")
+    if out is not None and out.exists():
+        raise ParameterError(f"there is a file at {out}: name another one")
+    if out is not None and not out.parent.is_dir():
+        raise ParameterError(f"no folder for {out}: make it first")
 
 
 def _show(screen: Screen, request: Request, *, last: bool = True) -> None:
@@ -289,7 +294,7 @@ def _code() -> str:
 
 def _days(days: float) -> float:
     if not 0.0 < days <= 3660.0:
-        raise ParameterError(f"--days {days:g}, expected up to 3660")
+        raise ParameterError(f"--days {days:g}, expected more than 0, up to 3660")
     return days
 
 

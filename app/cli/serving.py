@@ -8,7 +8,7 @@ from tacit.app.cli.screen import Screen
 from tacit.app.gatehouse import GateFolder
 from tacit.app.journal import LOG
 from tacit.app.released import Release
-from tacit.app.serving import EVENTS, Place, baseline_of, check_sensitive, gate, serve
+from tacit.app.serving import EVENTS, Place, baseline_of, check_free, check_sensitive, gate, serve
 from tacit.crypto.errors import ParameterError
 from tacit.server.gate.allowance import DEFAULT_BUDGET
 from tacit.server.gate.reveal import Detail, Reveal
@@ -29,6 +29,7 @@ def run(
     is_strict = sensitivity == "high"
     if is_strict and reveal.detail is not Detail.LABEL:
         raise ParameterError("a model of sensitive data tells labels alone: leave out --reveal")
+    check_free(place)
     windows = Windows(window, organisation_window, os.environ.get(COUNTED_AT, MEMORY))
     release = released.opened(model, key, most)
     with GateFolder.open(folder) as there:

@@ -46,7 +46,8 @@ def may(role: Role, act: Act) -> bool:
 def check(role: Role, act: Act) -> None:
     """Raises Denial for an act that is not this role's."""
     if not may(role, act):
-        raise Denial("scope", 403, f"a key of role {role} may not {act}")
+        able = " or ".join(each for each in Role if may(each, act))
+        raise Denial("scope", 403, f"a key of role {role} may not {act}: that takes {able}")
 
 
 def over(role: Role, act: Act) -> Act:

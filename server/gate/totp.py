@@ -84,7 +84,7 @@ class Codes:
                 (step or last, wrong, locked, by.key),
             )
         if not step:
-            raise Denial("scope", 403, "this code is wrong, or was used")
+            raise Denial("scope", 403, "this code is wrong, or was used: wait for the next one")
 
     def _seed(self, sealed: bytes, name: str) -> bytes:
         nonce, rest = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]

@@ -254,3 +254,22 @@ def test_a_gate_whose_making_was_cut_off(house: House) -> None:
     GateFolder.make(other.gate)  # and no first key
     assert other("", "init", "-o", house.folder / "first").code == 0
     assert other("first", "key", "list").code == 0
+
+
+def test_a_refusal_says_what_would_do(house: House) -> None:
+    taken = house.folder / "c"
+    done = house("op", "key", "issue", "--organisation", "house", "-o", taken)
+    assert (done.code, "there is a file at" in done.err) == (2, True)
+    done = house("op", "key", "issue", "--organisation", "house", "-o", house.folder / "no" / "k")
+    assert (done.code, "no folder" in done.err) == (2, True)
+    done = house("op", "budget", "raise", "500", "--key", house.named("c"))
+    assert (done.code, "that takes authority" in done.err) == (1, True)
+
+
+def test_who_only_looks_is_told_of_no_change(house: House) -> None:
+    serving = Journal(house.gate)
+    house("op", "suspend", house.named("c"), "--reason", "why")  # which the log waits for
+    for looking in (("key", "list"), ("requests",)):
+        done = house("op", *looking)
+        assert (done.code, "is serving" in done.out + done.err) == (0, False)
+    serving.close()

@@ -25,7 +25,7 @@ from tacit.app.config import Settings
 from tacit.app.gatehouse import GateFolder
 from tacit.app.journal import Journal, digest_of
 from tacit.app.released import Release
-from tacit.app.serving import EVENTS, Place, baseline_of, check_sensitive, gate
+from tacit.app.serving import EVENTS, Place, baseline_of, check_free, check_sensitive, gate
 from tacit.crypto.errors import Damaged, ParameterError
 from tacit.crypto.sealed import Context
 from tacit.server.auditlog import verify
@@ -380,3 +380,13 @@ def test_a_kill_in_mid_answer_loses_no_entry_and_gains_no_budget(
     before = spent(there.path, key)
     assert before - logged <= MOST_AHEAD  # what was reserved when it was killed
     assert key.text.encode() not in b"".join(p.read_bytes() for p in there.path.iterdir())
+
+
+def test_a_port_in_use_is_an_error_that_names_it() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        place = Place("127.0.0.1", port := taken.getsockname()[1], None, None, None)
+        with pytest.raises(ParameterError, match=f"port {port}: Address already in use"):
+            check_free(place)
+    check_free(place)
