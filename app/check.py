@@ -46,7 +46,9 @@ def check(settings: Settings) -> None:
         raise ParameterError("secure.hybrid is for secure sums: it protects nothing that is plain")
     _check_private(settings)
     if settings.secure.protocol != "plain":
-        above_sums(strategy_for(strategy), settings, None, None)  # fails if they do not go together
+        is_public = settings.private is None
+        named = strategy_for(strategy, evaluates=is_public)
+        above_sums(named, settings, None, None)  # fails if they do not go together
     evaluates = strategy.fraction_evaluate and settings.private is None
     if evaluates and (not settings.data.hold_out or settings.data.limit == 1):
         which = "data.limit = 1" if settings.data.limit == 1 else "data.hold_out = 0"
@@ -73,6 +75,10 @@ def _check_unused(secure: Secure, *, lattice: bool) -> None:
     for key in ("clear_norm", "clear_noise"):
         if not secure.clear and getattr(secure, key) != getattr(Secure(), key):
             raise ParameterError(f"secure.{key} means nothing without secure.clear: leave it out")
+    if 0 < secure.groups < 3:
+        raise ParameterError(
+            f"secure.groups = {secure.groups}: a median of fewer than 3 stands up to nobody"
+        )
     for key in ("hostile", "regroup"):
         if not secure.groups and getattr(secure, key):
             raise ParameterError(f"secure.{key} means nothing without secure.groups: leave it out")

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tacit.app.journal import LOG, Journal
+from tacit.client.files import new_file, read_private
 from tacit.crypto.errors import ParameterError
 from tacit.server.auditlog import LogInUse
 from tacit.server.gate.store import Store
 from tacit.server.gate.totp import SEALING_BYTES, Codes
 
 STORE, SEALING, NETWORKS = "gate.sqlite", "totp.key", "networks"
-_FOLDER, _FILE = 0o700, 0o600
+_FOLDER = 0o700
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class GateFolder:
                 f"{path} has a log, and no {STORE}: put it back from a backup, or name a new folder"
             )
         (path / SEALING).unlink(missing_ok=True)  # nothing can be sealed under it yet
-        write_private(path / SEALING, os.urandom(SEALING_BYTES))
+        new_file(path / SEALING, os.urandom(SEALING_BYTES))
         Store.create(path / STORE)
 
     @classmethod
@@ -72,27 +73,3 @@ class GateFolder:
         finally:
             journal.close()
         return True
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """A new file that its owner alone may read. Raises ParameterError if there is one."""
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE)
-    except FileExistsError:
-        raise ParameterError(f"there is a file at {path}: name another one") from None
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def read_private(path: Path) -> bytes:
-    """Raises ParameterError if there is no such file, or others than its owner may use it."""
-    try:
-        mode = path.stat().st_mode
-        content = path.read_bytes()
-    except OSError as bad:
-        raise ParameterError(f"{path} cannot be read: {bad.strerror}") from None
-    if mode & 0o077 and os.name == "posix":
-        raise ParameterError(f"others than its owner may use {path}: chmod 600 it first")
-    return content

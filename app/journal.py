@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tacit.app import lines
+from tacit.client.files import new_file
 from tacit.crypto.errors import ParameterError
 from tacit.crypto.identity import KEY_BYTES, Identity
 from tacit.crypto.loghead import LOG_BYTES
@@ -79,11 +80,7 @@ def opened(folder: Path) -> AuditLog:
     if (folder / LOG).exists():
         return AuditLog.open(folder / LOG, _kept_key(folder / KEY))
     if not (folder / KEY).exists():
-        handle = os.open(folder / KEY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(os.urandom(KEY_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
+        new_file(folder / KEY, os.urandom(KEY_BYTES))
     return AuditLog.create(folder / LOG, _kept_key(folder / KEY), os.urandom(LOG_BYTES))
 
 

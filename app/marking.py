@@ -18,11 +18,11 @@ from tacit.app.config import Settings
 from tacit.app.material import material, signing, trainer_for
 from tacit.app.sections import Mark
 from tacit.client.device import is_deployed
+from tacit.client.files import new_file, read_private
 from tacit.client.signature import Signature
 from tacit.client.trainer import Arrays
 from tacit.crypto import labels
 from tacit.crypto.errors import ParameterError, TacitError
-from tacit.crypto.identity import KEY_BYTES
 from tacit.crypto.mark import MarkKey, Signs, Triggers
 from tacit.crypto.simulated import simulated_identity
 from tacit.server.entries import MarkCommitted
@@ -38,7 +38,6 @@ from tacit.simulations.ownership import (
 from tacit.strategies.watermark import Embed
 
 DEVICE_KEY = "TACIT_MARK_KEY"
-OWNERS = 0o600
 BITS_ONLY = ("array", "weight", "commitments")  # settings that go with mark.bits
 ROOM = 20  # numbers of a model for each trigger
 
@@ -68,23 +67,16 @@ class Suspect:
 
 def new_key(path: Path, key: MarkKey) -> None:
     """Keep a key where only its owner may read it. Raises ParameterError if a file is there."""
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNERS)
-    except FileExistsError:
-        raise ParameterError(f"there is a file at {path} already") from None
-    with os.fdopen(handle, "wb") as file:
-        file.write(key.secret)
-        file.flush()
-        os.fsync(file.fileno())
+    new_file(path, key.secret)
 
 
 def read_key(path: Path) -> MarkKey:
-    """Raises ParameterError for anything but a file of `new_key`."""
+    """Raises ParameterError for anything but a file of `new_key` that others may not read."""
+    if not path.is_file():
+        raise ParameterError(f"no key of a mark at {path}: tacit mark new makes one")
+    secret = read_private(path)
     try:
-        with path.open("rb") as file:
-            return MarkKey(file.read(KEY_BYTES + 1))
-    except (FileNotFoundError, IsADirectoryError):
-        raise ParameterError(f"no key of a mark at {path}: tacit mark new makes one") from None
+        return MarkKey(secret)
     except ParameterError:
         raise ParameterError(f"{path} is no key that tacit mark new made") from None
 

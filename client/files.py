@@ -23,7 +23,10 @@ def replace_file(path: Path, content: bytes, mode: int = PRIVATE_MODE) -> None:
 
 
 def new_file(path: Path, content: bytes, mode: int = PRIVATE_MODE) -> None:
-    """As `replace_file`, where nothing is. Raises ParameterError if something is there."""
+    """As `replace_file`, where nothing is. Raises ParameterError if something is there, or there is
+    no such folder."""
+    if not path.parent.is_dir():
+        raise ParameterError(f"no folder {path.parent} to put {path.name} into")
     fresh = path.with_name(f"{path.name}.{os.urandom(8).hex()}.new")
     replace_file(fresh, content, mode)
     try:
@@ -33,6 +36,17 @@ def new_file(path: Path, content: bytes, mode: int = PRIVATE_MODE) -> None:
     finally:
         fresh.unlink()
     sync(path.parent)
+
+
+def read_private(path: Path) -> bytes:
+    """Raises ParameterError if there is no such file, or others than its owner may use it."""
+    try:
+        mode, content = path.stat().st_mode, path.read_bytes()
+    except OSError as bad:
+        raise ParameterError(f"{path} cannot be read: {bad.strerror}") from None
+    if mode & 0o077 and os.name == "posix":
+        raise ParameterError(f"others than its owner may use {path}: chmod 600 it first")
+    return content
 
 
 @contextmanager

@@ -21,8 +21,9 @@ import typer
 from tacit.app import sealing
 from tacit.app.cli.screen import Screen, complain
 from tacit.app.cli.sealing import recipient_of
-from tacit.app.gatehouse import GateFolder, read_private, write_private
+from tacit.app.gatehouse import GateFolder
 from tacit.app.journal import KEY, digest_of
+from tacit.client.files import new_file, read_private
 from tacit.crypto.errors import ParameterError, TacitError
 from tacit.crypto.sealed import NO_ROOT, Context
 from tacit.server.gate import approvals, desk
@@ -232,7 +233,7 @@ def _tell(screen: Screen, folder: GateFolder) -> None:
 def _hand(screen: Screen, key: Key, out: Path | None) -> None:
     """Give a key to who asked for it; nobody can look it up later."""
     if out is not None:
-        write_private(out, key.text.encode() + b"\n")
+        new_file(out, key.text.encode() + b"\n")
         screen.say(f"the key {key.name} is in {out}, and nowhere else")
         screen.result(key=key.name, file=str(out))
     else:
