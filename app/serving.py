@@ -41,6 +41,7 @@ from tacit.server.gate.windows import Windows
 
 EVENTS = "events.jsonl"
 MOST_CONNECTIONS = 1024
+WITHIN = 0.05  # seconds until what the command line does to a key counts
 GRACE = 10  # seconds in which what was asked is answered when the server is told to stop
 
 
@@ -144,7 +145,7 @@ def gate(
     watch = Lookout(KeyWatch(baseline), Drift(baseline), events)
     try:
         rules = _rules(folder.path / NETWORKS)
-        records = StoredRecords(folder.store, windows, rules)
+        records = StoredRecords(folder.store, windows, rules, WITHIN)
         chain = Chain(
             card, model, records, watch, journal, Metrics(), reveal=reveal, is_strict=is_strict,
         )  # fmt: skip

@@ -35,11 +35,15 @@ class _Lease:
 class StoredRecords:
     """`base.Records` in a `Store`. Safe to use from several threads.
 
-    `close` returns what is reserved and was not given; the store stays open.
+    `close` returns what is reserved and was not given; the store stays open. What another process
+    did to a key, such as to revoke it, counts `within` seconds; what this one did, at once.
     """
 
-    def __init__(self, store: Store, windows: Windows, rules: RuleFile | None = None) -> None:
+    def __init__(
+        self, store: Store, windows: Windows, rules: RuleFile | None = None, within: float = 0.0
+    ) -> None:
         self._store, self._windows, self._rules = store, windows, rules
+        self._within = within
         self._known: dict[str, Known] = {}
         self._leases: dict[str, _Lease] = {}
         self._changes = 0
@@ -131,7 +135,7 @@ class StoredRecords:
     def _refresh(self) -> None:
         """Forget what is not so any more, and return what is reserved for it: less may be allowed
         now than was then."""
-        if not self._store.is_moved():
+        if not self._store.is_moved(self._within):
             return
         with self._store.reading() as db:
             changes = self._store.changes()

@@ -223,9 +223,17 @@ def test_what_is_no_key_is_refused(tacit, tmp_path: Path, content: bytes | None)
     path = tmp_path / "k"
     if content is not None:
         path.write_bytes(content)
+        path.chmod(0o600)
     ended = tacit("mark", "commit", path)
     assert ended.code == 2
     assert "tacit mark new" in ended.err
+
+
+def test_a_key_that_others_can_read_is_refused(tacit, tmp_path: Path) -> None:
+    tacit("mark", "new", tmp_path / "k")
+    (tmp_path / "k").chmod(0o640)
+    ended = tacit("mark", "commit", tmp_path / "k")
+    assert (ended.code, "chmod 600" in ended.err) == (2, True)
 
 
 @pytest.mark.parametrize(

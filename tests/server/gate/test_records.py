@@ -388,3 +388,23 @@ def test_what_comes_back_to_a_key_that_was_degraded_meanwhile_is_weighed_anew(ga
     assert found.suspect(before, Suspicion(0.9, True), AT) is State.DEGRADED
     found.give_back(before, 50)
     assert drain(found, key) == 5  # 100 * (1 - 0.9) / 2
+
+
+def test_what_others_did_counts_in_a_while_and_what_was_done_here_at_once(
+    gate: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("tacit.server.gate.store.time.monotonic", lambda: now[0])
+    found, key, mine = records(gate.store, within=0.05), gate.issue(), gate.issue()
+    for each in (key, mine):
+        found.grant_of(each.text, HERE, AT)
+    other = opened(gate.path)
+    desk.revoke(other, gate.by[Role.OPERATOR], key.name, AT)
+    other.close()
+    assert found.grant_of(key.text, HERE, AT).key == key.name
+    now[0] += 0.0625
+    with pytest.raises(Denial):
+        found.grant_of(key.text, HERE, AT)
+    desk.revoke(gate.store, gate.by[Role.OPERATOR], mine.name, AT)
+    with pytest.raises(Denial):
+        found.grant_of(mine.text, HERE, AT)
