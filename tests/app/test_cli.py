@@ -122,6 +122,11 @@ def test_help_fits_a_terminal_and_explains_every_option(tacit: Tacit, command: s
             assert len(words) > 2, f"no explanation: {line}"
 
 
+def test_help_says_what_an_argument_is(tacit: Tacit) -> None:
+    """Some versions of what prints it leave that out."""
+    assert "A run's folder." in tacit("report", "--help").out
+
+
 def test_help_of_simulate_names_the_defaults(tacit: Tacit) -> None:
     words = " ".join(tacit("simulate", "--help").out.split())
     defaults = {key: default for key, (default, _) in keys().items()}
