@@ -22,7 +22,9 @@ from tacit.app.lab.attempt import attempt
 from tacit.simulations.trial import TrialLog
 from tests.app.small import args, small
 
-COMMANDS = ("demo", "simulate", "attack", "report", "data", "version")
+COMMANDS = (
+    "demo", "simulate", "attack", "duel", "report", "data", "seal", "open", "serve", "version",
+)  # fmt: skip
 TINY = Exposure(devices=4, victims=1, steps=2, restarts=1, curve=(4,))
 
 # Python as it is where some packages are not installed.
