@@ -1,9 +1,9 @@
 """Any Flower strategy that needs only the mean, above a sum nobody can look into."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import (
     FedAdagrad,
@@ -26,12 +26,13 @@ from tacit.server.loop import EvaluateFn, Plan, run_rounds
 from tacit.server.pairwise import Pairwise, SecureSum
 from tacit.server.private import Privacy
 from tacit.server.private_sums import Memory, PrivateSums, turns_of
+from tacit.strategies.around import Around
 
 MEAN_ONLY = (FedAvg, FedProx, FedAvgM, FedAdam, FedAdagrad, FedYogi)
 """Strategies of Flower whose aggregation sees the replies only through their weighted mean."""
 
 
-class AboveSums(Strategy):
+class AboveSums(Around):
     """One of Flower's strategies, `inner`, that runs over secure sums.
 
     `protocol` are the sums' parameters; `roster` lists the enrolled devices, and without one they
@@ -39,10 +40,12 @@ class AboveSums(Strategy):
     a run whose sums have noise.
     """
 
+    inner: FedAvg
+
     def __init__(
         self, inner: FedAvg, protocol: SecureSum | None = None, *, roster: Roster | None = None
     ) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.protocol = protocol or Pairwise()
         self.roster = roster
         self.private: PrivateSums | None = None
@@ -98,29 +101,6 @@ class AboveSums(Strategy):
         if self.private is not None:
             self.private.end()
         return result
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        return self.inner.configure_train(server_round, arrays, config, grid)
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        return self.inner.aggregate_train(server_round, replies)
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        return self.inner.configure_evaluate(server_round, arrays, config, grid)
-
-    def aggregate_evaluate(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> MetricRecord | None:
-        return self.inner.aggregate_evaluate(server_round, replies)
-
-    def summary(self) -> None:
-        self.inner.summary()
 
 
 class Secure(AboveSums):

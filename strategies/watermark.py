@@ -16,11 +16,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg, FedAvgM, Result, Strategy
+from flwr.serverapp.strategy import FedAvg, FedAvgM, Result
 from numpy.typing import NDArray
 
 from tacit.crypto.errors import ParameterError
 from tacit.server.loop import EvaluateFn, Plan, in_its_dtypes, run_rounds
+from tacit.strategies.around import Around
 from tacit.strategies.robust import ROBUST
 from tacit.strategies.secure import MEAN_ONLY, AboveSums, aggregates_as
 
@@ -28,7 +29,7 @@ Embed: TypeAlias = Callable[[dict[str, NDArray[Any]]], dict[str, NDArray[Any]]]
 """From a model to the same with the mark: names, shapes and dtypes stay."""
 
 
-class Watermarked(Strategy):
+class Watermarked(Around):
     """Marks each model that `inner` makes of a round, and has it go on from there.
 
     `Watermarked(Secure(FedAdam(...)), embed)` runs over secure sums; around a strategy that is not
@@ -38,8 +39,10 @@ class Watermarked(Strategy):
     Raises ParameterError for a strategy of which it is not known what it remembers of a model.
     """
 
+    inner: FedAvg | AboveSums
+
     def __init__(self, inner: FedAvg | AboveSums, embed: Embed) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self._base = inner.inner if isinstance(inner, AboveSums) else inner
         if not aggregates_as(self._base, (*MEAN_ONLY, *ROBUST)):
             raise ParameterError(
@@ -93,16 +96,3 @@ class Watermarked(Strategy):
         if isinstance(self._base, FedAvgM):  # the others take the model that they send next
             self._base.current_arrays = arrays
         return arrays, metrics
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        return self.inner.configure_evaluate(server_round, arrays, config, grid)
-
-    def aggregate_evaluate(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> MetricRecord | None:
-        return self.inner.aggregate_evaluate(server_round, replies)
-
-    def summary(self) -> None:
-        self.inner.summary()

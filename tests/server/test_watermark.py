@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.clientapp import ClientApp
-from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedYogi, Krum, Strategy
+from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedMedian, FedYogi, Krum, Strategy
 
 from tacit.client.app import SecureClientApp
 from tacit.client.device import simulated_device
@@ -19,6 +19,7 @@ from tacit.server.pairwise import Pairwise
 from tacit.server.private import Central, Distributed, Privacy
 from tacit.simulations.engine.faults import parse_fault
 from tacit.simulations.engine.grid import InProcessGrid
+from tacit.strategies.robust import Robust
 from tacit.strategies.secure import Secure
 from tacit.strategies.watermark import Watermarked
 from tests.runtime import linear
@@ -71,6 +72,11 @@ def test_every_model_has_the_mark(over: Callable[[], ClientApp]) -> None:
         assert model["b"].shape == ()
         assert model["seen"].dtype == np.int64
     assert np.linalg.norm(found[-1]["w"] - found[0]["w"]) > 0.1
+
+
+def test_a_median_over_groups_has_the_mark_too() -> None:
+    found = models(Watermarked(Robust(FedMedian(**EVERYONE), groups=DEVICES // 3), embed))
+    assert [float(model["b"]) for model in found] == [0.0] + ROUNDS * [MARK]
 
 
 def test_the_mark_is_put_into_what_devices_will_get() -> None:
