@@ -188,7 +188,9 @@ def gate_budget_raise(
     """Ask for another budget of a key or an organisation. Nothing changes before tacit gate
     approve.
 
-    An answer counts in both: raise both. With time and use, trust makes four times as many of it.
+    It takes two keys of role authority: one asks, another approves, with a one-time code.
+
+    An answer counts in both budgets: raise both. Trust makes four times as many, with time and use.
     """
     gating = work("gating")
     if (key is None) == (organisation is None):
