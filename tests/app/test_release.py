@@ -20,6 +20,7 @@ from tacit.app.folder import MODEL, RunFolder
 from tacit.app.journal import LOG, Journal, signer
 from tacit.app.marking import new_key
 from tacit.app.release import Finished, checked_gates, gated, report_of
+from tacit.app.server import above_sums, strategy_for
 from tacit.app.shadowing import among, known, learned_by, shadow_settings
 from tacit.app.simulation import simulate
 from tacit.crypto.errors import Damaged, ParameterError
@@ -29,6 +30,7 @@ from tacit.server.auditlog import verify
 from tacit.server.entries import Audited, Released, encode
 from tacit.simulations.duels.base import Figure, Fought, Line, Role
 from tacit.simulations.report.audit import render_audit
+from tacit.strategies.robust import Robust
 
 SMALL = ["run.rounds=2", "data.devices=4", "data.partition=iid", "secure.protocol=plain"]
 
@@ -99,6 +101,10 @@ def test_shadows_are_other_draws_of_half_as_many() -> None:
     assert shadow_settings(private, 0).private is not None
     assert shadow_settings(private, 0).secure.protocol == "pairwise"
     assert shadow_settings(Settings(), 0).secure.protocol == "plain"
+    grouped = Settings().changed(["strategy.name=fedmedian", "secure.groups=3"])
+    sums = above_sums(strategy_for(grouped.strategy), shadow_settings(grouped, 0), None, None)
+    assert isinstance(sums, Robust)
+    assert shadow_settings(grouped, 0).secure.protocol != "plain"
 
 
 def test_what_scores_prove_is_nothing_for_noise_and_much_for_the_truth() -> None:
