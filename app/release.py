@@ -196,15 +196,19 @@ def report_of(
     found: Mapping[str, Fought],
     not_done: Mapping[str, str],
     gates: Mapping[str, float],
+    *,
+    quick: bool,
 ) -> dict[str, Any]:
-    """All that is said, as JSON values. What was to be held against a number and was not measured
-    does not hold: a gate that opens when its attack fails to run is none."""
+    """All that is said, as JSON values; `quick` says that it was a look, which finds less. What was
+    to be held against a number and was not measured does not hold: a gate that opens when its
+    attack fails to run is none."""
     settings, statement, head = finished.folder.settings, finished.statement, finished.whole.head
     missing = [name for name in gates if name not in found]
     return {
         "format": FORMAT,
         "tacit": __version__,
         "made": round(time.time(), 3),
+        "quick": quick,
         "release": {
             "name": finished.folder.path.resolve().name,
             "model": finished.digest,

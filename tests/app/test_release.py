@@ -131,7 +131,7 @@ def fought(name: str, *lines: Line) -> Fought:
 def written(run: Path, holds: bool = True) -> Path:
     finished = Finished.open(run)
     found = {"membership": fought("membership", line(0.1, 0.5 if holds else 0.05))}
-    report = report_of(finished, found, {"extraction": "no pictures"}, {})
+    report = report_of(finished, found, {"extraction": "no pictures"}, {}, quick=True)
     return signed.write(finished.folder, report)[0]
 
 
@@ -149,7 +149,8 @@ def test_a_report_that_was_not_touched_is_accepted(run: Path) -> None:
 def test_the_report_has_one_form(run: Path) -> None:
     report = signed.check(written(run)).report
     assert set(report) == {
-        "format", "tacit", "made", "release", "privacy", "holds", "gates", "duels", "not_done",
+        "format", "tacit", "made", "quick", "release", "privacy", "holds", "gates", "duels",
+        "not_done",
     }  # fmt: skip
     assert set(report["release"]) == {
         "name", "model", "architecture", "data", "devices", "rounds", "protocol", "log", "entries",
@@ -285,7 +286,7 @@ def test_a_gate_is_held_against_what_is_the_defences_first() -> None:
 
 
 def test_a_gate_without_its_attack_does_not_open(run: Path) -> None:
-    report = report_of(Finished.open(run), {}, {}, {"membership": 0.05})
+    report = report_of(Finished.open(run), {}, {}, {"membership": 0.05}, quick=False)
     assert report["holds"] is False
 
 
@@ -389,7 +390,9 @@ def test_the_page_is_made_from_the_report_alone(run: Path) -> None:
         "no pictures",
         "much",
         "d" * 64,
+        "a quick look",
     ):
         assert part in page
+    assert "a quick look" not in render_audit({**report, "quick": False}, "")
     hostile = {**report, "not_done": {"<b>": "<script>alert(1)</script>"}}
     assert "<script>alert" not in render_audit(hostile, "")
