@@ -6,6 +6,7 @@ place, is told from the one that was written. Who owns the folder can write anot
 it; the log will have both.
 """
 
+import hashlib
 import math
 import os
 import time
@@ -89,14 +90,20 @@ class Finished:
         return frozenset(committed_in(self.folder.path / LOG))
 
     def arrays(self) -> Arrays:
-        """Raises Damaged for a file that holds none."""
+        """Raises Damaged for a file that holds none, or is another one by now: what is attacked is
+        what the report names."""
         from safetensors import SafetensorError
-        from safetensors.numpy import load_file
+        from safetensors.numpy import load
 
+        path = self.folder.path / MODEL
         try:
-            return dict(load_file(self.folder.path / MODEL))
+            content = path.read_bytes()
+            arrays = dict(load(content))
         except (SafetensorError, OSError) as bad:
-            raise Damaged(f"{self.folder.path / MODEL} cannot be read: {bad}") from None
+            raise Damaged(f"{path} cannot be read: {bad}") from None
+        if hashlib.sha256(content).hexdigest() != self.digest:
+            raise Damaged(f"{path} was changed while it was being audited")
+        return arrays
 
     def release(self, audited: Known) -> Release:
         settings = self.folder.settings

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from tacit.app import release as releases
 from tacit.app import shadowing, signed
@@ -298,6 +299,15 @@ def test_a_gate_without_its_attack_does_not_open(run: Path) -> None:
 def test_gates_that_cannot_be(gates: dict[str, float], why: str) -> None:
     with pytest.raises(ParameterError, match=why):
         checked_gates(gates)
+
+
+def test_a_model_that_is_exchanged_meanwhile_is_not_audited(run: Path, tmp_path: Path) -> None:
+    copytree(run, tmp_path / "run")
+    finished = Finished.open(tmp_path / "run")
+    others = {name: array + 1 for name, array in finished.arrays().items()}
+    save_file(others, tmp_path / "run" / MODEL)
+    with pytest.raises(Damaged, match="changed while"):
+        finished.arrays()
 
 
 # The command
