@@ -134,8 +134,6 @@ def _fought(pipe: Connection, name: str, find: Find, scale: Scale) -> Ended:
         return Ended(name, fought)
     except ParameterError as wanting:  # no data, or nothing of it that fits this duel
         return Ended(name, skipped=str(wanting))
-    except OSError:
-        raise
     except Exception as broken:  # noqa: BLE001  # one that fails must not keep others back
         known = isinstance(broken, TacitError)
         return Ended(name, failed=str(broken) if known else f"{type(broken).__name__}: {broken}")

@@ -6,6 +6,7 @@ place, is told from the one that was written. Who owns the folder can write anot
 it; the log will have both.
 """
 
+import hashlib
 import math
 import os
 import time
@@ -89,14 +90,20 @@ class Finished:
         return frozenset(committed_in(self.folder.path / LOG))
 
     def arrays(self) -> Arrays:
-        """Raises Damaged for a file that holds none."""
+        """Raises Damaged for a file that holds none, or is another one by now: what is attacked is
+        what the report names."""
         from safetensors import SafetensorError
-        from safetensors.numpy import load_file
+        from safetensors.numpy import load
 
+        path = self.folder.path / MODEL
         try:
-            return dict(load_file(self.folder.path / MODEL))
+            content = path.read_bytes()
+            arrays = dict(load(content))
         except (SafetensorError, OSError) as bad:
-            raise Damaged(f"{self.folder.path / MODEL} cannot be read: {bad}") from None
+            raise Damaged(f"{path} cannot be read: {bad}") from None
+        if hashlib.sha256(content).hexdigest() != self.digest:
+            raise Damaged(f"{path} was changed while it was being audited")
+        return arrays
 
     def release(self, audited: Known) -> Release:
         settings = self.folder.settings
@@ -196,15 +203,19 @@ def report_of(
     found: Mapping[str, Fought],
     not_done: Mapping[str, str],
     gates: Mapping[str, float],
+    *,
+    quick: bool,
 ) -> dict[str, Any]:
-    """All that is said, as JSON values. What was to be held against a number and was not measured
-    does not hold: a gate that opens when its attack fails to run is none."""
+    """All that is said, as JSON values; `quick` says that it was a look, which finds less. What was
+    to be held against a number and was not measured does not hold: a gate that opens when its
+    attack fails to run is none."""
     settings, statement, head = finished.folder.settings, finished.statement, finished.whole.head
     missing = [name for name in gates if name not in found]
     return {
         "format": FORMAT,
         "tacit": __version__,
         "made": round(time.time(), 3),
+        "quick": quick,
         "release": {
             "name": finished.folder.path.resolve().name,
             "model": finished.digest,

@@ -75,13 +75,14 @@ def among(examples: Examples, shares: list[Examples]) -> Bools:
 
 def shadow_settings(settings: Settings, number: int) -> Settings:
     """The run again, with half of its examples and another seed; in the clear, where sums are not
-    private: what is masked is the same sum."""
+    private: what is masked is the same sum. Not where they are in groups: a median of single
+    updates is another rule than one of groups' means."""
     share = ceil(len(material(settings.data, settings.run.seed).dataset.train)
                  / (2 * settings.data.devices))  # fmt: skip
     share = min(share, settings.data.limit or share)
     changes = [f"run.seed={settings.run.seed + 1 + number}", f"data.limit={share}",
                "run.mode=sync"]  # fmt: skip
-    if settings.private is None:
+    if settings.private is None and not settings.secure.groups:
         changes.append("secure.protocol=plain")
     return settings.changed(changes)
 

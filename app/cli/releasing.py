@@ -46,7 +46,7 @@ def release(
         if not count:
             not_done["membership"] = "it was asked for with no shadows"
         found = gated(found, gates)
-        report = report_of(finished, found, not_done, gates)
+        report = report_of(finished, found, not_done, gates, quick=quick)
         target, page = signed.write(finished.folder, report)
     _tell(screen, list(found.values()), not_done)
     screen.say(f"signed report: {target}")

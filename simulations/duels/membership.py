@@ -1,6 +1,6 @@
 """Membership: LiRA against training without noise, with DP-SGD, and answers that tell less.
 
-Each of the models is the victim once, and the others are the shadows. Their scores are pooled, as
+Each of the models is the victim once, and others are the shadows. Their scores are pooled, as
 one victim has too few examples for a rate of false alarms of 0.1 %: there are 1,797 digits.
 """
 
@@ -100,10 +100,18 @@ def whole(where: Ground) -> Examples:
 
 
 def each_the_victim(known: Reals, member: Bools) -> Reals:
-    """LiRA's scores of every example by every model in turn, the others its shadows: (k, n)."""
+    """LiRA's scores of every example by every model in turn, the others its shadows, but for the
+    one that it is a pair with (`halves`): (k, n).
+
+    With that one among them, of a victim's members one shadow fewer would have learned them than
+    not, and of others one more. Means of fewer are farther off, so members would score lower where
+    there is nothing to find, and a defence would look better than it is.
+    """
+    pairs = [(k, k ^ 1) for k in range(len(known))]
     return np.stack(
-        [lira(known[k], np.delete(known, k, 0), np.delete(member, k, 0)) for k in range(len(known))]
-    )
+        [lira(known[k], np.delete(known, pair, 0), np.delete(member, pair, 0))
+         for k, pair in enumerate(pairs)]
+    )  # fmt: skip
 
 
 def _lines(

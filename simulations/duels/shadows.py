@@ -19,14 +19,19 @@ HIDDEN, BATCH, RATE, MOMENTUM = 64, 32, 0.05, 0.9
 
 
 def halves(models: int, examples: int, seed: int) -> Bools:
-    """Which examples each model learns (models, examples): each is in exactly half of them.
+    """Which examples each model learns (models, examples): models 0 and 1, 2 and 3, ... are pairs,
+    and by the toss of a coin an example is learned by one of each pair.
+
+    Without a pair, the others that learned an example are as many as those that did not, whichever
+    of the pair did: how many there are tells nothing of it.
 
     Raises ParameterError for an odd number of models, or fewer than four.
     """
     if models < 4 or models % 2:
         raise ParameterError(f"{models} models, expected an even number from 4")
-    drawn = np.random.default_rng([seed, 64]).random((models, examples))
-    return drawn.argsort(axis=0).argsort(axis=0) < models // 2
+    first = np.random.default_rng([seed, 64]).random((models // 2, examples)) < 0.5
+    both: Bools = np.stack([first, ~first], axis=1).reshape(models, examples)
+    return both
 
 
 def scored_by_all(

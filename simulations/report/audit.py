@@ -50,6 +50,8 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     yield "Data", about["data"]
     yield "Trained by", f"{count(about['devices'], 'device')}, {count(about['rounds'], 'round')}"
     yield "Sums", about["protocol"]
+    if report.get("quick"):  # the first reports do not say
+        yield "Attacked", "a quick look, with fewer answers and seeds"
     yield "Audited", datetime.fromtimestamp(report["made"], UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 

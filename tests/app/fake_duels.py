@@ -22,6 +22,8 @@ class Fake:
                 raise ParameterError("no file anywhere: set TACIT_DATA")
             case "broken":
                 raise ZeroDivisionError("by nothing")
+            case "unread":
+                raise FileNotFoundError("no such picture")
             case "dying":
                 os._exit(3)
             case "slow":

@@ -48,9 +48,10 @@ def test_each_is_fought_in_some_process() -> None:
 
 
 def test_one_that_cannot_be_fought_keeps_no_other_back() -> None:
-    got = ended("wanting", "broken", "dying", "a", workers=1)
+    got = ended("wanting", "broken", "unread", "dying", "a", workers=1)
     assert got["wanting"].skipped == "no file anywhere: set TACIT_DATA"
     assert got["broken"].failed == "ZeroDivisionError: by nothing"
+    assert got["unread"].failed == "FileNotFoundError: no such picture"
     assert "exit code 3" in got["dying"].failed
     assert got["a"].fought is not None
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from tacit.app import release as releases
 from tacit.app import shadowing, signed
@@ -20,6 +21,7 @@ from tacit.app.folder import MODEL, RunFolder
 from tacit.app.journal import LOG, Journal, signer
 from tacit.app.marking import new_key
 from tacit.app.release import Finished, checked_gates, gated, report_of
+from tacit.app.server import above_sums, strategy_for
 from tacit.app.shadowing import among, known, learned_by, shadow_settings
 from tacit.app.simulation import simulate
 from tacit.crypto.errors import Damaged, ParameterError
@@ -29,6 +31,7 @@ from tacit.server.auditlog import verify
 from tacit.server.entries import Audited, Released, encode
 from tacit.simulations.duels.base import Figure, Fought, Line, Role
 from tacit.simulations.report.audit import render_audit
+from tacit.strategies.robust import Robust
 
 SMALL = ["run.rounds=2", "data.devices=4", "data.partition=iid", "secure.protocol=plain"]
 
@@ -99,6 +102,10 @@ def test_shadows_are_other_draws_of_half_as_many() -> None:
     assert shadow_settings(private, 0).private is not None
     assert shadow_settings(private, 0).secure.protocol == "pairwise"
     assert shadow_settings(Settings(), 0).secure.protocol == "plain"
+    grouped = Settings().changed(["strategy.name=fedmedian", "secure.groups=3"])
+    sums = above_sums(strategy_for(grouped.strategy), shadow_settings(grouped, 0), None, None)
+    assert isinstance(sums, Robust)
+    assert shadow_settings(grouped, 0).secure.protocol != "plain"
 
 
 def test_what_scores_prove_is_nothing_for_noise_and_much_for_the_truth() -> None:
@@ -125,7 +132,7 @@ def fought(name: str, *lines: Line) -> Fought:
 def written(run: Path, holds: bool = True) -> Path:
     finished = Finished.open(run)
     found = {"membership": fought("membership", line(0.1, 0.5 if holds else 0.05))}
-    report = report_of(finished, found, {"extraction": "no pictures"}, {})
+    report = report_of(finished, found, {"extraction": "no pictures"}, {}, quick=True)
     return signed.write(finished.folder, report)[0]
 
 
@@ -143,7 +150,8 @@ def test_a_report_that_was_not_touched_is_accepted(run: Path) -> None:
 def test_the_report_has_one_form(run: Path) -> None:
     report = signed.check(written(run)).report
     assert set(report) == {
-        "format", "tacit", "made", "release", "privacy", "holds", "gates", "duels", "not_done",
+        "format", "tacit", "made", "quick", "release", "privacy", "holds", "gates", "duels",
+        "not_done",
     }  # fmt: skip
     assert set(report["release"]) == {
         "name", "model", "architecture", "data", "devices", "rounds", "protocol", "log", "entries",
@@ -279,7 +287,7 @@ def test_a_gate_is_held_against_what_is_the_defences_first() -> None:
 
 
 def test_a_gate_without_its_attack_does_not_open(run: Path) -> None:
-    report = report_of(Finished.open(run), {}, {}, {"membership": 0.05})
+    report = report_of(Finished.open(run), {}, {}, {"membership": 0.05}, quick=False)
     assert report["holds"] is False
 
 
@@ -291,6 +299,15 @@ def test_a_gate_without_its_attack_does_not_open(run: Path) -> None:
 def test_gates_that_cannot_be(gates: dict[str, float], why: str) -> None:
     with pytest.raises(ParameterError, match=why):
         checked_gates(gates)
+
+
+def test_a_model_that_is_exchanged_meanwhile_is_not_audited(run: Path, tmp_path: Path) -> None:
+    copytree(run, tmp_path / "run")
+    finished = Finished.open(tmp_path / "run")
+    others = {name: array + 1 for name, array in finished.arrays().items()}
+    save_file(others, tmp_path / "run" / MODEL)
+    with pytest.raises(Damaged, match="changed while"):
+        finished.arrays()
 
 
 # The command
@@ -383,7 +400,9 @@ def test_the_page_is_made_from_the_report_alone(run: Path) -> None:
         "no pictures",
         "much",
         "d" * 64,
+        "a quick look",
     ):
         assert part in page
+    assert "a quick look" not in render_audit({**report, "quick": False}, "")
     hostile = {**report, "not_done": {"<b>": "<script>alert(1)</script>"}}
     assert "<script>alert" not in render_audit(hostile, "")

@@ -124,6 +124,17 @@ def test_halves_need_pairs(models: int) -> None:
 def test_each_example_is_in_half_of_the_models(pairs: int, examples: int, seed: int) -> None:
     drawn = halves(2 * pairs, examples, seed)
     assert (drawn.sum(0) == pairs).all()
+    assert (drawn[0::2] == ~drawn[1::2]).all()
+
+
+def test_where_there_is_nothing_to_find_members_score_as_others_do() -> None:
+    """Confidences that know nothing of who learned what. Were the other of a pair among the
+    shadows, of 8 models, members would have three to four of them, and an area of 0.47. That of as
+    many independent scores varies by sqrt(1 / (6 * 24,000)) = 0.0026: four of that."""
+    examples = 6000
+    member = halves(8, examples, 0)
+    scores = each_the_victim(np.random.default_rng(0).normal(size=(8, examples)), member)
+    assert area(scores[member], scores[~member]) == pytest.approx(0.5, abs=0.0105)
 
 
 def test_models_are_trained_alone(noisy) -> None:
