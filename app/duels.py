@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from tacit import __version__
 from tacit.crypto.errors import ParameterError, TacitError
+from tacit.simulations.data.sources import EMBEDDED
 from tacit.simulations.duels.base import Duel, Figure, Fought, Line, Scale
 from tacit.simulations.duels.registry import duel
 
@@ -133,6 +134,8 @@ def _fought(pipe: Connection, name: str, find: Find, scale: Scale) -> Ended:
         fought = found.fight(scale, lambda share: pipe.send(Progress(name, share)))
         return Ended(name, fought)
     except ParameterError as wanting:  # no data, or nothing of it that fits this duel
+        if scale.data in EMBEDDED:  # then nothing can be missing
+            return Ended(name, failed=str(wanting))
         return Ended(name, skipped=str(wanting))
     except Exception as broken:  # noqa: BLE001  # one that fails must not keep others back
         known = isinstance(broken, TacitError)

@@ -238,13 +238,12 @@ def report_of(
 
 def _log(finished: Finished) -> Fought:
     settings = finished.folder.settings
-    kinds = ("entries, each below a signed head", "the model is the one that was released")
-    lines = (
-        Line("audit log", kinds[0], Figure(float(finished.whole.head.head.size))),
-        Line("audit log", kinds[1], Figure(1.0), Role.DEFENCE, 1.0),
-    )
+    entries = Figure(
+        float(finished.whole.head.head.size)
+    )  # and it names the model, or none is here
+    line = Line("audit log", "entries, each below a signed head", entries)
     return Fought("log", "the run's folder, altered afterwards", "its audit log",
-                  settings.data.name, lines, 0.0, (
+                  settings.data.name, (line,), 0.0, (
         "That the end of the log is there, and that it is the only one, is known to who kept a "
         "head of it elsewhere: tacit log verify --head.",
     ))  # fmt: skip

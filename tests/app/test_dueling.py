@@ -23,8 +23,8 @@ QUICK = Scale(quick=True)
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def ended(*names: str, workers: int = 2) -> dict[str, Ended]:
-    news = fight(names, QUICK, workers, find)
+def ended(*names: str, workers: int = 2, scale: Scale = QUICK) -> dict[str, Ended]:
+    news = fight(names, scale, workers, find)
     return {each.name: each for each in news if isinstance(each, Ended)}
 
 
@@ -48,12 +48,17 @@ def test_each_is_fought_in_some_process() -> None:
 
 
 def test_one_that_cannot_be_fought_keeps_no_other_back() -> None:
-    got = ended("wanting", "broken", "unread", "dying", "a", workers=1)
+    elsewhere = Scale(quick=True, data="fashion-mnist")
+    got = ended("wanting", "broken", "unread", "dying", "a", workers=1, scale=elsewhere)
     assert got["wanting"].skipped == "no file anywhere: set TACIT_DATA"
     assert got["broken"].failed == "ZeroDivisionError: by nothing"
     assert got["unread"].failed == "FileNotFoundError: no such picture"
     assert "exit code 3" in got["dying"].failed
     assert got["a"].fought is not None
+
+
+def test_nothing_is_skipped_where_nothing_can_be_missing() -> None:
+    assert ended("wanting", workers=1)["wanting"].failed == "no file anywhere: set TACIT_DATA"
 
 
 def test_who_stops_listening_stops_the_work() -> None:
