@@ -7,12 +7,12 @@ import numpy as np
 
 from tacit.app.config import Settings
 from tacit.app.marking import check_mark
-from tacit.app.material import descending, material, trainer_for
+from tacit.app.material import descending, material, trainer_for, trying
 from tacit.app.sections import PrivacySettings, Secure, Train
 from tacit.app.server import above_sums, strategy_for
 from tacit.client.budget import charges
 from tacit.client.policy import Policy
-from tacit.crypto.errors import ParameterError, PolicyRefusal, TacitError, TooFewClients
+from tacit.crypto.errors import ParameterError, PolicyRefusal, TooFewClients
 from tacit.crypto.identity import SIGNATURE_BYTES, RunKey
 from tacit.crypto.secagg.session import DIGEST_BYTES, Purpose, Session
 from tacit.crypto.simulated import simulated_roster
@@ -249,19 +249,13 @@ def _check_model(settings: Settings) -> int:
     seed, name = settings.run.seed, settings.model.name
     trainer = trainer_for(settings.model, settings.data, seed)
     test = material(settings.data, seed).dataset.test
-    try:
+    with trying(settings.model, "evaluated"):
         model = trainer.initial(seed)
         broken = [key for key, array in model.items() if not np.isfinite(array).all()]
         trainer.evaluate(model, take(test, np.arange(1)))
         if settings.privacy.mode != "none" and settings.privacy.unit == "record":
             with descending(trainer).descent(model, take(test, np.arange(1)), seed):
                 pass  # a model that mixes examples is refused here, not by every device
-    except TacitError:
-        raise
-    except Exception as error:  # a user's own model may raise anything at all
-        raise ParameterError(
-            f"model {name} cannot be evaluated: {type(error).__name__}: {error}"
-        ) from error
     _check_clear(settings, Layout.of(model))
     if broken:
         raise ParameterError(f"model {name}: array {broken[0]!r} is not finite when it is built")

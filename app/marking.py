@@ -7,7 +7,7 @@ derived, and no secret: whoever wants to can be one.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +15,14 @@ import numpy as np
 from flwr.app import Context
 
 from tacit.app.config import Settings
-from tacit.app.material import material, signing, trainer_for
+from tacit.app.material import material, signing, trainer_for, trying
 from tacit.app.sections import Mark
 from tacit.client.device import is_deployed
 from tacit.client.files import new_file, read_private
 from tacit.client.signature import Signature
 from tacit.client.trainer import Arrays
 from tacit.crypto import labels
-from tacit.crypto.errors import ParameterError, TacitError
+from tacit.crypto.errors import ParameterError
 from tacit.crypto.mark import MarkKey, Signs, Triggers
 from tacit.crypto.simulated import simulated_identity
 from tacit.server.entries import MarkCommitted
@@ -147,7 +147,8 @@ def check_mark(settings: Settings, size: int) -> None:
                 f"a model of {size} numbers has no room for {mark.triggers} triggers beside its "
                 f"task: it takes {ROOM} for each; lower mark.triggers, or take a larger model"
             )
-        _try_mark(settings, lambda: embed(model))
+        with trying(settings.model, "marked"):
+            embed(model)
     if (signs := mark.by_devices) is None:
         return
     if settings.privacy.unit == "record" and settings.privacy.mode != "none":
@@ -162,16 +163,5 @@ def check_mark(settings: Settings, size: int) -> None:
         )
     first = take(material(settings.data, seed).dataset.test, np.arange(1))
     plan = settings.train.plan(seed=seed, proximal_mu=0.0)
-    _try_mark(settings, lambda: signing(trainer).fit_signed(model, first, plan, signature))
-
-
-def _try_mark(settings: Settings, make: Callable[[], object]) -> None:
-    """Once, before a run starts."""
-    try:
-        make()
-    except TacitError:
-        raise
-    except Exception as error:  # a user's own model may raise anything at all
-        raise ParameterError(
-            f"model {settings.model.name} cannot be marked: {type(error).__name__}: {error}"
-        ) from error
+    with trying(settings.model, "marked"):
+        signing(trainer).fit_signed(model, first, plan, signature)

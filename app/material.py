@@ -1,5 +1,7 @@
 """What the settings name, loaded once per process: the data set, its partition, the trainer."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +13,7 @@ from tacit.app.sections import Data, Model
 from tacit.client.private_trainer import DescendingTrainer
 from tacit.client.signature import SigningTrainer
 from tacit.client.trainer import Examples, Trainer
-from tacit.crypto.errors import ParameterError
+from tacit.crypto.errors import ParameterError, TacitError
 from tacit.simulations.data.dataset import Dataset, hold_out, take
 from tacit.simulations.data.partition import partition
 from tacit.simulations.data.sources import load
@@ -51,6 +53,20 @@ def trainer_for(model: Model, data: Data, seed: int) -> Trainer:
     """The trainer that the settings name, for the shape of their data."""
     dataset = material(data, seed).dataset
     return trainer(model.name, dataset.shape, dataset.classes, backend=model.backend)
+
+
+@contextmanager
+def trying(model: Model, done: str) -> Iterator[None]:
+    """Once, before a run starts: whatever a model raises inside is a ParameterError that says what
+    could not be `done` to it."""
+    try:
+        yield
+    except TacitError:
+        raise
+    except Exception as error:  # a user's own model may raise anything at all
+        raise ParameterError(
+            f"model {model.name} cannot be {done}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def descending(trainer: Trainer) -> DescendingTrainer:

@@ -45,11 +45,10 @@ RADIUS = 0.1
 
 
 @dataclass
-class Noisy:
-    """Adds noise to what is told, anew each time, and keeps the class that comes first."""
+class Before:
+    """What stands in front of a model, and answers in its place."""
 
     model: Model
-    rng: np.random.Generator
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,6 +57,13 @@ class Noisy:
     @property
     def classes(self) -> int:
         return self.model.classes
+
+
+@dataclass
+class Noisy(Before):
+    """Adds noise to what is told, anew each time, and keeps the class that comes first."""
+
+    rng: np.random.Generator
 
     def scored(self, x: Floats32) -> Scored:
         told = self.model.scored(x)
@@ -69,18 +75,8 @@ class Noisy:
 
 
 @dataclass
-class Averaged:
+class Averaged(Before):
     """What who asks `REPEATS` times makes of a noisy model."""
-
-    model: Model
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.model.shape
-
-    @property
-    def classes(self) -> int:
-        return self.model.classes
 
     def scored(self, x: Floats32) -> Scored:
         told = [self.model.scored(x) for _ in range(REPEATS)]
@@ -107,20 +103,11 @@ class Ensemble:
 
 
 @dataclass
-class Sticky:
+class Sticky(Before):
     """Answers a query that is close to an earlier one as it answered that."""
 
-    model: Model
     asked: list[Floats32] = field(default_factory=list)
     answers: list[Floats32] = field(default_factory=list)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.model.shape
-
-    @property
-    def classes(self) -> int:
-        return self.model.classes
 
     def scored(self, x: Floats32) -> Scored:
         told = self.model.scored(x)

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -68,19 +68,17 @@ COMMIT;
 
 
 class Store:
-    """An open file. Safe to use from several threads; `hear` is told of all that is said here, once
-    it is kept and the lock is free.
+    """An open file. Safe to use from several threads.
 
     Raises ParameterError if there is no such file or others may read it, Damaged if it is not
     whole or not the gate's.
     """
 
-    def __init__(self, path: Path, hear: Callable[[Kind], None] | None = None) -> None:
-        self.path, self.hear = path, hear
+    def __init__(self, path: Path) -> None:
+        self.path = path
         _check_private(path)
         self.lock = RLock()
         self._db: sqlite3.Connection | None = None
-        self._saying: list[Kind] = []
         self._version: int | None = None
         self._looked = 0.0  # when, by `time.monotonic`
         with _sound(path):
@@ -122,22 +120,16 @@ class Store:
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction: all that is done and said inside it is kept, or none of it."""
-        with self.lock:
-            with _sound(self.path):
-                db = self._open()
-                db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield db
-                    db.execute("COMMIT")
-                except BaseException:
-                    self._saying.clear()
-                    if db.in_transaction:
-                        db.execute("ROLLBACK")
-                    raise
-            told, self._saying = self._saying, []
-        if self.hear is not None:
-            for entry in told:
-                self.hear(entry)
+        with self.lock, _sound(self.path):
+            db = self._open()
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -148,7 +140,6 @@ class Store:
         """Inside `writing`: what the log is to say of it."""
         said = {"event": type(entry).__name__, **asdict(entry), "at": round(at, 3)}
         self._open().execute("INSERT INTO said (entry) VALUES (?)", (noted(said),))
-        self._saying.append(entry)
 
     def change(self) -> int:
         """Inside `writing`: the number for `changed` of the rows that are changed in it."""

@@ -1,7 +1,6 @@
 """`tacit log`, `tacit seal`, `tacit open`, and the audit log that a run leaves: files at rest."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,6 @@ from flwr.app import Array, ArrayRecord
 from numpy import zeros
 
 from tacit.app import reporting, sealing
-from tacit.app.cli import main
 from tacit.app.folder import RunFolder
 from tacit.app.journal import digest_of
 from tacit.app.simulation import simulate
@@ -31,6 +29,7 @@ from tacit.server.events import (
     RunStarted,
     SumFailed,
 )
+from tests.app.inprocess import ran
 from tests.app.small import SMALL, small
 
 KEEPER = Identity(bytes(32))
@@ -56,17 +55,7 @@ def tacit(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) ->
     monkeypatch.setenv("COLUMNS", "80")
 
     def call(*arguments: str | Path) -> Ended:
-        capfd.readouterr()
-        monkeypatch.setattr(sys, "argv", ["tacit", *map(str, arguments)])
-        code: object = 0
-        try:
-            main.run()
-        except SystemExit as end:
-            code = end.code or 0
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        assert isinstance(code, int)
-        return Ended(code, out, err)
+        return Ended(*ran(monkeypatch, capfd, arguments))
 
     return call
 

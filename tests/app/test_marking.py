@@ -1,7 +1,6 @@
 """Marks of a run, from a key to a verdict: `tacit mark`, the settings, the audit log."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +10,6 @@ from safetensors.numpy import load_file, save_file
 
 from tacit.app import marking
 from tacit.app.check import check
-from tacit.app.cli import main
 from tacit.app.config import Settings
 from tacit.app.folder import RunFolder
 from tacit.app.material import material, trainer_for
@@ -20,6 +18,7 @@ from tacit.crypto.errors import ParameterError
 from tacit.crypto.mark import MarkKey, Signs, Triggers
 from tacit.server.auditlog import batches
 from tacit.server.entries import decode
+from tests.app.inprocess import ran
 from tests.app.small import small
 
 MARKED = (
@@ -48,18 +47,8 @@ def tacit(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
     """Runs the command in this process."""
 
     def call(*arguments: str | Path) -> Ended:
-        capfd.readouterr()
         monkeypatch.setenv("COLUMNS", "100")
-        monkeypatch.setattr(sys, "argv", ["tacit", *map(str, arguments)])
-        code: object = 0
-        try:
-            main.run()
-        except SystemExit as end:
-            code = end.code or 0
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        assert isinstance(code, int)
-        return Ended(code, out, err)
+        return Ended(*ran(monkeypatch, capfd, arguments))
 
     return call
 

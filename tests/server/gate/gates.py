@@ -1,6 +1,9 @@
 """Gates for tests: a store in a folder, one key of each role, and time that tests tell."""
 
 import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +23,32 @@ HERE = "10.0.0.1"
 WIDE = "1000000000/minute"
 
 
-def opened(path: Path, hear=None) -> Store:
+class Overheard(Store):
+    """A store that notes down what was said and kept."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.kept: list[Kind] = []
+        self._saying: list[Kind] = []
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        with self.lock:
+            try:
+                with super().writing() as db:
+                    yield db
+                self.kept += self._saying
+            finally:
+                self._saying.clear()
+
+    def say(self, entry: Kind, at: float) -> None:
+        super().say(entry, at)
+        self._saying.append(entry)
+
+
+def opened(path: Path) -> Overheard:
     """Without `fsync`: it is power cuts that it is for, and no test here cuts the power."""
-    store = Store(path, hear)
+    store = Overheard(path)
     store._open().execute("PRAGMA synchronous = OFF")
     return store
 
@@ -62,11 +88,11 @@ class World:
 
 
 def world(folder: Path) -> World:
-    path, said = folder / "gate.sqlite", []
+    path = folder / "gate.sqlite"
     Store.create(path)
-    store = opened(path, said.append)
+    store = opened(path)
     first = desk.found_gate(store, os.urandom(DRAW_BYTES), AT, AT + LIFE)
-    made = World(path, store, identified(store, first.text, AT), {}, said)
+    made = World(path, store, identified(store, first.text, AT), {}, store.kept)
     for role in (Role.OPERATOR, Role.VIEWER, Role.RELEASER, Role.AUTHORITY, Role.CLIENT):
         made.by[role] = made.grant(made.issue("house", role))
     return made

@@ -101,7 +101,6 @@ class Paged:
 @contextmanager
 def paged(folder: Path, clock=lambda: AT, *, is_watched: bool = True) -> Iterator[Paged]:
     made = world(folder)
-    made.store.hear = None
     secrets, names = {}, {}
     for role in Role:
         key = made.issue(f"{role}s", role)

@@ -201,25 +201,6 @@ def test_the_watch_degrades_and_never_suspends(gate: World) -> None:
     assert drain(found, key) == 0  # of risk 1 by now
 
 
-def test_whoever_hears_of_it_may_wait_for_another_lock(gate: World) -> None:
-    """The log's writer holds one while it reads what is to be said."""
-    free: list[bool] = []
-
-    def wait() -> None:
-        if gate.store.lock.acquire(timeout=2):
-            free.append(True)
-            gate.store.lock.release()
-
-    def hear(_: object) -> None:
-        other = threading.Thread(target=wait)
-        other.start()
-        other.join()
-
-    gate.store.hear = hear
-    assert records(gate.store).suspect(gate.by[Role.CLIENT], FLAGGED, AT) is State.DEGRADED
-    assert free == [True]
-
-
 def test_degraded_is_half(gate: World) -> None:
     found, key = records(gate.store), gate.issue()
     found.suspect(found.grant_of(key.text, HERE, AT), Suspicion(0.0, True), AT)
