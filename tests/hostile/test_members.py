@@ -116,11 +116,12 @@ def spoilt(name: str, change: Change) -> Callable[[Message], Message]:
     return spoil
 
 
-def is_whole(moved: np.ndarray, without: Sequence[int] = ()) -> bool:
-    """Whether a sum holds exactly one unit vector of each device, but for some partitions."""
+def is_whole(moved: np.ndarray, without: Sequence[int] = (), size: float = 1) -> bool:
+    """Whether a sum holds exactly one unit vector of each device, but for some partitions, in a
+    model whose numbers are at most `size`."""
     want = np.array([float(p not in without) for p in range(len(moved))])
     # A float64 rounds three times on the way: the division by n, the model's sum, our product.
-    return bool(np.abs(moved - want).max() <= 4 * len(moved) * 2.0**-53)
+    return bool(np.abs(moved - want).max() <= 4 * len(moved) * size * 2.0**-53)
 
 
 # A committee member that opens wrong shares
