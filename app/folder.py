@@ -12,7 +12,7 @@ ledger/             what a private run has cost its devices; where rounds have n
 seen/               updates as the server saw them, without noise of its own: for the same eyes
 attacks/            what attacks made of them
 facts.json          what was found about the run as a whole
-status.json         running, interrupted, failed or finished
+status.json         queued, running, interrupted, failed or finished
 report.html
 release.json        a signed report, and a page, about what attacks on the model got
 release.html
@@ -73,7 +73,9 @@ class RunFolder:
     journal: Journal = field(repr=False, compare=False)
 
     @classmethod
-    def create(cls, path: Path, settings: Settings, *, replace: bool = False) -> "RunFolder":
+    def create(
+        cls, path: Path, settings: Settings, *, replace: bool = False, status: str = "running"
+    ) -> "RunFolder":
         """A new folder. Raises ParameterError if there is a run in it, unless it is to be
         replaced, or if nothing can be written there; a folder that holds anything but a run is
         never touched."""
@@ -82,7 +84,7 @@ class RunFolder:
             if path.exists() and any(path.iterdir()):
                 folder._vacate(replace)
             path.mkdir(parents=True, exist_ok=True)
-            folder._set_status("running")
+            folder._set_status(status)
             _write(path / "config.toml", settings.toml().encode())
         except OSError as bad:
             raise ParameterError(f"no run's folder can be made at {path}: {bad.strerror}") from None
@@ -195,7 +197,7 @@ class RunFolder:
         return [e for e in self.events() if e["event"] == RoundFinished.__name__]
 
     def status(self) -> str:
-        """running, interrupted, failed or finished. Raises ParameterError for a damaged file."""
+        """queued, running, interrupted, failed or finished. Raises ParameterError if damaged."""
         path = self.path / STATUS
         try:
             return str(json.loads(path.read_text(encoding="utf-8"))["status"])

@@ -45,6 +45,10 @@ class Run(Section):
     )
     workers: int = Field(0, ge=0, le=1024, description="threads or processes; 0 is one per core")
     timeout: float = Field(600.0, gt=0, description="seconds for the devices to train in a round")
+    name: str = Field(
+        "", pattern=r"^([a-z0-9][a-z0-9-]{0,62})?$",
+        description="of a deployed run: it goes on under this name after an interruption",
+    )  # fmt: skip
     keep_seen: int = Field(
         1, ge=0, description="rounds whose updates, as the server saw them, are kept for attacks"
     )

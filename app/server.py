@@ -2,7 +2,7 @@
 
 `flwr run` loads `tacit.app.server:app`. Where the federation has an authority, the environment
 variable TACIT_ROSTER names its signed roster; without it the devices are simulated ones. TACIT_RUNS
-names a folder for the run's own folder.
+names a folder for the run's own folder, in which a run that has a name goes on where it was.
 """
 
 import logging
@@ -172,9 +172,13 @@ def main(grid: Grid, context: Context) -> None:
     if runs is None:
         coordinate(grid, settings, roster=roster, on_event=lambda event: log.info("%s", event))
         return
-    with RunFolder.create(Path(runs) / f"run-{context.run_id}", settings) as folder:
-        for each in commitments(settings, simulated=roster is None):
-            folder.journal.note(each)
+    place = Path(runs) / (settings.run.name or f"run-{context.run_id}")
+    is_there = place.exists()
+    with RunFolder.open(place) if is_there else RunFolder.create(place, settings) as folder:
+        resume = folder.resume() if is_there else None
+        if resume is None:
+            for each in commitments(settings, simulated=roster is None):
+                folder.journal.note(each)
         result = coordinate(
             grid,
             settings,
@@ -182,6 +186,7 @@ def main(grid: Grid, context: Context) -> None:
             on_event=folder.record,
             tap=folder.saw,
             keep=folder.keep,
+            resume=resume,
             storage=folder.storage,
         )
         folder.finish(result.arrays)
