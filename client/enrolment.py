@@ -16,6 +16,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tacit.client import diary
 from tacit.client.checks import ROSTER_SLOT
 from tacit.client.device import (
     Device,
@@ -108,6 +109,7 @@ def join(vault: FileVault, answer: DeviceAnswer, now: int) -> Joined:
         is_new = keys is not None and keys.identity.public == answer.public
         if keys is not None and is_new:
             replace_file(vault.folder / NODE_KEY, keys.node.openssh())
+        diary.note(vault, diary.Joined(answer.device, answer.issue.roster.serial, is_new), now)
         _write_files(vault.folder, answer)
         vault.write(ROSTER_SLOT, answer.issue.roster.encode())
         authority = answer.issue.trust.authority
