@@ -292,6 +292,27 @@ def device_allow(
     work("noding").device_allow(screen_of(quiet, json), vault, bundles or [], remove)
 
 
+@device.command("status")
+def device_status(
+    vault: Vault,
+    refused: Annotated[
+        bool, typer.Option("--refused", help="Show what was refused, and why.")
+    ] = False,
+    last: Annotated[
+        int | None,
+        typer.Option("--last", help="Show the last entries of the diary.", metavar="N", min=1),
+    ] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Show its owner what the device is in, what it did, refused and spent, and what is wrong.
+
+    It reads the vault and writes nothing, whether the node runs or not. The exit code is 1 if
+    anything is wrong.
+    """
+    work("owning").device_status(screen_of(quiet, json), vault, refused, last)
+
+
 @server.command("init")
 def server_init(
     folder: ServerFolder,
