@@ -185,7 +185,17 @@ class Account:
     entries: tuple[Entry, ...]
     counts: Counter[str]
     faults: tuple[str, ...]
-    heads: dict[str, str]
+    lines: dict[str, tuple[str, ...]]
+
+    @property
+    def heads(self) -> dict[str, str]:
+        """SHA-256 of the last line of each part that has one, in hexadecimal digits: an owner who
+        notes it elsewhere can tell later whether what came before it is still there."""
+        return {name: lines[-1] for name, lines in self.lines.items() if lines}
+
+    def holds(self, head: str) -> bool:
+        """Whether a line whose SHA-256 begins like this is there."""
+        return any(line.startswith(head.lower()) for each in self.lines.values() for line in each)
 
 
 def is_kept(vault: Vault) -> bool:
@@ -259,7 +269,7 @@ def read(vault: FileVault) -> Account:
         tuple(sorted(entries, key=lambda entry: entry.at)),
         sum((book.counts for book in books.values()), Counter()),
         tuple(fault for book in books.values() for fault in book.faults),
-        {name: book.head.hex() for name, book in books.items()},
+        {name: tuple(line.hex() for line in book.lines) for name, book in books.items()},
     )
 
 

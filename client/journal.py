@@ -57,14 +57,14 @@ class Entry:
 class Read:
     """A journal as far as it can be read, the oldest first.
 
-    `before` counts the entries of pages that are gone. `faults` is empty for one that is whole;
-    `head` is of its last line, to be noted elsewhere together with the number of entries.
+    `before` counts the entries of pages that are gone. `faults` is empty for one that is whole.
+    `lines` has the SHA-256 of each line: the last one is the head.
     """
 
     entries: tuple[Entry, ...]
     before: Mapping[str, int]
     faults: tuple[str, ...]
-    head: bytes
+    lines: tuple[bytes, ...]
 
     @property
     def counts(self) -> Counter[str]:
@@ -75,16 +75,18 @@ class Read:
 @dataclass(frozen=True, slots=True)
 class _Page:
     """One file's lines. `before` is None if the heading is lost; `first` is what the heading says
-    the last line before was; `head` is of the last line; `whole` bytes come before an unfinished
-    line."""
+    the last line before was."""
 
     number: int
     before: Mapping[str, int] | None
     first: bytes | None
     entries: tuple[Entry, ...]
     faults: tuple[str, ...]
-    head: bytes
-    whole: int
+    lines: tuple[bytes, ...]
+
+    @property
+    def head(self) -> bytes:
+        return self.lines[-1] if self.lines else _FIRST
 
     @property
     def counts(self) -> dict[str, int]:
@@ -196,14 +198,13 @@ class Journal:
         """Read one. Raises FileNotFoundError."""
         path = self._path(number)
         text = path.read_bytes()
-        whole = text.rfind(b"\n") + 1
         before: Mapping[str, int] | None = None
         first: bytes | None = None
         entries: list[Entry] = []
         faults: list[str] = []
-        head = _FIRST
-        for at, line in enumerate(text[:whole].split(b"\n")[:-1], 1):
-            expected, head = head, sha256(line).digest()
+        lines: list[bytes] = []
+        for at, line in enumerate(text.split(b"\n")[:-1], 1):
+            lines.append(sha256(line).digest())
             try:
                 previous, entry = self._opened(line)
             except Damaged:
@@ -215,11 +216,11 @@ class Journal:
                     faults.append(f"{path.name}, line {at}: a heading of another page")
             else:
                 entries.append(entry)
-                if previous != expected:
+                if previous not in lines[-2:-1]:
                     faults.append(f"{path.name}, line {at}: it did not follow the line before it")
         if before is None:
             faults.append(f"{path.name}: it has no heading, so older entries are not counted")
-        return _Page(number, before, first, tuple(entries), tuple(faults), head, whole)
+        return _Page(number, before, first, tuple(entries), tuple(faults), tuple(lines))
 
     def _joined(self, pages: list[_Page]) -> Read:
         faults: list[str] = []
@@ -235,7 +236,9 @@ class Journal:
                 )
         entries = tuple(entry for page in pages for entry in page.entries)
         before = (pages[0].before or {}) if pages else {}
-        return Read(entries, before, tuple(faults), pages[-1].head if pages else _FIRST)
+        return Read(
+            entries, before, tuple(faults), tuple(line for page in pages for line in page.lines)
+        )
 
 
 def _add(path: Path, line: bytes) -> None:

@@ -5,7 +5,8 @@ read here may change meanwhile: a node need not stop for it.
 """
 
 import math
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from tacit.client.diary import Account
 from tacit.client.enrolment import ADDRESS, CA, NODE_KEY, fingerprint_of, name_of
 from tacit.client.files import read_private
 from tacit.client.node import bundles, settings
+from tacit.client.node.base import NODE_LOCK
 from tacit.client.node.bundles import Bundles
 from tacit.client.node.settings import Settings
 from tacit.client.policy import Policy
@@ -28,7 +30,6 @@ from tacit.privacy.ledger import Budget, Ledger
 from tacit.privacy.releases import Neighbours, Unit
 from tacit.privacy.statement import UNITS
 
-NODE_LOCK = "node.lock"  # held by the node, while there is one
 SOON = 14 * 24 * 3600  # seconds before an end that it is time to do something
 
 T = TypeVar("T")
@@ -82,8 +83,9 @@ class Status:
     faults: list[Fault] = field(default_factory=list)
 
 
-def status(vault: FileVault, now: int) -> Status:
-    """All of it. Raises nothing for a vault that could be opened."""
+def status(vault: FileVault, now: int, noted: Sequence[str] = ()) -> Status:
+    """All of it, and whether the diary has the lines that were `noted`, by the beginning of their
+    SHA-256. Raises nothing for a vault that could be opened."""
     found = Status(is_running=is_locked(vault.folder / NODE_LOCK))
     _check_slots(vault, found)
     found.name = _told(found, lambda: name_of(vault))
@@ -105,6 +107,11 @@ def status(vault: FileVault, now: int) -> Status:
     found.account = diary.read(vault)
     found.faults += [
         Fault(f"the diary is damaged: {each}", _REMEDIES["diary"]) for each in found.account.faults
+    ]
+    found.faults += [
+        Fault(f"the diary has no line {each}, which was noted", _REMEDIES["noted"])
+        for each in noted
+        if not found.account.holds(each)
     ]
     if not found.is_running and (left := vault.leftovers()):
         what = f"{len(left)} files that a crash has left"
@@ -157,9 +164,11 @@ def _files(vault: FileVault, found: Status, now: int) -> None:
     again = "tacit device join with the authority's newest answer"
     _told(found, lambda: read_private(vault.folder / NODE_KEY), again)
     found.address = _told(found, lambda: (vault.folder / ADDRESS).read_text("utf-8").strip(), again)
-    content = _told(found, lambda: (vault.folder / CA).read_bytes(), again)
+    content = _told(found, lambda: (vault.folder / CA).read_text("ascii"), again)
     if content is not None:
-        found.ca_until = _told(found, lambda: certificate.ends_at(content), again)
+        found.ca_until = _told(
+            found, lambda: certificate.ends_at(ssl.PEM_cert_to_DER_cert(content)), again
+        )
     if found.ca_until is not None:
         _check_end(found, "the CA's certificate", found.ca_until, now, "tacit authority renew --ca")
 
@@ -224,6 +233,7 @@ _REMEDIES = {
     "away only when all runs that this device was in are over",
     "diary": "what else is in it can be trusted. Copy the file if it is to be looked into; the "
     "device goes on, and begins a new page where it has to",
+    "noted": "it is on a page that went by its age, or what is written now is not what was then",
     "member": "the authority has put this device out, or gave it another number: ask it",
     "any": "put back a copy of it. If it is of a run (session, run, kem, agreed, cohort, group, "
     "epoch), moving it away costs the sum that is going on and nothing else",

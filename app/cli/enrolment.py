@@ -302,15 +302,20 @@ def device_status(
         int | None,
         typer.Option("--last", help="Show the last entries of the diary.", metavar="N", min=1),
     ] = None,
+    noted: Annotated[
+        list[str] | None,
+        typer.Option("--noted", help="A head that the diary had. Repeatable.", metavar="HEAD"),
+    ] = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Show its owner what the device is in, what it did, refused and spent, and what is wrong.
 
     It reads the vault and writes nothing, whether the node runs or not. The exit code is 1 if
-    anything is wrong.
+    anything is wrong. With a head of the diary that was written down elsewhere, --noted, it says
+    whether all up to it is still there.
     """
-    work("owning").device_status(screen_of(quiet, json), vault, refused, last)
+    work("owning").device_status(screen_of(quiet, json), vault, refused, last, noted or [])
 
 
 @server.command("init")

@@ -19,16 +19,22 @@ from tacit.client.node.settings import Settings
 from tacit.client.policy import Policy
 from tacit.client.status import Spending, Status, status
 from tacit.client.vault import FileVault
+from tacit.crypto.errors import ParameterError
 
 FAILED = 1
 SHOWN = 5  # runs
+LEAST = 16  # digits of a head
 REFUSALS = ("Refused", "Aborted", "BundleRefused", "NotNow")
 
 
-def device_status(screen: Screen, folder: Path, refused: bool, last: int | None) -> None:
+def device_status(
+    screen: Screen, folder: Path, refused: bool, last: int | None, noted: list[str]
+) -> None:
     """Show all that there is to know. Ends with FAILED if anything is wrong."""
+    if any(len(head) < LEAST for head in noted):
+        raise ParameterError(f"--noted takes the first {LEAST} digits of a head, or more")
     vault = FileVault.open(folder)
-    found = status(vault, int(time.time()))
+    found = status(vault, int(time.time()), noted)
     own = bundle.digest(bundle.build())
     entries = found.account.entries if found.account is not None else ()
     listed: Sequence[Entry] = ()
@@ -83,8 +89,9 @@ def _lines(found: Status, entries: Sequence[Entry], own: str) -> Iterator[str]:
         yield _spent(each)
     yield from _refusals(found, entries)
     if found.account is not None and found.account.counts:
-        heads = ", ".join(f"{name} {head[:16]}" for name, head in found.account.heads.items())
-        yield f"diary: {sum(found.account.counts.values())} entries; heads, to be noted: {heads}"
+        heads = ", ".join(f"{name} {head[:LEAST]}" for name, head in found.account.heads.items())
+        total = sum(found.account.counts.values())
+        yield f"diary: {total} entries; its heads, to be noted: {heads}"
 
 
 def _node(found: Status, entries: Sequence[Entry]) -> str:
