@@ -292,6 +292,32 @@ def device_allow(
     work("noding").device_allow(screen_of(quiet, json), vault, bundles or [], remove)
 
 
+@device.command("status")
+def device_status(
+    vault: Vault,
+    refused: Annotated[
+        bool, typer.Option("--refused", help="Show what was refused, and why.")
+    ] = False,
+    last: Annotated[
+        int | None,
+        typer.Option("--last", help="Show the last entries of the diary.", metavar="N", min=1),
+    ] = None,
+    noted: Annotated[
+        list[str] | None,
+        typer.Option("--noted", help="A head that the diary had. Repeatable.", metavar="HEAD"),
+    ] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Show its owner what the device is in, what it did, refused and spent, and what is wrong.
+
+    It reads the vault and writes nothing, whether the node runs or not. The exit code is 1 if
+    anything is wrong. With a head of the diary that was written down elsewhere, --noted, it says
+    whether all up to it is still there.
+    """
+    work("owning").device_status(screen_of(quiet, json), vault, refused, last, noted or [])
+
+
 @server.command("init")
 def server_init(
     folder: ServerFolder,

@@ -21,13 +21,16 @@ from tacit.client.device import is_enrolled
 from tacit.client.enrolment import ADDRESS, CA, NODE_KEY
 from tacit.client.files import read_private
 from tacit.client.node import bundles
+from tacit.client.node.allowed import OwnersRules
+from tacit.client.node.base import NODE_LOCK
+from tacit.client.node.diary import NodeDiary
 from tacit.client.node.flower import Config, Link
 from tacit.client.node.node import Node
 from tacit.client.node.pace import Allowance, Pace
 from tacit.client.vault import FileVault, locked
 from tacit.crypto.errors import ParameterError
 
-LOCK, HOME = "node.lock", "flwr"
+HOME = "flwr"
 
 
 class Stopped(BaseException):
@@ -48,6 +51,8 @@ def device_run(
         {**_config(config), "vault": str(vault.folder)},
         lambda each: bundles.load(vault).allow(each, own),
         {own: _app},
+        OwnersRules(vault),
+        NodeDiary(vault),
         pace=Pace(idle),
         allowance=Allowance(rate * 1000),
     )
@@ -55,8 +60,9 @@ def device_run(
         importlib.import_module(module)
     _app()
     try:
-        with locked(vault.folder / LOCK, wait=False):
+        with locked(vault.folder / NODE_LOCK, wait=False):
             _speak(screen)
+            vault.tidy()
             _serve(node)
     except BlockingIOError:
         raise ParameterError(f"a node with {folder} is running already") from None

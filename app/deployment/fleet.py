@@ -15,10 +15,10 @@ from tacit.app.deployment.child import Spec
 from tacit.app.deployment.environment import environment
 from tacit.app.deployment.operators import Role
 from tacit.app.deployment.places import Places
-from tacit.client.enrolment import ADDRESS, CA, NODE_KEY
 from tacit.crypto.errors import ParameterError
 
 AUTHORITY, SERVER, DEVICES = "authority", "server", "devices"
+IDLE = 1.0  # seconds between looks for messages: the server is near
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +47,13 @@ class Fleet:
 
     def nodes(self) -> list[Spec]:
         """A node for each device of this machine."""
-        found = []
-        for number, vault in enumerate(self.vaults):
-            vault = vault.absolute()
-            argv = (
-                link.script("flower-supernode"),
-                *("--superlink", (vault / ADDRESS).read_text().strip()),
-                *("--root-certificates", str(vault / CA)),
-                *("--auth-supernode-private-key", str(vault / NODE_KEY)),
-                *("--node-config", f'vault="{vault}" partition-id={number}'),
-                *("--port", str(link.choose_port(0))),
-            )
-            env = environment(vault / "flwr", os.environ, **{link.POLL: "0.2"})
-            log = self.places.logs.absolute() / f"{vault.name}.log"
-            found.append(Spec(vault.name, argv, env, log, grace=5.0))
-        return found
+        return [self._node(number, vault.absolute()) for number, vault in enumerate(self.vaults)]
+
+    def _node(self, number: int, vault: Path) -> Spec:
+        command = (sys.executable, "-m", "tacit.app.cli.main", "device", "run", str(vault))
+        argv = (*command, "--config", f"partition-id={number}", "--idle", str(IDLE))
+        env = environment(vault / "flwr", os.environ)
+        return Spec(vault.name, argv, env, self.places.logs.absolute() / f"{vault.name}.log")
 
     @property
     def first_roles(self) -> tuple[Role, ...]:
