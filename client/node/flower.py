@@ -144,6 +144,18 @@ class Delivery:
     def objects(self) -> list[str]:
         return [each.object_id for each in iterate_object_tree(self.tree)]
 
+    def encode(self, objects: Mapping[str, bytes], state: bytes | None) -> list[bytes]:
+        """The whole message with its objects, and its app's state, for another process."""
+        head = message_to_proto(self.message).SerializeToString()
+        return [head, self.tree.SerializeToString(), *_packed(objects, state)]
+
+    @classmethod
+    def decode(cls, parts: list[bytes]) -> "tuple[Delivery, dict[str, bytes], bytes | None]":
+        head, tree, *rest = parts
+        message = message_from_proto(ProtoMessage.FromString(head))
+        objects, state = _unpacked(rest)
+        return cls(message, ObjectTree.FromString(tree)), objects, state
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -154,6 +166,26 @@ class Reply:
     tree: bytes = field(repr=False)
     objects: Mapping[str, bytes] = field(repr=False)
     state: bytes | None = field(default=None, repr=False)
+
+    def encode(self) -> list[bytes]:
+        """For another process."""
+        return [self.message, self.tree, *_packed(self.objects, self.state)]
+
+    @classmethod
+    def decode(cls, parts: list[bytes]) -> "Reply":
+        message, tree, *rest = parts
+        return cls(message, tree, *_unpacked(rest))
+
+
+def _packed(objects: Mapping[str, bytes], state: bytes | None) -> list[bytes]:
+    named = [part for name, content in objects.items() for part in (name.encode(), content)]
+    return [b"" if state is None else b"\x01" + state, *named]
+
+
+def _unpacked(parts: list[bytes]) -> tuple[dict[str, bytes], bytes | None]:
+    state, *named = parts
+    names = (name.decode() for name in named[::2])
+    return dict(zip(names, named[1::2], strict=True)), state[1:] if state else None
 
 
 class Link:

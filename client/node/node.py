@@ -1,8 +1,8 @@
 """A device's node: it fetches messages from its server, has them answered, and brings the answers.
 
-It is one process with one thread while it waits. A message is handled by a process of its own
-(`tacit.client.node.task`), one at a time, and by none at all if the device's owner has not allowed
-the run's bundle, or not the time of day.
+It is one process with one thread while it waits. A run's messages are handled in a process of their
+own (`tacit.client.node.worker`), one at a time; and not at all if the device's owner has not
+allowed the run's bundle, or not the time of day.
 
 A server that is gone is tried again for ever. One that turns the device away is, too, but slowly:
 its owner is told what to do, and when it is done the node goes on by itself.
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from tacit.client.node import flower
+from tacit.client.node.answering import Job, Load
 from tacit.client.node.base import Allowed, Diary, NoDiary, always
 from tacit.client.node.flower import (
     Delivery,
@@ -29,7 +30,7 @@ from tacit.client.node.flower import (
     Unreachable,
 )
 from tacit.client.node.pace import Allowance, BackOff, Pace
-from tacit.client.node.task import Crashed, Load, Task, run
+from tacit.client.node.worker import Crashed, Worker
 
 log = logging.getLogger("tacit.node")
 
@@ -45,7 +46,8 @@ _LONGEST = 10 * 60.0  # seconds that a node tries to bring one message's objects
 @dataclass(slots=True)
 class Node:
     """`address` is for messages only. `known` has the apps of bundles that are installed, by the
-    bundles' hashes; `may_run` says whether the owner allows a bundle, asked for each message."""
+    bundles' hashes; `may_run` says whether the owner allows a bundle, asked for each message.
+    An app's process stays for the run's next message, `linger` seconds long."""
 
     link: Link
     address: str
@@ -56,6 +58,7 @@ class Node:
     diary: Diary = field(default_factory=NoDiary)
     pace: Pace = field(default_factory=Pace)
     allowance: Allowance = field(default_factory=Allowance)
+    linger: float = 60.0
     retry: BackOff = field(default_factory=lambda: BackOff(1.0, 30.0))
     slowly: BackOff = field(default_factory=lambda: BackOff(5.0, 120.0))
     sleep: Callable[[float], None] = time.sleep
@@ -64,6 +67,7 @@ class Node:
     _beat_at: float = 0.0
     _runs: OrderedDict[int, tuple[flower.Run, bytes]] = field(default_factory=OrderedDict)
     _states: OrderedDict[int, bytes] = field(default_factory=OrderedDict)
+    _worker: Worker | None = None
 
     def serve(self) -> None:
         """For ever, until an exception from outside ends it: then the server is told."""
@@ -72,6 +76,7 @@ class Node:
             while True:
                 self._try(self._step)
         finally:
+            self._end_worker()
             if self._number is not None and self._is_connected:
                 with suppress(Unreachable, TurnedAway, RunOver):
                     self.link.deactivate()
@@ -86,6 +91,8 @@ class Node:
         delivery = self.link.pull()
         self._connected()
         if delivery is None:
+            if self._worker is not None and self._worker.used + self.linger < time.monotonic():
+                self._end_worker()
             self.sleep(self.pace.next())
             return
         try:
@@ -142,19 +149,12 @@ class Node:
         info, bundle = self._runs[delivery.run]
         objects = self._fetch(delivery, until)
         self.diary.message(delivery.kind, delivery.run, delivery.round)
-        task = Task(
-            delivery,
-            objects,
-            info,
-            bundle,
-            self._number or 0,
-            self.config,
-            self._states.get(info.series_id),
-            self.known.get(info.fab_hash),
-        )
         try:
-            reply = run(task, until - time.monotonic(), self._beat_meanwhile)
+            reply = self._worker_of(info, bundle).ask(
+                delivery, objects, self._states.get(info.series_id), until, self._beat_meanwhile
+            )
         except Crashed as bad:
+            self._worker = None
             log.error("run %d: %s: %s", delivery.run, delivery.kind, bad)
             self.diary.failed(delivery.kind, delivery.run, str(bad))
             reply = flower.sent(
@@ -163,6 +163,20 @@ class Node:
         if reply.state is not None:
             _keep(self._states, info.series_id, reply.state)
         self._hand_in(delivery, reply, time.time() - began, until)
+
+    def _worker_of(self, info: flower.Run, bundle: bytes) -> Worker:
+        """The process of this run: the one that is there, or another in its place."""
+        if self._worker is not None and self._worker.run == info.run_id and self._worker.is_there:
+            return self._worker
+        self._end_worker()
+        load = self.known.get(info.fab_hash)
+        self._worker = Worker.start(Job(info, bundle, self._number or 0, self.config, load))
+        return self._worker
+
+    def _end_worker(self) -> None:
+        if self._worker is not None:
+            self._worker.end()
+            self._worker = None
 
     def _refusal(self, delivery: Delivery) -> tuple[int, str] | None:
         """Why the app does not get this message, as Flower's code and words; None if it does."""
