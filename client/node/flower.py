@@ -91,7 +91,8 @@ Config: TypeAlias = dict[str, bool | int | float | str]
 HEARTBEAT = HEARTBEAT_DEFAULT_INTERVAL
 """In so many seconds the server wants to hear from a node; it waits for two of them."""
 
-CALLED_BY_ANOTHER, NOT_ALLOWED, NOT_HERE = 401, 403, (502, 503, 504)
+_WHO, _RUN_OVER, _TRY_AGAIN, _THE_SERVERS_FAULT = 401, 403, (408, 429), 500
+_NO_WORDS = ("nothing", "Invalid SuperNode authentication")
 _NODE_ACTIVATION_FAILED = 2004
 
 
@@ -100,12 +101,7 @@ class Unreachable(Exception):
 
 
 class TurnedAway(Exception):
-    """A server answered, and not this device; or it is not this device's server. `is_known` is
-    whether it knows the key, for all that can be told."""
-
-    def __init__(self, reason: str, *, is_known: bool = False) -> None:
-        super().__init__(reason)
-        self.is_known = is_known
+    """A server answered, and not this device; or it is not this device's server."""
 
 
 class RunOver(Exception):
@@ -240,7 +236,7 @@ class Link:
         with _translated():
             content = bytes(self._client.GetFab(request).fab.content)
         if hashlib.sha256(content).hexdigest() != run.fab_hash:
-            raise TurnedAway("the server sent another bundle than the run's", is_known=True)
+            raise TurnedAway("the server sent another bundle than the run's")
         return content
 
     def pull_object(self, run: int, name: str) -> bytes:
@@ -371,19 +367,19 @@ def _translated() -> Iterator[None]:
 
 
 def _refused(response: httpx.Response) -> Exception:
-    status, (code, text) = response.status_code, _said(response)
-    if status in NOT_HERE:
+    status, (code, words) = response.status_code, _said(response)
+    if status >= _THE_SERVERS_FAULT or status in _TRY_AGAIN:
         return Unreachable(f"the server is not ready (HTTP {status})")
-    if status == NOT_ALLOWED:
-        return RunOver(text)
+    if status == _RUN_OVER:
+        return RunOver(words)
     if code == _NODE_ACTIVATION_FAILED:
         return TurnedAway(
             "the server does not know this device's key, or still takes an earlier process of this "
             "device for alive"
         )
-    if status == CALLED_BY_ANOTHER:
-        return TurnedAway("the server does not take this device's signature: its key was put out")
-    return TurnedAway(f"the server says {text} (HTTP {status})", is_known=True)
+    if status == _WHO and words in _NO_WORDS:
+        return TurnedAway("the server does not take this device's signature")
+    return TurnedAway(f"the server says: {words} (HTTP {status})")
 
 
 def _said(response: httpx.Response) -> tuple[int, str]:
