@@ -5,11 +5,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import typer
+
 from tacit.app.authority import new_approver
 from tacit.app.cli.log import public_key
-from tacit.app.cli.screen import Screen
+from tacit.app.cli.screen import Screen, complain
 from tacit.app.deployment import modes, operators, orders
 from tacit.app.deployment.executing import Wanted
+from tacit.app.deployment.history import refusal
 from tacit.app.deployment.operators import Operator, Role
 from tacit.app.deployment.places import Places, server_in
 from tacit.app.deployment.releasing import released
@@ -19,6 +22,7 @@ from tacit.crypto.order import Act
 from tacit.server.gate.keys import DRAW_BYTES, Key, drawn
 
 WAIT, LOOK = 5.0, 0.1  # seconds
+FAILED = 1  # exit code
 
 
 def key(screen: Screen, file: Path) -> None:
@@ -55,18 +59,32 @@ def grant(
     settings = Wanted(wanted_role, public, needs_audit).toml()
     if token is not None:
         _hand(screen, name, token, out)  # before it is good, or one could be good that nobody has
-    path = orders.place(places, as_file, Act.GRANT, name, settings)
-    done = _await(path, lambda: operators.load(places).named(name) == operator)
-    _tell(screen, places, done, f"{name} is {wanted_role}", name=name, role=str(wanted_role))
+    how = _carried(
+        screen,
+        places,
+        Act.GRANT,
+        name,
+        as_file,
+        settings,
+        lambda: operators.load(places).named(name) == operator,
+    )
+    _tell(screen, how, f"{name} is {wanted_role}", name=name, role=str(wanted_role))
 
 
 def withdraw(screen: Screen, folder: Path, as_file: Path | None, name: str) -> None:
     """Order the end of a role."""
     places = server_in(folder)
     operators.load(places).withdrawn(name)
-    path = orders.place(places, as_file, Act.WITHDRAW, name)
-    done = _await(path, lambda: operators.load(places).named(name) is None)
-    _tell(screen, places, done, f"{name} has no role any more", name=name)
+    how = _carried(
+        screen,
+        places,
+        Act.WITHDRAW,
+        name,
+        as_file,
+        "",
+        lambda: operators.load(places).named(name) is None,
+    )
+    _tell(screen, how, f"{name} has no role any more", name=name)
 
 
 def roles(screen: Screen, folder: Path) -> None:
@@ -100,33 +118,43 @@ def release(screen: Screen, folder: Path, key: Path | None, run: str) -> None:
     target = released(places, run)
     if target.exists():
         raise ParameterError(f"run {run} is released already: {target}")
-    path = orders.place(places, key, Act.RELEASE, run)
-    done = _await(path, target.exists)
-    _tell(screen, places, done, f"released: {target}", run=run, model=str(target))
+    how = _carried(screen, places, Act.RELEASE, run, key, "", target.exists)
+    _tell(screen, how, f"released: {target}", run=run, model=str(target))
 
 
-def _await(path: Path, is_done: Callable[[], bool]) -> str:
-    """How an order stands after a while: done, taken, or waiting."""
-    end = time.monotonic() + WAIT
-    while time.monotonic() < end:
-        if is_done():
-            return "done"
+def _carried(
+    screen: Screen,
+    places: Places,
+    act: Act,
+    name: str,
+    key: Path | None,
+    settings: str,
+    is_done: Callable[[], bool],
+) -> str:
+    """Place an order, and see for a while what becomes of it: done, taken, or waiting. Ends with
+    FAILED if it is refused."""
+    began = time.time()
+    path = orders.place(places, key, act, name, settings)
+    end, why = time.monotonic() + WAIT, None
+    while not is_done():
+        if not path.exists() and (why := refusal(places, f"{act} {name}", began - 1.0)):
+            complain(f"the order was refused: {why}")
+            screen.result(order="refused", name=name, reason=why)
+            raise typer.Exit(FAILED)
+        if time.monotonic() > end:
+            return "waiting" if path.exists() else "taken"
         time.sleep(LOOK)
-    return "waiting" if path.exists() else "taken"
+    return "done"
 
 
-def _tell(screen: Screen, places: Places, done: str, deed: str, **fields: str) -> None:
-    match done:
-        case "done":
-            screen.say(deed)
-        case "taken":
-            screen.say(
-                "the order was taken and is not carried out, or not yet: the server's log says "
-                f"why: tacit log show {places.folder / 'audit.log'}"
-            )
-        case _:
-            screen.say("the order waits for the supervisor, for a day at most: tacit up")
-    screen.result(order=done, **fields)
+def _tell(screen: Screen, how: str, deed: str, **fields: str) -> None:
+    said = {
+        "done": deed,
+        "taken": "the order was taken, and takes its time",
+        "waiting": "the order waits for the supervisor, for a day at most: tacit up",
+    }
+    screen.say(said[how])
+    screen.result(order=how, **fields)
 
 
 def _hand(screen: Screen, name: str, token: Key, out: Path | None) -> None:

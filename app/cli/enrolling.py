@@ -14,7 +14,7 @@ from tacit.app.cli.brought import compare, read_answer, read_request
 from tacit.app.cli.log import public_key
 from tacit.app.cli.screen import Screen, complain
 from tacit.app.config import Settings, load
-from tacit.app.deployment import founding, modes
+from tacit.app.deployment import founding, history, modes
 from tacit.app.deployment.places import Places
 from tacit.app.journal import Journal
 from tacit.client import enrolment
@@ -226,6 +226,7 @@ def server_check(screen: Screen, folder: Path) -> None:
     now = _now()
     try:
         faults = server_folder.faults(folder, now) + modes.faults(Places(folder))
+        faults += history.faults(Places(folder))
         warned = [] if faults else server_folder.warnings(folder, now)
     except Damaged as bad:
         faults, warned = [str(bad)], []
