@@ -1,7 +1,7 @@
 """What a server's log says of operators and of what they ordered.
 
-The register of operators is signed by the server, and a copy from an earlier day is signed as well: in it, who
-was withdrawn since has a role. The log is longer than it was on that day, and tells.
+The register of operators is signed by the server, and a copy from an earlier day is signed as well:
+in it, who was withdrawn since has a role. The log is longer than it was on that day, and tells.
 """
 
 from tacit.app.deployment.operators import load
