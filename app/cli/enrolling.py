@@ -223,10 +223,11 @@ def server_join(screen: Screen, folder: Path, path: Path, heard: list[str], yes:
 
 def server_check(screen: Screen, folder: Path) -> None:
     """Find what is wrong. Ends with FAILED if anything is."""
-    now = _now()
+    now, places = _now(), Places(folder)
     try:
-        faults = server_folder.faults(folder, now) + modes.faults(Places(folder))
-        faults += history.faults(Places(folder))
+        faults = server_folder.faults(folder, now) + modes.faults(places)
+        if places.operators.exists():  # as it does once the server was up
+            faults += history.faults(places)
         warned = [] if faults else server_folder.warnings(folder, now)
     except Damaged as bad:
         faults, warned = [str(bad)], []

@@ -19,7 +19,7 @@ from tacit.app.deployment.executing import execute
 from tacit.app.deployment.orders import Order, taken
 from tacit.app.deployment.places import Places
 from tacit.app.folder import RunFolder
-from tacit.app.journal import Journal
+from tacit.app.journal import Journal, signer
 from tacit.crypto.errors import TacitError
 from tacit.server.entries import OrderRefused
 from tests.app.small import small
@@ -177,3 +177,20 @@ def test_a_server_begins_with_an_authority(tacit: Tacit) -> None:
     given = ("server", "grant", "ann", "--role", "operator", "--key", "ann.key.pub", "--dir")
     assert "keys/authority.key cannot be read" in tacit(*given, "front", code=2).err
     assert "waits" in tacit(*given, "front", "--as", "mine.key").out
+
+
+def test_a_check_looks_at_modes_and_at_the_register(tacit: Tacit) -> None:
+    """Of a server that has joined; what `server_folder` finds is not the matter here."""
+    tacit("authority", "init")
+    tacit("server", "init", "front", "--address", "localhost")
+    tacit("authority", "enrol", "front/front.request", "--yes")
+    tacit("server", "join", "front", "authority/answers/front.answer", "--yes")
+    assert tacit("server", "check", "front").out == "front: nothing is wrong\n"
+    places = Places(Path("front"))
+    (places.keys / "authority.key").chmod(0o644)
+    assert "chmod 600" in tacit("server", "check", "front", code=1).err
+    (places.keys / "authority.key").chmod(0o600)
+    held = operators.load(places)
+    eve = operators.Operator("eve", operators.Role.RELEASER, b"e" * 32)
+    operators.save(places, held.granted(eve), signer(places.folder))  # and not in the log
+    assert "not what the log says of eve" in tacit("server", "check", "front", code=1).err
