@@ -205,15 +205,26 @@ def huge(path: Path, outside: Path) -> None:
         file.truncate(1 << 40)  # which nobody may try to read
 
 
-@pytest.mark.parametrize("make", [link, fifo, socket, big, huge])
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (link, "no file that can be read"),
+        (fifo, "no regular file"),
+        (socket, "no file that can be read"),
+        (big, f"more than {MAX_ORDER} bytes"),
+        (huge, f"more than {MAX_ORDER} bytes"),
+    ],
+)
 def test_what_is_no_plain_file_is_refused(
-    server: Server, tmp_path: Path, make: Callable[[Path, Path], None]
+    server: Server, tmp_path: Path, make: Callable[[Path, Path], None], why: str
 ) -> None:
     outside = tmp_path / "outside"
     outside.write_bytes(server.signed().encode())
     make(server.places.inbox / "x.order", outside)
     began = time.monotonic()
-    assert server.refused().order == "x.order"
+    found = server.refused()
+    assert found.order == "x.order"
+    assert found.reason.startswith(why)
     assert time.monotonic() - began < 2.0  # a FIFO that nobody writes to is not waited for
     assert outside.exists()
 
