@@ -12,6 +12,7 @@ import typer
 
 from tacit import __version__
 from tacit.app.cli import deployment
+from tacit.app.cli.access import release
 from tacit.app.cli.audit import audit
 from tacit.app.cli.enrolment import authority, device, server
 from tacit.app.cli.explain import explain
@@ -338,6 +339,7 @@ def unseal(
 
 cli.command(rich_help_panel=SERVE)(serve)
 deployment.add_to(cli)
+cli.command(rich_help_panel=SERVE)(release)
 
 
 @cli.command()

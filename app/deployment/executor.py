@@ -60,7 +60,7 @@ class Executor:
         started = subprocess.Popen(  # noqa: S603
             argv,
             stdin=subprocess.PIPE,
-            preexec_fn=dying_with_parent(),  # noqa: PLW1509
+            preexec_fn=dying_with_parent(),
         )
         if started.stdin is not None:
             with started.stdin as pipe:
