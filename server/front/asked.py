@@ -7,6 +7,7 @@ no transfer encoding, no header that is not named here.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from types import MappingProxyType
 
 import h11
@@ -64,6 +65,8 @@ class Asked:
 
 def read(request: h11.Request, limits: Limits) -> Asked:
     """What is asked for. Raises Refusal, and says nothing, for all that devices do not ask."""
+    if sum(map(len, (request.target, *chain(*request.headers)))) > limits.head_bytes:
+        raise Refusal(LARGE, 431)
     names = [name for name, _ in request.headers]  # in lower case, as h11 has them
     if request.http_version != b"1.1" or _NEVER & {*names} or _repeats(names):
         raise Refusal(MALFORMED, 400)

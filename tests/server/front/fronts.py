@@ -106,8 +106,9 @@ class Standing:
         """All that the log says by now."""
         self.do(self.house.ledger.write(all_of_it=True))
         with (self.folder / "front" / LOG).open("rb") as file:
-            entries = [read(entry).entry for batch in batches(file) for entry in batch.entries]
-        assert all(isinstance(entry, TurnedAway) for entry in entries)
+            found = [read(entry).entry for batch in batches(file) for entry in batch.entries]
+        entries = [entry for entry in found if isinstance(entry, TurnedAway)]
+        assert len(entries) == len(found)
         return entries
 
     def reasons(self) -> set[str]:
@@ -139,6 +140,8 @@ def until_end(connection: socket.socket) -> bytes:
         while piece := connection.recv(1 << 16):
             got += piece
             head, _, body = got.partition(b"\r\n\r\n")
+            if body.endswith(b"\r\n0\r\n\r\n"):
+                return got
             for line in head.lower().split(b"\r\n"):
                 if line.startswith(b"content-length:") and len(body) >= int(line[15:]):
                     return got
