@@ -13,6 +13,7 @@ seen/               updates as the server saw them, without noise of its own: fo
 attacks/            what attacks made of them
 facts.json          what was found about the run as a whole
 status.json         queued, running, interrupted, failed or finished
+run.lock            held by the process that runs it
 report.html
 release.json        a signed report, and a page, about what attacks on the model got
 release.html
@@ -35,6 +36,7 @@ from flwr.app import ArrayRecord
 from tacit.app import journal, lines
 from tacit.app.config import Settings, load
 from tacit.app.journal import Journal, digest_of
+from tacit.app.run_lock import CAN_TELL, LOCK, RunLock, is_held
 from tacit.client.vault import locked
 from tacit.crypto.errors import ParameterError
 from tacit.server.checkpoint import Checkpoint
@@ -46,7 +48,7 @@ STATUS = "status.json"
 MODEL = "model.safetensors"
 DEVICE_LOG = "devices.log"
 LEDGER = "ledger"
-LOCK = "lock"  # in it
+LEDGER_LOCK = "lock"  # in it
 OWNERS = 0o700  # of folders that nobody but the server's owner may look into
 FILES = (
     "config.toml",
@@ -66,11 +68,17 @@ FILES = (
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """One run on disk. As a context manager it leaves the right status behind, whatever happens."""
+    """One run on disk. As a context manager it is the one that runs it, held by its lock, and
+    leaves the right status behind, whatever happens."""
 
     path: Path
     settings: Settings
     journal: Journal = field(repr=False, compare=False)
+    lock: RunLock = field(repr=False, compare=False)
+
+    @classmethod
+    def _of(cls, path: Path, settings: Settings) -> "RunFolder":
+        return cls(path, settings, Journal(path), RunLock(path))
 
     @classmethod
     def create(
@@ -79,9 +87,9 @@ class RunFolder:
         """A new folder. Raises ParameterError if there is a run in it, unless it is to be
         replaced, or if nothing can be written there; a folder that holds anything but a run is
         never touched."""
-        folder = cls(path, settings, Journal(path))
+        folder = cls._of(path, settings)
         try:
-            if path.exists() and any(path.iterdir()):
+            if path.exists() and any(each.name != LOCK for each in path.iterdir()):
                 folder._vacate(replace)
             path.mkdir(parents=True, exist_ok=True)
             folder._set_status(status)
@@ -102,20 +110,33 @@ class RunFolder:
                 f"{path} holds a run ({status}): {on}"
                 "--replace starts it anew, --out names another folder"
             )
-        _clear(path)
+        self.lock.take()
+        try:
+            _clear(path)
+        finally:
+            self.lock.release()
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
         """An existing run. Raises ParameterError if there is none."""
         if not (path / STATUS).exists():
             raise ParameterError(f"no run in {path}: tacit simulate --out {path} makes one")
-        return cls(path, load(path / "config.toml"), Journal(path))
+        return cls._of(path, load(path / "config.toml"))
 
     def resume(self) -> Checkpoint | None:
         """The last checkpoint, None before the first round. Later lines of metrics are dropped.
 
-        Raises ParameterError for a run that is finished.
+        From here on this is the one that runs it. Raises ParameterError for a run that is finished,
+        and while another process runs it.
         """
+        self.lock.take()
+        try:
+            return self._resumed()
+        except BaseException:
+            self.lock.release()
+            raise
+
+    def _resumed(self) -> Checkpoint | None:
         if self.status() == "finished":
             raise ParameterError(f"the run in {self.path} is finished: nothing to resume")
         there = (self.path / "checkpoint.npz").exists()
@@ -197,14 +218,25 @@ class RunFolder:
         return [e for e in self.events() if e["event"] == RoundFinished.__name__]
 
     def status(self) -> str:
-        """queued, running, interrupted, failed or finished. Raises ParameterError if damaged."""
+        """queued, running, interrupted, failed or finished. Raises ParameterError if damaged.
+
+        A run whose process was killed is interrupted, whatever was written last.
+        """
         path = self.path / STATUS
         try:
-            return str(json.loads(path.read_text(encoding="utf-8"))["status"])
+            said = str(json.loads(path.read_text(encoding="utf-8"))["status"])
         except (ValueError, TypeError, KeyError):
             raise ParameterError(f"{path} is damaged: it does not say a run's status") from None
+        if said == "running" and CAN_TELL and not self.is_held():
+            return "interrupted"
+        return said
+
+    def is_held(self) -> bool:
+        """Whether a process, this one or another, runs it now: see `is_held`."""
+        return is_held(self.path)
 
     def __enter__(self) -> Self:
+        self.lock.take()
         return self
 
     def __exit__(
@@ -213,9 +245,12 @@ class RunFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is not None:
-            self._set_status("interrupted" if issubclass(kind, KeyboardInterrupt) else "failed")
-        self.journal.close()
+        try:
+            if kind is not None:
+                self._set_status("interrupted" if issubclass(kind, KeyboardInterrupt) else "failed")
+            self.journal.close()
+        finally:
+            self.lock.release()
 
     def _set_status(self, status: str) -> None:
         _write(self.path / STATUS, json.dumps({"status": status}).encode() + b"\n")
@@ -240,7 +275,7 @@ class Slots:
     def alone(self) -> AbstractContextManager[None]:
         """A run's folder is one process's; that another goes on with it must not save a device."""
         self.path.mkdir(mode=OWNERS, exist_ok=True)
-        return locked(self.path / LOCK)
+        return locked(self.path / LEDGER_LOCK)
 
 
 def save_seen(path: Path, seen: Seen) -> None:

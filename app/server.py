@@ -174,8 +174,9 @@ def main(grid: Grid, context: Context) -> None:
         return
     place = Path(runs) / (settings.run.name or f"run-{context.run_id}")
     is_there = place.exists()
-    with RunFolder.open(place) if is_there else RunFolder.create(place, settings) as folder:
-        resume = folder.resume() if is_there else None
+    folder = RunFolder.open(place) if is_there else RunFolder.create(place, settings)
+    resume = folder.resume() if is_there else None  # outside: what is finished stays finished
+    with folder:
         if resume is None:
             for each in commitments(settings, simulated=roster is None):
                 folder.journal.note(each)
