@@ -212,3 +212,17 @@ def test_the_rest_of_superlink_is_not_there(open_front: Standing) -> None:
                 assert (answer.status_code, answer.content) == (404, b"")
                 assert {*answer.headers} == {"date", "content-length", "connection"}
         assert all_.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("key", "status", "words"),
+    [(NODE, 200, None), (STRANGER, 401, "does not know"), (RETIRED, 401, "revoked")],
+    ids=["node", "stranger", "revoked"],
+)
+def test_a_device_can_ask_whether_it_would_be_let_in(
+    open_front: Standing, key: NodeKey, status: int, words: str | None
+) -> None:
+    url = f"https://127.0.0.1:{open_front.port}/health"
+    answer = httpx.get(url, headers=signed(key), verify=trusting())
+    assert answer.status_code == status
+    assert words in answer.json()["detail"] if words else not answer.content
