@@ -166,6 +166,10 @@ def prepared(folder: Path) -> None:
         (folder / name).mkdir()
         for stem, key in keys.items():
             (folder / name / f"{stem}.pub").write_bytes(openssh_line(key.public, stem))
+    link_ca(folder)
+
+
+def link_ca(folder: Path) -> None:
     (folder / "link-ca.crt").write_bytes(pem(LINK_CA))
 
 
@@ -199,7 +203,7 @@ def link(folder: Path, app: Any) -> Iterator[int]:
 
 @contextmanager
 def front(
-    folder: Path, upstream: int, limits: Limits | None = None, **house: Any
+    folder: Path, upstream: int, limits: Limits | None = None, listen: int = 0, **house: Any
 ) -> Iterator[Standing]:
     """A front before the port `upstream`, in a folder that is `prepared`."""
     ready: list[Standing] = []
@@ -211,7 +215,7 @@ def front(
         behind = Upstream(f"127.0.0.1:{upstream}", folder / "link-ca.crt", some)
         all_of = House(some, Credentials(Nodes(folder), NOW - 10_000), behind, ledger)
         all_of = replace(all_of, **house)
-        port = listening("127.0.0.1", 0)
+        port = listening("127.0.0.1", listen)
         listener = Listener(all_of, Certificate(folder), port)
         loop = asyncio.get_running_loop()
         task = asyncio.create_task(listener.serve())
