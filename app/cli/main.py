@@ -14,6 +14,7 @@ from tacit import __version__
 from tacit.app.cli import deployment
 from tacit.app.cli.access import release
 from tacit.app.cli.audit import audit
+from tacit.app.cli.doctor import doctor
 from tacit.app.cli.enrolment import authority, device, server
 from tacit.app.cli.explain import explain
 from tacit.app.cli.gate import gate, serve
@@ -340,6 +341,7 @@ def unseal(
 cli.command(rich_help_panel=SERVE)(serve)
 deployment.add_to(cli)
 cli.command(rich_help_panel=SERVE)(release)
+cli.command(rich_help_panel=ENROL)(doctor)
 
 
 @cli.command()

@@ -7,6 +7,7 @@ no transfer encoding, no header that is not named here.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from types import MappingProxyType
 
 import h11
@@ -64,11 +65,13 @@ class Asked:
 
 def read(request: h11.Request, limits: Limits) -> Asked:
     """What is asked for. Raises Refusal, and says nothing, for all that devices do not ask."""
+    if sum(map(len, (request.target, *chain(*request.headers)))) > limits.head_bytes:
+        raise Refusal(LARGE, 431)
     names = [name for name, _ in request.headers]  # in lower case, as h11 has them
     if request.http_version != b"1.1" or _NEVER & {*names} or _repeats(names):
         raise Refusal(MALFORMED, 400)
     if request.target == HEALTH and request.method in (b"GET", b"HEAD"):
-        return Asked(HEALTH, 0, ())
+        return Asked(HEALTH, 0, _kept(request))
     most = PATHS.get(request.target)
     if most is None or request.method != b"POST":
         raise Refusal(PATH, 404)
@@ -77,8 +80,11 @@ def read(request: h11.Request, limits: Limits) -> Asked:
         raise Refusal(MALFORMED, 411)
     if int(length) > (most or limits.object_bytes):
         raise Refusal(LARGE, 413)
-    kept = tuple(pair for pair in request.headers if pair[0] in _PASSED_ON)
-    return Asked(request.target, int(length), kept)
+    return Asked(request.target, int(length), _kept(request))
+
+
+def _kept(request: h11.Request) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple(pair for pair in request.headers if pair[0] in _PASSED_ON)
 
 
 def _repeats(names: Sequence[bytes]) -> bool:

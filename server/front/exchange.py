@@ -14,7 +14,7 @@ from email.utils import formatdate
 
 import h11
 
-from tacit.server.front.asked import ACTIVATE, HEALTH, Asked, read
+from tacit.server.front.asked import ACTIVATE, HEALTH, KEY, Asked, read
 from tacit.server.front.credentials import Credentials
 from tacit.server.front.doors import Place
 from tacit.server.front.ledger import Ledger
@@ -74,6 +74,8 @@ class Exchange:
                 return False
             asked = read(request, self._house.limits)
             if asked.path == HEALTH:
+                if asked.header(KEY):  # a device that asks whether its key would be let in
+                    self._known(asked)
                 await self._answer(await self._house.upstream.health())
                 return False
             who = self._known(asked)

@@ -44,7 +44,7 @@ class Tally:
     def due(self, now: float, *, all_of_it: bool = False) -> list[TurnedAway]:
         """What is to be told now, and is forgotten here."""
         self._fill(now)
-        if self._entries < 1:
+        if self._entries < len(self._counts):
             self._fold()
         told = []
         for (reason, address), count in list(self._counts.items()):

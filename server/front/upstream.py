@@ -48,12 +48,13 @@ class Upstream:
     @asynccontextmanager
     async def send(self, asked: Asked, body: AsyncIterator[bytes]) -> AsyncIterator[httpx.Response]:
         """SuperLink's answer, whose body is to be read in the block. Raises Away."""
-        headers = [*asked.headers, (b"content-length", b"%d" % asked.length)]
-        request = self._client.build_request(
-            "POST", asked.path.decode("ascii"), headers=headers, content=body
+        request = httpx.Request(  # not by the client, which would put in headers of its own
+            "POST",
+            self._client.base_url.join(asked.path.decode("ascii")),
+            headers=[*asked.headers, (b"content-length", b"%d" % asked.length)],
+            content=body,
+            extensions={"timeout": self._client.timeout.as_dict()},
         )
-        for name in ("user-agent", "accept-encoding"):  # which httpx adds
-            request.headers.pop(name, None)
         try:
             response = await self._client.send(request, stream=True)
         except httpx.TransportError as bad:
