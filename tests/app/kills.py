@@ -24,7 +24,7 @@ from flwr.app import Context, Message
 from tacit.app import simulation
 from tacit.app.client import register
 from tacit.app.config import Settings
-from tacit.app.folder import RunFolder
+from tacit.app.folder import RunFolder, is_run
 from tacit.app.simulation import simulate
 from tacit.client.device import Device, simulated_device
 from tacit.client.files import PRIVATE_MODE
@@ -70,7 +70,7 @@ class World:
     def start(self) -> None:
         """Run to the end from wherever it is, as `tacit simulate`, with --resume or without."""
         place = self.run
-        is_there = (place / "status.json").exists()
+        is_there = is_run(place)
         folder = RunFolder.open(place) if is_there else RunFolder.create(place, self.settings)
         resume = folder.resume() if is_there else None
         with folder:
