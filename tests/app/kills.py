@@ -187,6 +187,17 @@ def undisturbed(root: Path, settings: Settings) -> World:
     return world
 
 
+def models_without(root: Path, settings: Settings) -> dict[int, bytes]:
+    """The model that comes of a run in which a round has no sum, for each round; 0 is of none."""
+    everyone = f"drop report 0-{settings.data.devices - 1}"
+    lost = range(settings.run.rounds + 1)
+    changed = [[f'faults=["{everyone} @{each}"]'] if each else [] for each in lost]
+    return {
+        each: undisturbed(root / f"without-{each}", settings.changed(changed[each])).model
+        for each in lost
+    }
+
+
 def killed_everywhere(root: Path, settings: Settings) -> Iterator[World]:
     """The run as it is killed at each of its places, once gone on with to its end. Places between
     which nothing changed but what is not whole are one."""
