@@ -143,12 +143,13 @@ class RunFolder:
         From here on this is the one that runs it. Raises ParameterError for a run that is finished,
         and while another process runs it.
         """
-        self.lock.take()
-        try:
-            return self._resumed()
-        except BaseException:
-            self.lock.release()
-            raise
+        with told_if_full(self.path, self._need):
+            self.lock.take()
+            try:
+                return self._resumed()
+            except BaseException:
+                self.lock.release()
+                raise
 
     def _resumed(self) -> Checkpoint | None:
         if self.status() == "finished":
@@ -156,14 +157,13 @@ class RunFolder:
         found = newest(self.path / CHECKPOINT)
         last = found.checkpoint.round if found.checkpoint else 0
         self._check_sums(found, last)
-        with told_if_full(self.path, self._need):
-            if found.damage:
-                self._put_aside(found, last)
-            self._tidy(last)
-            self._set_status("running")
-            finished = found.checkpoint and found.checkpoint.finished
-            if finished and last not in {each["round"] for each in self.rounds()}:
-                self.record(finished)  # the run was killed when it had been kept, and not yet told
+        if found.damage:
+            self._put_aside(found, last)
+        self._tidy(last)
+        self._set_status("running")
+        finished = found.checkpoint and found.checkpoint.finished
+        if finished and last not in {each["round"] for each in self.rounds()}:
+            self.record(finished)  # the run was killed when it had been kept, and not yet told
         return found.checkpoint
 
     def _check_sums(self, found: Newest, last: int) -> None:
@@ -292,7 +292,8 @@ class RunFolder:
         return is_held(self.path)
 
     def __enter__(self) -> Self:
-        self.lock.take()
+        with told_if_full(self.path, self._need):
+            self.lock.take()
         return self
 
     def __exit__(
@@ -308,8 +309,9 @@ class RunFolder:
                     self.journal.close()
             else:
                 stopped = full is not None or issubclass(kind, KeyboardInterrupt)
-                with contextlib.suppress(OSError):  # one error is on its way already
+                with contextlib.suppress(OSError, ParameterError):  # one is on its way already
                     self._set_status("interrupted" if stopped else "failed")
+                with contextlib.suppress(OSError, ParameterError):
                     self.journal.close()
         finally:
             self.lock.release()
