@@ -8,6 +8,7 @@ a machine without power leaves, and a killed process does not, is in `test_diary
 import os
 import signal
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,11 @@ KILLS = 200
 OWNER: Policy = policy(None)
 
 
+agreed = cache(noised)
+
+
 def charged(number: int) -> tuple[Release, ...]:
-    return releases_of(noised(), 1, number, 5, 2)
+    return releases_of(agreed(), 1, number, 5, 2)
 
 
 def device(vault: FileVault, first: int, sent: int) -> None:
@@ -65,7 +69,6 @@ def test_what_left_the_device_is_written_down(
 ) -> None:
     monkeypatch.setattr(journal, "PAGE_BYTES", 2000)
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # the machine goes on: no kill undoes it
-    noised()  # chosen once, and known to every child
     vault = FileVault.create(tmp_path / "vault", bytes(32))
     ledger = budget.ledger_of(vault, OWNER, Unit.CLIENT)
     budget.spend(vault, OWNER, charged(0))
