@@ -255,6 +255,9 @@ def device_run(
     rate: Annotated[
         float, typer.Option(help="Kilobytes a second for messages; 0 has no limit.", min=0)
     ] = 0.0,
+    linger: Annotated[
+        float, typer.Option(help="Keep a run's app for its next message so many seconds.", min=0)
+    ] = 60.0,
     preload: Annotated[
         list[str] | None,
         typer.Option(
@@ -270,7 +273,8 @@ def device_run(
     itself. With --preload torch a message is answered sooner, and the process is larger.
     """
     screen = screen_of(quiet, json)
-    work("noding").device_run(screen, vault, config or [], idle, rate, preload or [])
+    loads = preload or []
+    work("noding").device_run(screen, vault, config or [], idle, rate, linger, loads)
 
 
 @device.command("allow")

@@ -38,7 +38,13 @@ class Stopped(BaseException):
 
 
 def device_run(
-    screen: Screen, folder: Path, config: list[str], idle: float, rate: float, preload: list[str]
+    screen: Screen,
+    folder: Path,
+    config: list[str],
+    idle: float,
+    rate: float,
+    linger: float,
+    preload: list[str],
 ) -> None:
     """Be a device's node until somebody ends it."""
     vault = FileVault.open(folder.resolve())
@@ -55,6 +61,7 @@ def device_run(
         NodeDiary(vault),
         pace=Pace(idle),
         allowance=Allowance(rate * 1000),
+        linger=linger,
     )
     for module in preload:
         importlib.import_module(module)

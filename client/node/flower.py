@@ -91,7 +91,8 @@ Config: TypeAlias = dict[str, bool | int | float | str]
 HEARTBEAT = HEARTBEAT_DEFAULT_INTERVAL
 """In so many seconds the server wants to hear from a node; it waits for two of them."""
 
-CALLED_BY_ANOTHER, NOT_ALLOWED, NOT_HERE = 401, 403, (502, 503, 504)
+_WHO, _RUN_OVER, _TRY_AGAIN, _THE_SERVERS_FAULT = 401, 403, (408, 429), 500
+_NO_WORDS = ("nothing", "Invalid SuperNode authentication")
 _NODE_ACTIVATION_FAILED = 2004
 
 
@@ -100,12 +101,7 @@ class Unreachable(Exception):
 
 
 class TurnedAway(Exception):
-    """A server answered, and not this device; or it is not this device's server. `is_known` is
-    whether it knows the key, for all that can be told."""
-
-    def __init__(self, reason: str, *, is_known: bool = False) -> None:
-        super().__init__(reason)
-        self.is_known = is_known
+    """A server answered, and not this device; or it is not this device's server."""
 
 
 class RunOver(Exception):
@@ -144,6 +140,18 @@ class Delivery:
     def objects(self) -> list[str]:
         return [each.object_id for each in iterate_object_tree(self.tree)]
 
+    def encode(self, objects: Mapping[str, bytes], state: bytes | None) -> list[bytes]:
+        """The whole message with its objects, and its app's state, for another process."""
+        head = message_to_proto(self.message).SerializeToString()
+        return [head, self.tree.SerializeToString(), *_packed(objects, state)]
+
+    @classmethod
+    def decode(cls, parts: list[bytes]) -> "tuple[Delivery, dict[str, bytes], bytes | None]":
+        head, tree, *rest = parts
+        message = message_from_proto(ProtoMessage.FromString(head))
+        objects, state = _unpacked(rest)
+        return cls(message, ObjectTree.FromString(tree)), objects, state
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -154,6 +162,26 @@ class Reply:
     tree: bytes = field(repr=False)
     objects: Mapping[str, bytes] = field(repr=False)
     state: bytes | None = field(default=None, repr=False)
+
+    def encode(self) -> list[bytes]:
+        """For another process."""
+        return [self.message, self.tree, *_packed(self.objects, self.state)]
+
+    @classmethod
+    def decode(cls, parts: list[bytes]) -> "Reply":
+        message, tree, *rest = parts
+        return cls(message, tree, *_unpacked(rest))
+
+
+def _packed(objects: Mapping[str, bytes], state: bytes | None) -> list[bytes]:
+    named = [part for name, content in objects.items() for part in (name.encode(), content)]
+    return [b"" if state is None else b"\x01" + state, *named]
+
+
+def _unpacked(parts: list[bytes]) -> tuple[dict[str, bytes], bytes | None]:
+    state, *named = parts
+    names = (name.decode() for name in named[::2])
+    return dict(zip(names, named[1::2], strict=True)), state[1:] if state else None
 
 
 class Link:
@@ -208,7 +236,7 @@ class Link:
         with _translated():
             content = bytes(self._client.GetFab(request).fab.content)
         if hashlib.sha256(content).hexdigest() != run.fab_hash:
-            raise TurnedAway("the server sent another bundle than the run's", is_known=True)
+            raise TurnedAway("the server sent another bundle than the run's")
         return content
 
     def pull_object(self, run: int, name: str) -> bytes:
@@ -339,19 +367,19 @@ def _translated() -> Iterator[None]:
 
 
 def _refused(response: httpx.Response) -> Exception:
-    status, (code, text) = response.status_code, _said(response)
-    if status in NOT_HERE:
+    status, (code, words) = response.status_code, _said(response)
+    if status >= _THE_SERVERS_FAULT or status in _TRY_AGAIN:
         return Unreachable(f"the server is not ready (HTTP {status})")
-    if status == NOT_ALLOWED:
-        return RunOver(text)
+    if status == _RUN_OVER:
+        return RunOver(words)
     if code == _NODE_ACTIVATION_FAILED:
         return TurnedAway(
             "the server does not know this device's key, or still takes an earlier process of this "
             "device for alive"
         )
-    if status == CALLED_BY_ANOTHER:
-        return TurnedAway("the server does not take this device's signature: its key was put out")
-    return TurnedAway(f"the server says {text} (HTTP {status})", is_known=True)
+    if status == _WHO and words in _NO_WORDS:
+        return TurnedAway("the server does not take this device's signature")
+    return TurnedAway(f"the server says: {words} (HTTP {status})")
 
 
 def _said(response: httpx.Response) -> tuple[int, str]:
