@@ -1,9 +1,11 @@
 """The diary: what is in it lasts, nothing changes in it unnoticed, nothing leaves without it."""
 
+import base64
 import errno
 import os
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,21 @@ def test_lines_moved_taken_out_and_put_in_are_noticed(book: Journal) -> None:
     assert any("no heading" in fault for fault in book.read().faults)
     page.write_bytes(heading + b"".join(lines))
     assert not book.read().faults
+
+
+def test_a_chain_cannot_be_mended_without_the_key(book: Journal) -> None:
+    """A line is taken out, and all that follow it are told what now comes before them."""
+    fill(book, 5)
+    (page,) = pages(book)
+    heading, first, _, *later = page.read_bytes().splitlines()
+    mended = [heading, first]
+    for line in later:
+        told = sha256(mended[-1]).digest() + base64.b64decode(line)[32:]
+        mended.append(base64.b64encode(told))
+    page.write_bytes(b"".join(line + b"\n" for line in mended))
+    read = book.read()
+    assert len(read.faults) == len(later)
+    assert numbers(read) == [0]
 
 
 def test_lines_missing_at_the_end_are_told_by_a_head(vault: FileVault) -> None:
