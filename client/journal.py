@@ -7,9 +7,9 @@ opened on its own; `previous`, SHA-256 of the line before it, is authenticated w
 first line of a page is its heading: how many entries of each kind there were on pages before.
 
 An entry is durable when `append` returns. A machine that stops in the middle of that leaves a line
-without its end: it is taken off by the next `append`, and readers pass over it. Where the last line
-has its end and does not open, that was no crash of a process: the page stays as it is, and a new
-one begins. So no line that was promised is ever taken away but with its page, by its age.
+without its end: readers pass over it, and the next `append` writes over it. Where the last line has
+its end and does not open, that was no crash of a process: the page stays as it is, and a new one
+begins. So no line that was promised is ever taken away but with its page, by its age.
 
 Sealed, as a copy of a vault without its key tells nothing. Chained, so that a line which was
 altered, moved, put in or taken out is noticed by all but those who have the key, and they are who
@@ -138,11 +138,12 @@ class Journal:
             except FileNotFoundError:  # a page was old enough to go just now
                 continue
 
-    def version(self) -> tuple[int, int]:
-        """Another pair whenever an entry was added."""
+    def version(self) -> tuple[int, int, int]:
+        """Others whenever an entry was added."""
         if not (numbers := self._numbers()):
-            return 0, 0
-        return numbers[-1], self._path(numbers[-1]).stat().st_size
+            return 0, 0, 0
+        found = self._path(numbers[-1]).stat()
+        return numbers[-1], found.st_size, found.st_mtime_ns
 
     def _numbers(self) -> list[int]:
         found = (path.suffix[1:] for path in self.folder.glob(f"{self.name}.*"))
@@ -242,14 +243,12 @@ class Journal:
 
 
 def _add(path: Path, line: bytes) -> None:
-    """Put a line after the last one that has its end."""
+    """Put a line after the last one that has its end. What else is there has none, and stays so."""
     handle = os.open(path, os.O_RDWR)
     try:
         size = os.lseek(handle, 0, os.SEEK_END)
         start = max(0, size - 2 * MAX_LINE)
         whole = start + os.pread(handle, size - start, start).rfind(b"\n") + 1
-        if whole < size:
-            os.ftruncate(handle, whole)
         try:
             left = memoryview(line)
             while left:

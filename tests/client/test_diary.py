@@ -242,6 +242,13 @@ def test_a_full_disk_leaves_what_was_there(book: Journal, monkeypatch: pytest.Mo
 def test_several_processes_write_at_once(book: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "PAGE_BYTES", 8000)
     monkeypatch.setattr(os, "fsync", lambda handle: None)
+    pwrite = os.pwrite
+
+    def slow(handle: int, data: bytes, at: int) -> int:
+        time.sleep(0.001)
+        return pwrite(handle, data, at)
+
+    monkeypatch.setattr(os, "pwrite", slow)
     children = []
     for writer in range(4):
         if (child := os.fork()) == 0:
