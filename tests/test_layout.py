@@ -167,9 +167,7 @@ def faults(room: str, path: Path) -> list[str]:
         found += [f"{name} is not in the base installation" for name in sorted(heavy)]
     if room in ("crypto", "privacy"):
         found += [f"{name} makes it impure" for name in names if name.split(".")[0] in IMPURE]
-    elif "random" in {name.split(".")[0] for name in names} and (
-        path.as_posix() not in (SEEDS_FLOWER, SEEDS_A_FORK)
-    ):
+    elif "random" in {name.split(".")[0] for name in names} and path.as_posix() != SEEDS_FLOWER:
         found.append("random: pass a np.random.Generator")
     return found
 

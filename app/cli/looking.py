@@ -60,7 +60,7 @@ def status(screen: Screen, folder: Path) -> None:
 
 
 def _processes(screen: Screen, now: State) -> None:
-    table = Table("process", "state", "pid", "since", "restarts", "last ended with")
+    table = Table("process", "state", "pid", "since", "restarts")
     for each in now.processes:
         table.add_row(
             each.name,
@@ -68,7 +68,6 @@ def _processes(screen: Screen, now: State) -> None:
             str(each.pid or ""),
             _time(each.since) if each.pid else "",
             str(each.restarts),
-            each.ended,
         )
         screen.fact(
             process=each.name,
@@ -78,6 +77,9 @@ def _processes(screen: Screen, now: State) -> None:
             ended=each.ended,
         )
     screen.console.print(table)
+    for each in now.processes:
+        if each.ended:
+            screen.say(f"{each.name} ended last with {each.ended}")
 
 
 def _nodes(screen: Screen, now: State) -> None:

@@ -101,8 +101,9 @@ def _start(screen: Screen, folder: Path, fleet: Fleet) -> None:
                 said = log.read_bytes()[begins:].decode(errors="replace").strip()
                 raise NotUp(f"it did not come up: {said.splitlines()[-1] if said else log}")
             if time.monotonic() >= end:
+                failing = [f"; {each.name}: {each.ended}" for each in now.processes if each.ended]
                 raise NotUp(
-                    f"{online} of {len(fleet.vaults)} devices are online after {STARTS_WITHIN:g} s "
-                    f"(the rest goes on): tacit status --dir {folder}"
+                    f"{online} of {len(fleet.vaults)} devices are online after {STARTS_WITHIN:g} s"
+                    f"{''.join(failing)}: it goes on trying, tacit status --dir {folder}"
                 )
             time.sleep(STEP)

@@ -113,7 +113,7 @@ class Child:
         was_asked, self._deadline = self._deadline is not None, None
         self._process = self._start = None
         how = _words(code)
-        self.ended = how if was_asked else f"{how}: {last_words(self.spec.log)}".rstrip(": ")
+        self.ended = how if was_asked or code < 0 else f"{how}: {last_words(self.spec.log)}"
         self._plan(was_asked, now)
         return how
 

@@ -134,6 +134,8 @@ class Control:
         """One of them."""
         with self._asking() as client:
             found = client.ListRuns(ListRunsRequest(run_id=number)).run_dict
+        if number not in found:
+            raise NotDone(f"SuperLink knows no run {number}")
         return _run(found[number])
 
     def close(self) -> None:

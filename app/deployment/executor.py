@@ -20,6 +20,8 @@ from flwr.supercore.superexec.executor.types import ExecutionSpec, LaunchResult
 from flwr.supercore.tls import validate_and_resolve_root_certificates
 from flwr.superlink.runtime import run_serverapp
 
+from tacit.app.deployment.proc import dying_with_parent
+
 SERVERAPP = "--serverapp"  # this module, as the process of one ServerApp
 
 
@@ -55,7 +57,11 @@ class Executor:
             *("--root-certificates", str(spec.root_certificates_path)),
             *("--parent-pid", str(spec.parent_pid)),
         ]
-        started = subprocess.Popen(argv, stdin=subprocess.PIPE)  # noqa: S603
+        started = subprocess.Popen(  # noqa: S603
+            argv,
+            stdin=subprocess.PIPE,
+            preexec_fn=dying_with_parent(),  # noqa: PLW1509
+        )
         if started.stdin is not None:
             with started.stdin as pipe:
                 pipe.write(spec.token.encode() + b"\n")
@@ -63,7 +69,7 @@ class Executor:
         return LaunchResult.accepted()
 
     def close(self) -> None:
-        """They see that this process is gone, and end."""
+        """They end with this process."""
 
     def reconcile(self) -> None:
         """Ask how those that ended did: until then they are there."""

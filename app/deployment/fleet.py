@@ -33,15 +33,28 @@ class Fleet:
         found = (self.places.folder / server_folder.JOINED).stat()
         return found.st_ino, found.st_mtime_ns
 
+    @property
+    def host(self) -> str:
+        """That the front listens on; empty for all."""
+        return link.LOOPBACK if self.vaults else ""
+
+    def check_port(self) -> None:
+        """Raises ParameterError if another process has the port that devices connect to."""
+        port = server_folder.port(self.places.folder)
+        if not link.is_free(self.host, port):
+            raise ParameterError(
+                f"another process listens on port {port}, which devices of {self.places.folder} "
+                f"connect to: ss -ltnp 'sport = {port}' shows which; end it"
+            )
+
     def front(self, port: int) -> Spec:
         """The only process that anybody outside reaches; nobody, where all is on one machine."""
         folder = self.places.folder.absolute()
-        listen = f"{link.LOOPBACK if self.vaults else ''}:{server_folder.port(folder)}"
         argv = (
             *(sys.executable, "-m", "tacit.server.front", str(folder)),
             *("--upstream", f"{link.LOOPBACK}:{port}"),
             *("--upstream-ca", str(link.ca_of(self.places).absolute())),
-            *("--listen", listen),
+            *("--listen", f"{self.host}:{server_folder.port(folder)}"),
         )
         return link.spec(self.places, link.FRONT, argv)
 

@@ -115,14 +115,20 @@ def choose_port(kept: int) -> int:
     """A port of the loopback that nobody listens on: the one kept from before, if it is free, so
     that what was told of it stays true."""
     for port in filter(None, (kept, *(_drawn() for _ in range(TRIES)))):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((LOOPBACK, port))
-            except OSError:
-                continue
+        if is_free(LOOPBACK, port):
             return port
     raise ParameterError(f"no port of {LOOPBACK} is free between {PORTS.start} and {PORTS.stop}")
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether nobody listens there."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
 
 
 def _drawn() -> int:

@@ -38,7 +38,7 @@ def make(folder: Path, nodes: int, now: int, say: Say) -> Fleet:
         authorities.create(fresh / AUTHORITY, [], DAYS, now)
         say(f"{folder / AUTHORITY}: an authority, which says who is in")
         hosts = (LOOPBACK, "localhost")
-        request = server_folder.prepare(fresh / SERVER, SERVER, hosts, choose_port(9092), now)
+        request = server_folder.prepare(fresh / SERVER, SERVER, hosts, choose_port(0), now)
         say(f"{folder / SERVER}: a server at {request.address}")
         policy = Settings().policy.policy(plain=False)
         names = [f"site-{number}" for number in range(1, nodes + 1)]

@@ -19,16 +19,18 @@ from pathlib import Path
 from tacit.app.config import Settings
 from tacit.app.deployment import ticket as tickets
 from tacit.app.deployment.backoff import Backoff
-from tacit.app.deployment.control import Control, FlowerRun, NotDone
+from tacit.app.deployment.control import Control, NotDone
 from tacit.app.deployment.places import Places
 from tacit.app.deployment.ticket import Ticket
 from tacit.app.deployment.told import Told
-from tacit.app.folder import RunFolder
+from tacit.app.folder import STATUS, RunFolder
 from tacit.app.run_lock import is_held
-from tacit.crypto.errors import ParameterError
+from tacit.crypto.errors import Damaged, ParameterError
 from tacit.server.entries import RunBegun, RunEnded, RunOrdered
 
-FEW, MANY = 8, 30  # tries without a new round: of a run that has none, and of one that has
+FEW, MANY = 8, 30  # tries without a new round: of what looks wrong for good, and of what does not
+RAISED = "ServerApp failed with exception: "  # as Flower says it
+SAYS_WITHIN = 10.0  # seconds in which a ServerApp that raised tells Flower why
 STARTS_WITHIN = 90.0  # seconds from its beginning to the lock
 ENDS_WITHIN = 15.0  # seconds for a ServerApp to end by itself
 LOOK_EVERY = 3.0  # seconds between looks at what Flower says of a run
@@ -47,8 +49,8 @@ class Current:
     was_held: bool = False
     is_over: bool = False
     details: str = ""
-    is_stopping: bool = False
     ends_by: float | None = None
+    says_by: float | None = None
     looked: float = 0.0
 
 
@@ -85,14 +87,14 @@ class Runs:
     def order(self, name: str, settings: str, by: str, digest: str) -> None:
         """Queue a new run. To order the very same again is no mistake: it may not be known whether
         that was done. Raises ParameterError."""
-        place = self.places.runs / name
-        held = tickets.read(place) if place.exists() else None
-        if held is not None:
-            if held.digest == digest and held.by == by:
-                self._open.setdefault(name, held)
-                return
+        wanted, place = parsed(name, settings), self.places.runs / name
+        held = tickets.read(place)
+        is_there = (place / STATUS).exists()
+        if held is not None and (held.digest, held.by) == (digest, by):
+            return  # open or over, it was admitted then
+        if held is not None or (is_there and RunFolder.open(place).status() != "queued"):
             raise ParameterError(f"there is a run {name} already: choose another --name")
-        RunFolder.create(place, parsed(name, settings), replace=place.exists(), status="queued")
+        RunFolder.create(place, wanted, replace=is_there, status="queued")
         self._admit(name, Ticket(by, digest, time.time()))
 
     def resume(self, name: str, by: str) -> None:
@@ -112,9 +114,8 @@ class Runs:
         self._place(name)
         if name not in self._open:
             raise ParameterError(f"run {name} is over: nothing to stop")
-        if self.current is not None and self.current.name == name:
-            self.current.is_stopping = True
-        else:
+        self._keep(name, replace(self._open[name], is_to_stop=True))
+        if self.current is None or self.current.name != name:
             self._end(name, "stopped", f"by {by}")
 
     def step(self) -> None:
@@ -127,14 +128,19 @@ class Runs:
     def _begin_next(self) -> None:
         now = time.monotonic()
         for name in sorted(self._open, key=lambda name: self._open[name].ordered):
-            if self._place(name).exists() and self._waiting_of(name).due <= now:
-                self._begin(name)
+            if self._waiting_of(name).due <= now:
+                try:
+                    self._begin(name)
+                except (ParameterError, Damaged) as bad:
+                    self._close(name, "failed", str(bad))
             return  # one at a time, and the oldest first
 
     def _begin(self, name: str) -> None:
         folder = RunFolder.open(self._place(name))
         if folder.status() == "finished":
             return self._end(name, "finished", "")
+        if self._open[name].is_to_stop:
+            return self._end(name, "stopped", "as it was ordered")
         if is_held(folder.path):
             return self._wait(
                 name, "the ServerApp of an earlier try is still at work", counts=False
@@ -163,47 +169,71 @@ class Runs:
         current.was_held |= held
         if now - current.looked >= LOOK_EVERY or (current.was_held and not held):
             current.looked = now
-            self._look(current, self.control.run(current.number))
+            self._look(current)
         if held:
-            if (current.is_stopping or current.is_over) and self._is_late(current, now):
-                self.end_serverapps()
-            elif current.is_stopping and not current.is_over:
-                self.control.stop(current.number)
+            self._let_end(current, now)
             return
-        if RunFolder.open(place).status() == "finished":
+        status = RunFolder.open(place).status()
+        if status == "finished":
             self._end(current.name, "finished", "")
-        elif current.is_stopping:
-            self.control.stop(current.number)
+        elif self._open[current.name].is_to_stop:
+            self._stop(current)
             self._end(current.name, "stopped", "as it was ordered")
-        elif current.is_over or current.was_held or now - current.at > STARTS_WITHIN:
+        elif self._is_dead(current, status, now):
             self._again(current)
 
-    def _look(self, current: Current, found: FlowerRun) -> None:
-        current.is_over = found.is_over
-        current.details = found.details
+    def _is_dead(self, current: Current, status: str, now: float) -> bool:
+        """Whether nobody runs it any more, and what there is to say of that was said."""
+        if current.is_over:
+            return True
+        if not current.was_held:
+            return now - current.at > STARTS_WITHIN
+        return status != "failed" or self._has_said(current, now)
 
-    def _is_late(self, current: Current, now: float) -> bool:
+    def _look(self, current: Current) -> None:
+        try:
+            found = self.control.run(current.number)
+        except NotDone:  # its database is another one
+            current.is_over, current.details = True, "SuperLink does not know it any more"
+        else:
+            current.is_over, current.details = found.is_over, found.details
+
+    def _let_end(self, current: Current, now: float) -> None:
+        """A ServerApp that has nothing to do any more ends by itself, or is ended."""
+        is_to_stop = self._open[current.name].is_to_stop
+        if not (is_to_stop or current.is_over):
+            return
         if current.ends_by is None:
             current.ends_by = now + ENDS_WITHIN
-        return now >= current.ends_by
+            self._stop(current)
+        elif now >= current.ends_by:
+            self.end_serverapps()
+
+    def _has_said(self, current: Current, now: float) -> bool:
+        """Whether a ServerApp that raised had time to tell Flower why."""
+        if current.says_by is None:
+            current.says_by = now + SAYS_WITHIN
+        return now >= current.says_by
+
+    def _stop(self, current: Current) -> None:
+        if not current.is_over:
+            self.control.stop(current.number)
 
     def _again(self, current: Current) -> None:
         """It stopped before it was done: Flower's run of it is ended, and it waits for its turn."""
-        if not current.is_over:
-            self.control.stop(current.number)
+        self._stop(current)
         why = current.details or "its ServerApp was killed"
         self.current = None
         self.told.note(RunEnded(current.name, "interrupted", why))
         done = len(RunFolder.open(self._place(current.name)).rounds())
         if done > self._waiting_of(current.name).rounds:
             self._waiting[current.name] = Waiting(rounds=done)
-        self._wait(current.name, why)
+        self._wait(current.name, why, few=why.startswith(RAISED))
 
-    def _wait(self, name: str, why: str, *, counts: bool = True) -> None:
+    def _wait(self, name: str, why: str, *, counts: bool = True, few: bool = False) -> None:
         waiting = self._waiting_of(name)
         waiting.tries += counts
-        most = MANY if waiting.rounds else FEW
-        if waiting.tries >= most:
+        if waiting.tries >= (FEW if few or not waiting.rounds else MANY):
             return self._end(name, "failed", f"{why} (tried {waiting.tries} times)")
         waiting.due = time.monotonic() + RETRIES.after(max(1, waiting.tries))
         if self._open[name].reason != why:
@@ -214,16 +244,19 @@ class Runs:
         """It is over, and the next may begin."""
         if how != "finished":
             RunFolder.open(self._place(name)).mark("failed" if how == "failed" else "interrupted")
+        self._close(name, how, why)
+
+    def _close(self, name: str, how: str, why: str) -> None:
+        self.told.note(RunEnded(name, how, why))
         self._keep(name, replace(self._open[name], how=how, reason=why))
         self._open.pop(name)
         self._waiting.pop(name, None)
         if self.current is not None and self.current.name == name:
             self.current = None
-        self.told.note(RunEnded(name, how, why))
 
     def _admit(self, name: str, made: Ticket) -> None:
-        self._keep(name, made)
         self.told.note(RunOrdered(name, made.digest, made.by))
+        self._keep(name, made)
 
     def _keep(self, name: str, made: Ticket) -> None:
         made.write(self._place(name))

@@ -205,6 +205,7 @@ class Supervisor:
 
     def end(self) -> None:
         """End all processes, devices first and SuperLink last."""
+        self.control.close()  # or SuperLink waits for it
         for stage in (self._devices(), [link.FRONT], [link.SUPEREXEC], [link.SUPERLINK]):
             children = [self.children[name] for name in stage if name in self.children]
             for child in children:
@@ -214,7 +215,6 @@ class Supervisor:
                     if (how := child.look(time.monotonic())) is not None:
                         self._note(ProcessEnded(child.spec.name, how))
                 time.sleep(0.05)
-        self.control.close()
         self.told.write()
         self.told.journal.close()
 
@@ -230,6 +230,7 @@ def supervise(fleet: Fleet, say: Say) -> None:
     with state.alone(places), _signals() as asleep:
         before = state.read(places)
         _end_left_over(before, say)
+        fleet.check_port()
         port = link.choose_port(before.port)
         journal = Journal(places.folder)
         founding.found(places, journal, fleet.first_roles)

@@ -27,6 +27,7 @@ class Ticket:
     number: int = 0
     how: str = OPEN
     reason: str = ""
+    is_to_stop: bool = False
 
     def write(self, folder: Path) -> None:
         replace_file(folder / FILE, json.dumps(asdict(self)).encode() + b"\n", SHARED_MODE)

@@ -1,8 +1,8 @@
 """The process in which a run's app handles messages, from inside."""
 
+import contextlib
 import ctypes
 import os
-import random
 import signal
 import socket
 import sys
@@ -35,6 +35,7 @@ class Job:
 
 def be_worker(job: Job, line: socket.socket, parent: int) -> NoReturn:
     """What a forked process does until its node hangs up: answer one message after another."""
+    status = 1
     try:
         _be_alone(line.fileno(), parent)
         while True:
@@ -45,10 +46,11 @@ def be_worker(job: Job, line: socket.socket, parent: int) -> NoReturn:
             sys.stdout.flush()  # the node may end this process as soon as it has the answer
             frames.send(line, reply.encode())
     except frames.Cut:
-        os._exit(0)
+        status = 0
     except BaseException:  # noqa: BLE001 - nothing may climb into the node's own frames
-        traceback.print_exc()
-        os._exit(1)
+        _complain()
+    finally:
+        os._exit(status)
 
 
 def answer(job: Job, delivery: Delivery, objects: dict[str, bytes], state: bytes | None) -> Reply:
@@ -61,10 +63,10 @@ def answer(job: Job, delivery: Delivery, objects: dict[str, bytes], state: bytes
         app = job.load() if job.load is not None else _brought(job)
         return flower.sent(app(message=message, context=context), context.state)
     except flower.LoadClientAppError as bad:
-        traceback.print_exc()
+        _complain()
         reply = flower.error_reply(message, ErrorCode.LOAD_CLIENT_APP_EXCEPTION, str(bad))
     except Exception as bad:  # noqa: BLE001 - whatever an app raises is its answer
-        traceback.print_exc()
+        _complain()
         reason = f"{type(bad)}:<'{bad}'>"
         reply = flower.error_reply(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason)
     return flower.sent(reply, None if context is None else context.state)
@@ -84,6 +86,12 @@ def _brought(job: Job) -> ClientApp:
 _apps: dict[int, ClientApp] = {}  # at most one, as a process has one run
 
 
+def _complain() -> None:
+    """Log the exception. Where nothing can be written, work goes on."""
+    with contextlib.suppress(OSError):
+        traceback.print_exc()
+
+
 def _be_alone(line: int, parent: int) -> None:
     """Give up what a fork has of its parent's: handlers, connections, and states of generators."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -92,9 +100,10 @@ def _be_alone(line: int, parent: int) -> None:
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
         if os.getppid() != parent:  # it died just before
             os._exit(1)
+    # What was written to may be a file that is about to be closed.
+    sys.stdout, sys.stderr = (os.fdopen(each, "w", closefd=False, buffering=1) for each in (1, 2))
     os.closerange(3, line)
     os.closerange(line + 1, os.sysconf("SC_OPEN_MAX"))
-    random.seed()
-    np.random.seed()  # noqa: NPY002 - a bundle may draw from it; two runs shall not draw alike
+    np.random.seed()  # noqa: NPY002 - a bundle may draw from it; two runs shall not draw alike; `random` sees to itself
     if (torch := sys.modules.get("torch")) is not None:
         torch.seed()

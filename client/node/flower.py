@@ -93,7 +93,6 @@ HEARTBEAT = HEARTBEAT_DEFAULT_INTERVAL
 
 _WHO, _RUN_OVER, _TRY_AGAIN, _THE_SERVERS_FAULT = 401, 403, (408, 429), 500
 _NO_WORDS = ("nothing", "Invalid SuperNode authentication")
-_NODE_ACTIVATION_FAILED = 2004
 
 
 class Unreachable(Exception):
@@ -367,25 +366,19 @@ def _translated() -> Iterator[None]:
 
 
 def _refused(response: httpx.Response) -> Exception:
-    status, (code, words) = response.status_code, _said(response)
+    status, words = response.status_code, _said(response)
     if status >= _THE_SERVERS_FAULT or status in _TRY_AGAIN:
         return Unreachable(f"the server is not ready (HTTP {status})")
     if status == _RUN_OVER:
         return RunOver(words)
-    if code == _NODE_ACTIVATION_FAILED:
-        return TurnedAway(
-            "the server does not know this device's key, or still takes an earlier process of this "
-            "device for alive"
-        )
     if status == _WHO and words in _NO_WORDS:
         return TurnedAway("the server does not take this device's signature")
     return TurnedAway(f"the server says: {words} (HTTP {status})")
 
 
-def _said(response: httpx.Response) -> tuple[int, str]:
-    """The code and the words of Flower's error, as far as there are any."""
+def _said(response: httpx.Response) -> str:
+    """The words of Flower's error, or the front's, if there are any."""
     try:
-        told = json.loads(response.text)
-        return int(told.get("code", 0)), str(told.get("detail", "nothing"))
-    except (ValueError, AttributeError, TypeError):
-        return 0, "nothing"
+        return str(json.loads(response.text).get("detail", "nothing"))
+    except (ValueError, AttributeError):
+        return "nothing"

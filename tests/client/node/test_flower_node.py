@@ -4,18 +4,22 @@ message, then change client/node/flower.py and nothing else."""
 import inspect
 import json
 import os
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
-from flwr.common.serde import message_to_proto
+from flwr.app.message import remove_content_from_message
+from flwr.common.serde import message_from_proto, message_to_proto, recorddict_to_proto
 from flwr.proto import fleet_pb2, message_pb2, run_pb2
+from flwr.proto.node_pb2 import Node
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from tacit.app.config import Settings
 from tacit.app.deployment import bundle
@@ -43,7 +47,7 @@ def delivery() -> tuple[Delivery, dict[str, bytes]]:
         TaskIdentity._task_id = TaskIdentity._run_id = TaskIdentity._node_id = None
     objects = {name: each.deflate() for name, each in get_all_nested_objects(message).items()}
     message.metadata.__dict__["_message_id"] = message.object_id
-    head = flower.message_from_proto(message_to_proto(flower.remove_content_from_message(message)))
+    head = message_from_proto(message_to_proto(remove_content_from_message(message)))
     return Delivery(head, get_object_tree(message)), objects
 
 
@@ -69,7 +73,7 @@ def test_the_fleet_api_has_the_calls_that_a_node_makes() -> None:
         (run_pb2.GetRunResponse, {"run"}),
     ],
 )
-def test_its_messages_have_the_fields_that_a_node_reads(message: type, fields: set[str]) -> None:
+def test_its_messages_have_the_fields_that_a_node_reads(message: Any, fields: set[str]) -> None:
     assert fields <= {each.name for each in message.DESCRIPTOR.fields}
 
 
@@ -105,7 +109,7 @@ def test_a_reply_refers_to_its_message_and_is_whole(
     assert (head.metadata.src_node_id, head.metadata.run_id) == (77, 5)
     assert not head.content.ByteSize(), "the head is sent with its content"
     tree = message_pb2.ObjectTree.FromString(reply.tree)
-    again = flower.received(Delivery(flower.message_from_proto(head), tree), dict(reply.objects))
+    again = flower.received(Delivery(message_from_proto(head), tree), dict(reply.objects))
     assert again.content == records(2)
     assert head.metadata.message_id == tree.object_id
 
@@ -137,7 +141,7 @@ def test_an_app_is_told_the_runs_settings_and_its_own_state() -> None:
     run = Run.create_empty(5)
     run.override_config = {"run.rounds": 3}
     before = (TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id)
-    state = flower.recorddict_to_proto(RecordDict({"c": ConfigRecord({"n": 1})}))
+    state = recorddict_to_proto(RecordDict({"c": ConfigRecord({"n": 1})}))
     try:
         context = flower.context(
             run, bundle.build(), 77, {"partition-id": 2}, 9, state.SerializeToString()
@@ -163,12 +167,12 @@ def link() -> flower.Link:
     made._client = FleetHttpClient(
         "https://nowhere", interceptors=[flower._Version(), _auth(key)], verify=False
     )
-    made._public, made._node = b"", flower.ProtoNode(node_id=3)
+    made._public, made._node = b"", Node(node_id=3)
     return made
 
 
-def _auth(key: ec.EllipticCurvePrivateKey) -> flower.NodeAuthHttpInterceptor:
-    return flower.NodeAuthHttpInterceptor(key, key.public_key())
+def _auth(key: ec.EllipticCurvePrivateKey) -> NodeAuthHttpInterceptor:
+    return NodeAuthHttpInterceptor(key, key.public_key())
 
 
 @pytest.mark.parametrize(
@@ -178,7 +182,6 @@ def _auth(key: ec.EllipticCurvePrivateKey) -> flower.NodeAuthHttpInterceptor:
         (502, "", Unreachable, "not ready"),
         (403, {"code": 1, "detail": "over"}, RunOver, "over"),
         (401, {"detail": "Invalid SuperNode authentication"}, TurnedAway, "signature"),
-        (412, {"code": 2004, "detail": "no"}, TurnedAway, "does not know this device's key"),
         (404, "<html>", TurnedAway, "HTTP 404"),
         (500, {"detail": "Internal server error."}, Unreachable, "HTTP 500"),
         (408, "", Unreachable, "HTTP 408"),
