@@ -20,13 +20,13 @@ from tacit.app.deployment import bundle
 from tacit.client.device import is_enrolled
 from tacit.client.enrolment import ADDRESS, CA, NODE_KEY
 from tacit.client.files import read_private
-from tacit.client.node import bundles
+from tacit.client.node import bundles, settings
 from tacit.client.node.allowed import OwnersRules
 from tacit.client.node.base import NODE_LOCK
 from tacit.client.node.diary import NodeDiary
 from tacit.client.node.flower import Config, Link
 from tacit.client.node.node import Node
-from tacit.client.node.pace import Allowance, Pace
+from tacit.client.node.pace import Allowance, BackOff, Pace
 from tacit.client.vault import FileVault, locked
 from tacit.crypto.errors import ParameterError
 
@@ -41,14 +41,15 @@ def device_run(
     screen: Screen,
     folder: Path,
     config: list[str],
-    idle: float,
-    rate: float,
+    idle: float | None,
+    rate: float | None,
     linger: float,
     preload: list[str],
 ) -> None:
     """Be a device's node until somebody ends it."""
     vault = FileVault.open(folder.resolve())
     address, link = _link(vault)
+    asked = settings.load(vault.folder).connection
     os.environ.setdefault("FLWR_HOME", str(vault.folder / HOME))  # for bundles with code in them
     own = bundle.digest(bundle.build())
     node = Node(
@@ -59,8 +60,9 @@ def device_run(
         {own: _app},
         OwnersRules(vault),
         NodeDiary(vault),
-        pace=Pace(idle),
-        allowance=Allowance(rate * 1000),
+        pace=Pace(asked.idle if idle is None else idle),
+        allowance=Allowance(asked.bandwidth if rate is None else rate * 1000),
+        retry=BackOff(asked.first, asked.longest),
         linger=linger,
     )
     for module in preload:
