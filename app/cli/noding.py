@@ -8,9 +8,11 @@ import signal
 import sys
 import tomllib
 from pathlib import Path
+from ssl import SSLError
 from types import FrameType
 from typing import NoReturn
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from flwr.clientapp import ClientApp
@@ -31,6 +33,8 @@ from tacit.client.vault import FileVault, locked
 from tacit.crypto.errors import ParameterError
 
 HOME = "flwr"
+
+log = logging.getLogger("tacit.node")
 
 
 class Stopped(BaseException):
@@ -56,7 +60,7 @@ def device_run(
         link,
         address,
         {**_config(config), "vault": str(vault.folder)},
-        lambda each: bundles.load(vault).allow(each, own),
+        lambda each: _may_run(vault, each, own),
         {own: _app},
         OwnersRules(vault),
         NodeDiary(vault),
@@ -91,6 +95,15 @@ def device_allow(screen: Screen, folder: Path, wanted: list[str], remove: bool) 
     if not allowed.all(own):
         screen.say("no bundle is allowed: this device answers nothing")
     screen.result(bundles=allowed.all(own), own=own)
+
+
+def _may_run(vault: FileVault, wanted: str, own: str) -> bool:
+    """Whether the owner allows a bundle; not if nobody can tell."""
+    try:
+        return bundles.load(vault).allow(wanted, own)
+    except ParameterError as bad:
+        log.error("no bundle is run: %s", bad)
+        return False
 
 
 def _app() -> ClientApp:
@@ -130,10 +143,17 @@ def _link(vault: FileVault) -> tuple[str, Link]:
         raise ParameterError(
             f"{bad.filename}: {bad.strerror}: join again with the authority's newest answer"
         ) from None
-    key = load_ssh_private_key(read_private(vault.folder / NODE_KEY), None)
-    if not isinstance(key, EllipticCurvePrivateKey):
-        raise ParameterError(f"{vault.folder / NODE_KEY} is no key of a node")
-    return address, Link(address, ca, key)
+    secret = read_private(vault.folder / NODE_KEY)
+    try:
+        key = load_ssh_private_key(secret, None)
+        if isinstance(key, EllipticCurvePrivateKey):
+            return address, Link(address, ca, key)
+    except (ValueError, UnsupportedAlgorithm, SSLError):  # whose words may quote the files
+        pass
+    raise ParameterError(
+        f"{vault.folder}: the node's key or the CA's certificate is damaged: join again with the "
+        "authority's newest answer"
+    )
 
 
 def _config(pairs: list[str]) -> Config:
