@@ -12,6 +12,7 @@ import typer
 
 from tacit import __version__
 from tacit.app.cli.audit import audit
+from tacit.app.cli.dashboard import dashboard
 from tacit.app.cli.enrolment import authority, device, server
 from tacit.app.cli.explain import explain
 from tacit.app.cli.gate import gate, serve
@@ -336,6 +337,7 @@ def unseal(
 
 
 cli.command(rich_help_panel=SERVE)(serve)
+cli.command(rich_help_panel=TRY)(dashboard)
 
 
 @cli.command()
