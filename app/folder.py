@@ -12,6 +12,7 @@ ledger/             what a private run has cost its devices; where rounds have n
 seen/               updates as the server saw them, without noise of its own: for the same eyes
 attacks/            what attacks made of them
 facts.json          what was found about the run as a whole
+trackers.json       by which names trackers know the run
 status.json         queued, running, interrupted, failed or finished
 report.html
 release.json        a signed report, and a page, about what attacks on the model got
@@ -35,6 +36,8 @@ from flwr.app import ArrayRecord
 from tacit.app import journal, lines
 from tacit.app.config import Settings, load
 from tacit.app.journal import Journal, digest_of
+from tacit.app.trackers import KEPT as TRACKED
+from tacit.app.trackers import Tracking
 from tacit.client.vault import locked
 from tacit.crypto.errors import ParameterError
 from tacit.server.checkpoint import Checkpoint
@@ -57,6 +60,7 @@ FILES = (
     "checkpoint.npz",
     MODEL,
     "facts.json",
+    TRACKED,
     "report.html",
     "release.json",
     "release.html",
@@ -71,6 +75,7 @@ class RunFolder:
     path: Path
     settings: Settings
     journal: Journal = field(repr=False, compare=False)
+    tracking: Tracking = field(default_factory=Tracking, repr=False, compare=False)
 
     @classmethod
     def create(
@@ -130,10 +135,11 @@ class RunFolder:
         return checkpoint
 
     def record(self, event: Event) -> None:
-        """Append one event to metrics.jsonl and to the audit log."""
+        """Append one event to metrics.jsonl and to the audit log, and tell the run's trackers."""
         self.journal.note(event)
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(lines.of_event(event))
+        self.tracking.hear(event, self.settings, self.path)
 
     def events(self) -> list[dict[str, Any]]:
         """The recorded events. A line that a crash cut off is left out."""
@@ -216,6 +222,7 @@ class RunFolder:
         if kind is not None:
             self._set_status("interrupted" if issubclass(kind, KeyboardInterrupt) else "failed")
         self.journal.close()
+        self.tracking.close("finished" if kind is None else self.status())
 
     def _set_status(self, status: str) -> None:
         _write(self.path / STATUS, json.dumps({"status": status}).encode() + b"\n")

@@ -55,7 +55,7 @@ def _runs(runs: dict[str, Run]) -> Iterable[Metric]:
         "tacit_epsilon", "Spent by the device that spent most", labels=["run", "unit", "against"]
     )
     left_out = CounterMetricFamily(
-        "tacit_left_out", "Times that a device did not count, by stage", labels=["run", "stage"]
+        "tacit_left_out", "Times that a device dropped out, by stage", labels=["run", "stage"]
     )
     log, sound = _logs("tacit_log", "run")
     for name, run in runs.items():

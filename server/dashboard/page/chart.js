@@ -1,6 +1,6 @@
 // Small charts of rounds, as SVG. The numbers are in the table of rounds, too.
 const NS = "http://www.w3.org/2000/svg";
-const WIDE = 360, HIGH = 150, LEFT = 40, RIGHT = 12, TOP = 12, BOTTOM = 24;
+const WIDE = 300, HIGH = 140, LEFT = 44, RIGHT = 10, TOP = 10, BOTTOM = 24;
 
 function svg(name, set = {}, ...inside) {
   const made = document.createElementNS(NS, name);

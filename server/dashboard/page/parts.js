@@ -67,7 +67,7 @@ export function summary({ now, latest, privacy, log, rows, settings }) {
   return el("dl", { class: "facts" },
     fact("Round", now.rounds ? `${now.round} of ${now.rounds}` : String(now.round), [state(now.status), " ", where]),
     latest?.accuracy != null && fact("Accuracy", percent(latest.accuracy), latest.loss === null ? "" : `loss ${short(latest.loss)}`),
-    latest?.survivors != null && fact("Devices that counted", `${count(latest.survivors)} of ${count(latest.cohort)}`, lost ? `${many(lost, "round")} without a sum` : "in the last round"),
+    latest?.survivors != null && fact("Devices counted", `${count(latest.survivors)} of ${count(latest.cohort)}`, lost ? `${many(lost, "round")} without a sum` : "in the last round"),
     privacy.budget != null && fact("Epsilon", Number.isFinite(worst) ? `${worst.toFixed(2)} of ${short(privacy.budget)}` : "no bound", "of who spent most"),
     latest && fact("Last round took", seconds(latest.seconds), now.seconds ? `the run ${seconds(now.seconds)}` : `last heard ${clock(now.changed)}`),
     fact("Audit log", many(log.size, "entry", "entries"), log.root ? ["root ", code(log.root.slice(0, 12))] : ""));
@@ -78,7 +78,7 @@ export function learning({ rows, now, privacy }) {
   const made = [
     { title: "Accuracy", points: of("accuracy"), from: 0, to: 1, format: (value) => share(value) },
     { title: "Loss", points: of("loss"), from: 0 },
-    { title: "Devices that counted", points: of("survivors"), from: 0, to: Math.max(1, ...rows.map((row) => row.cohort ?? 0)), kind: "warm" },
+    { title: "Counted", points: of("survivors"), from: 0, to: Math.max(1, ...rows.map((row) => row.cohort ?? 0)), kind: "warm" },
     { title: "Epsilon", points: of("epsilon"), from: 0, limit: privacy.budget ?? undefined, kind: "warm" },
   ].filter(({ points }) => points.length).map((each) => figure({ rounds: now.rounds, ...each }));
   return made.length ? made : empty("No round has ended yet.");
@@ -101,7 +101,7 @@ function figure(of) {
 /** Devices that were left out, by rounds: a letter where one did not count, and at which stage. */
 export function devices({ rows, now }, columns) {
   const stages = Object.entries(now.left_out).sort((a, b) => b[1] - a[1]);
-  if (!stages.length) return empty("Nobody: every device that was asked has counted.");
+  if (!stages.length) return empty("Nobody: every device that was asked went on to the end.");
   const shown = rows.slice(-columns), missed = new Map();
   for (const row of shown) for (const [device, stage, purpose] of row.out) {
     if (!missed.has(device)) missed.set(device, new Map());
@@ -109,7 +109,7 @@ export function devices({ rows, now }, columns) {
   }
   const all = [...missed].sort((a, b) => b[1].size - a[1].size || a[0].localeCompare(b[0], "en", { numeric: true }));
   const ahead = Math.max(0, Math.min(columns - shown.length, (now.rounds ?? 0) - shown.at(-1).number));
-  return [el("p", { class: "hint" }, "A letter where a device did not count in a round, and at which stage; a small one where it was only not evaluated."),
+  return [el("p", { class: "hint" }, "A letter where a device dropped out of a round, and at which stage; a small one where that was in evaluation."),
     all.length ? strip(all.slice(0, MOST_DEVICES), shown, ahead) : empty("Nobody in the rounds that are shown."),
     all.length > MOST_DEVICES && empty(`${many(all.length - MOST_DEVICES, "device")} more, that missed less, are not shown.`),
     el("ul", { class: "legend" }, stages.map(([stage, times]) => el("li", {},
@@ -118,9 +118,9 @@ export function devices({ rows, now }, columns) {
 
 function strip(all, shown, ahead) {
   const last = shown.at(-1).number, coming = Array.from({ length: ahead }, (_, i) => last + 1 + i);
-  const marked = (number, i) => i === 0 || number % 5 === 0;
+  const marked = (number, i) => number % 5 === 0 || (i === 0 && number % 5 < 3);
   return el("table", { class: "strip" },
-    el("caption", {}, `Devices that did not count, in rounds ${shown[0].number} to ${last}`),
+    el("caption", {}, `Devices that dropped out, in rounds ${shown[0].number} to ${last}`),
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Device"), shown.map(({ number, state }, i) =>
       el("th", { scope: "col", "aria-label": `round ${number}`, class: state === "lost" && "lost" }, state === "lost" ? "×" : marked(number, i) ? String(number) : "")),
       coming.map((number) => el("td", { "aria-hidden": "true" }, marked(number, 1) ? String(number) : "")))),
@@ -145,7 +145,7 @@ export function privacy({ privacy: { budget, mode, spent } }) {
 
 export function rounds({ rows }) {
   const last = rows.slice(-MOST_LISTED).reverse(), older = rows.slice(0, -MOST_LISTED).reverse();
-  const listed = (some, caption) => table(["Round", "Accuracy", "Loss", "Counted", "Left out", "Took"], some.map(line), "keys rounds", caption);
+  const listed = (some, caption) => table(["Round", "Accuracy", "Loss", "Counted", "Dropped out", "Took"], some.map(line), "keys rounds", caption);
   return [listed(last, "The last rounds, newest first"), older.length > 0 && el("details", { "data-open": "rounds" },
     el("summary", { "data-focus": "older" }, many(older.length, "older round")), listed(older.slice(0, 500), "Older rounds, newest first"))];
 }
