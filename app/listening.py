@@ -2,10 +2,12 @@
 
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -82,14 +84,27 @@ def check_free(place: Place) -> None:
         ) from None
 
 
-def serve(app: ASGIApp, place: Place, grace: int = GRACE) -> None:
-    """Until the process is told to stop; what was asked by then has `grace` seconds."""
+class _Server(uvicorn.Server):
+    """Says at once that it was told to stop: answers without an end have to be ended by whoever
+    gives them."""
+
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._on_stop()
+        super().handle_exit(sig, frame)
+
+
+def serve(app: ASGIApp, place: Place, on_stop: Callable[[], None] = lambda: None) -> None:
+    """Until the process is told to stop, then `on_stop`; what was asked is answered first."""
     options = uvicorn.Config(
         app, place.host, place.port, http=Patient, ws="none", log_level="warning",
         access_log=False, server_header=False, limit_concurrency=MOST_CONNECTIONS,
-        timeout_graceful_shutdown=grace, proxy_headers=place.proxy is not None,
+        timeout_graceful_shutdown=GRACE, proxy_headers=place.proxy is not None,
         forwarded_allow_ips=place.proxy or "", ssl_certfile=place.certificate,
         ssl_keyfile=place.key, ssl_version=ssl.PROTOCOL_TLS_SERVER,
     )  # fmt: skip
     with suppress(KeyboardInterrupt):  # by then it has stopped as it should
-        uvicorn.Server(options).run()
+        _Server(options, on_stop).run()

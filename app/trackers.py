@@ -2,8 +2,9 @@
 
 `run.track` names them, as in "tensorboard:DIR, mlflow:DIR, wandb:PROJECT". None is imported unless
 it is named, and none sends anything out of the house unless its owner says so: files and a database
-in DIR; W&B's files under ./wandb, until WANDB_MODE says online. One that fails is told of once and
-then left alone: a run never stops for it.
+in DIR; W&B's files under ./wandb, until WANDB_MODE says online. MLflow and wandb are imported by
+name, since they are no dependencies of ours. One that fails is told of once and then left alone: a
+run never stops for it.
 
 Written against the writer in torch 2.13, and what MLflow 3 and wandb 0.2x say of theirs.
 """
@@ -15,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -87,11 +89,11 @@ class MLflow:
 
     def __init__(self, target: str, start: Start) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        from mlflow import MlflowClient
-
         folder = Path(target).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        self._client: Any = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
+        self._client: Any = import_module("mlflow").MlflowClient(
+            tracking_uri=f"sqlite:///{folder / 'mlflow.db'}"
+        )
         if start.known_as:
             self.known_as = start.known_as
             self._client.update_run(self.known_as, status="RUNNING")
@@ -104,9 +106,8 @@ class MLflow:
         self._say(start.settings)
 
     def _say(self, settings: Mapping[str, Any]) -> None:
-        from mlflow.entities import Param
-
-        said = [Param(key, str(value)[:_LONGEST]) for key, value in settings.items()]
+        parameter = import_module("mlflow.entities").Param
+        said = [parameter(key, str(value)[:_LONGEST]) for key, value in settings.items()]
         for first in range(0, len(said), _BATCH):
             self._client.log_batch(self.known_as, params=said[first : first + _BATCH])
 
@@ -125,10 +126,8 @@ class WandB:
     def __init__(self, target: str, start: Start) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         os.environ.setdefault("WANDB_SILENT", "true")
-        import wandb
-
         self.known_as = start.known_as or f"{start.name}-{os.urandom(4).hex()}"
-        self._run: Any = wandb.init(
+        self._run: Any = import_module("wandb").init(
             project=target, name=start.name, id=self.known_as, config=dict(start.settings),
             resume="allow", mode=os.environ.get("WANDB_MODE", "offline"),
         )  # fmt: skip
@@ -186,8 +185,10 @@ class Tracking:
             case RoundFinished():
                 self._log(event)
 
-    def close(self, status: str) -> None:
-        """The run ended like this."""
+    def close(self, why: type[BaseException] | None) -> None:
+        """The run ended, None where it is finished."""
+        stopped = why is not None and issubclass(why, KeyboardInterrupt)
+        status = "finished" if why is None else "interrupted" if stopped else "failed"
         for kind, tracker in list(self._open.items()):
             self._try(kind, tracker.close, status)
         self._open.clear()

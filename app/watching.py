@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tacit.app import journal
+from tacit.app.deployment import operators
+from tacit.app.deployment.operators import Operators, Role
 from tacit.app.deployment.places import Places
 from tacit.app.folder import STATUS
 from tacit.app.listening import Place
-from tacit.crypto.errors import ParameterError
+from tacit.crypto.errors import ParameterError, TacitError
 from tacit.server.dashboard.application import Who
 from tacit.server.dashboard.house import House, ServerFiles
 from tacit.server.dashboard.run import RunFiles
@@ -16,14 +18,14 @@ from tacit.simulations.trial import PLAN
 FEDERATION, RUNS = Path("federation"), Path("runs")  # where our commands put things
 
 
-def house_of(path: Path | None) -> House:
-    """What there is to see at a path: one run, a folder of runs, or a deployed server.
+def usual() -> Path:
+    """Where there is something to see: a local federation, or else simulated runs."""
+    return FEDERATION if FEDERATION.is_dir() else RUNS
 
-    Without a path it is a local federation's folder, or else that of simulated runs. Raises
-    ParameterError if nothing is there, or trials of attacks.
-    """
-    if path is None:
-        path = FEDERATION if FEDERATION.is_dir() else RUNS
+
+def house_of(path: Path) -> House:
+    """What there is to see at a path: one run, a folder of runs, or a deployed server. Raises
+    ParameterError if nothing is there, or trials of attacks."""
     if not path.is_dir():
         raise ParameterError(
             f"no folder at {path}: name that of a run, as tacit simulate --out has it, or of a "
@@ -39,8 +41,28 @@ def house_of(path: Path | None) -> House:
     places = Places(path)
     if not _is_server(places):
         return House(name, lambda: _runs(path))
-    server = ServerFiles(path / journal.LOG, places.front / journal.LOG)
+    server = ServerFiles(path / journal.LOG, places.front / journal.LOG, places.state)
     return House(name, lambda: _runs(places.runs), server)
+
+
+def viewers_of(path: Path) -> Who | None:
+    """Whose a token is, by a server's register of operators, which is read again each time; None
+    where no viewer is registered."""
+    places = Places(path)
+
+    def viewers() -> Operators | None:
+        try:
+            return operators.load(places)
+        except (TacitError, OSError):
+            return None
+
+    def who(token: str) -> str | None:
+        register = viewers()
+        found = None if register is None else register.viewer(token)
+        return None if found is None else found.name
+
+    there = viewers() or ()
+    return who if any(each.role is Role.VIEWER for each in there) else None
 
 
 def check_place(place: Place, who: Who | None) -> None:

@@ -53,6 +53,7 @@ GATE = {
     "starlette",
     "uvicorn",
 }
+FRONT = {"h11", "httpx"}
 FLOWERS = {"fastapi", "pydantic", "starlette", "uvicorn"}  # what Flower brings, and may load
 DISTRIBUTION = {
     "dp_accounting": "dp-accounting",
@@ -67,7 +68,7 @@ MAY_USE: dict[str, set[str]] = {
     "crypto": PURE,
     "privacy": PURE | {"dp_accounting", "scipy"},
     "client": BASE | {"safetensors", "torch"},
-    "server": BASE | GATE | {"safetensors", "torch"},
+    "server": BASE | FRONT | GATE | {"safetensors", "torch"},
     "strategies": {"flwr", "numpy"},
     "simulations": BASE | SIM,
     "app": BASE | GATE | SIM | {"pydantic", "ray", "tomli_w"},
@@ -79,6 +80,7 @@ NEEDS_AN_EXTRA = {
     "client/example_gradients.py": {"torch"},
     "client/torch_trainer.py": {"torch"},
     "server/dashboard": FLOWERS | {"prometheus_client"},
+    "server/front": FRONT,
     "server/gate": GATE,
 }
 

@@ -15,7 +15,7 @@ def dashboard(
         typer.Argument(
             help="Of a run, of runs, or of a server.",
             metavar="DIR | RUN",
-            show_default="federation, or runs",
+            show_default="federation, if it is there, or runs",
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Where it is asked.", metavar="ADDRESS")] = "127.0.0.1",

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from tacit import __version__
+from tacit.app.cli import deployment
 from tacit.app.cli.audit import audit
 from tacit.app.cli.dashboard import dashboard
 from tacit.app.cli.enrolment import authority, device, server
@@ -338,6 +339,7 @@ def unseal(
 
 cli.command(rich_help_panel=SERVE)(serve)
 cli.command(rich_help_panel=TRY)(dashboard)
+deployment.add_to(cli)
 
 
 @cli.command()

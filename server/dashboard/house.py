@@ -1,5 +1,6 @@
 """All that is looked at: runs, and where a server is deployed, its processes and its logs."""
 
+import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -23,6 +24,7 @@ from tacit.server.entries import (
     RunOrdered,
     TurnedAway,
     Withdrawn,
+    one_line,
 )
 
 MOST_RUNS = 50  # those that changed last
@@ -39,10 +41,12 @@ FindRuns = Callable[[], Iterable[RunFiles]]
 
 @dataclass(frozen=True, slots=True)
 class ServerFiles:
-    """Of a deployed server: the log of its supervisor, and that of its front."""
+    """Of a deployed server: the log of its supervisor, that of its front, and what the supervisor
+    says of the moment."""
 
     log: Path
     front: Path
+    state: Path
 
 
 @dataclass(slots=True)
@@ -70,7 +74,8 @@ class House:
     def __post_init__(self) -> None:
         self.board = Board(self.version)
         if self.server is not None:
-            self.deployed = Deployed(Log(self.server.log), Log(self.server.front))
+            server = self.server
+            self.deployed = Deployed(Log(server.log), Log(server.front), server.state)
 
     def look(self) -> None:
         """Take in what is new. Not for two threads at once."""
@@ -98,6 +103,7 @@ class Deployed:
 
     log: Log
     front: Log
+    state: Path
     processes: dict[str, Process] = field(default_factory=dict)
     turned_away: Counter[str] = field(default_factory=Counter)  # by reason
     refused_orders: int = 0
@@ -123,6 +129,7 @@ class Deployed:
     def told(self) -> dict[str, Any]:
         """As the page gets it."""
         return {
+            **_moment(self.state),
             "processes": {name: asdict(each) for name, each in sorted(self.processes.items())},
             "acts": list(self._acts), "refused_orders": self.refused_orders,
             "turned_away": {"reasons": dict(self.turned_away), "lately": list(self._away)},
@@ -147,3 +154,15 @@ class Deployed:
         is_known = entry.reason in self.turned_away or len(self.turned_away) < MOST_REASONS
         self.turned_away[entry.reason if is_known else OTHER] += entry.times
         self._away.appendleft({"at": at, **asdict(entry)})
+
+
+def _moment(state: Path) -> dict[str, Any]:
+    """Of supervisor.json, which may be another version's: which nodes are online, and what troubles
+    the supervisor. Empty where nothing is said."""
+    try:
+        said = json.loads(state.read_bytes())
+        nodes = {one_line(str(each["name"])): bool(each["is_online"]) for each in said["nodes"]}
+        troubles = [one_line(str(each)) for each in said["troubles"]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        nodes, troubles = {}, []
+    return {"nodes": nodes, "troubles": troubles}

@@ -8,7 +8,7 @@ in `Last-Event-ID` is told what is newer, and nothing twice.
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +29,7 @@ class Live:
     session: str
     clock: Callable[[], float] = time.monotonic
     viewers: int = 0
+    is_over: bool = False
     _alone: asyncio.Lock = field(default_factory=asyncio.Lock)
     _looked: float = -EVERY
     _ready: dict[tuple[str, int], bytes] = field(default_factory=dict)  # events of one version
@@ -45,14 +46,14 @@ class Live:
 
     async def events(
         self, run: str, last: str, is_let: Callable[[], bool] = lambda: True
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """What a viewer of a run is told, for as long as `is_let`, who was told up to `last`."""
         since, told_at = self._since(last), self.clock()
         let_at = told_at
         self.viewers += 1
         try:
             yield f"retry: {COME_BACK}\n\n".encode()
-            while True:
+            while not self.is_over:
                 async with self.looked() as house:
                     event, now = self._event(run, since), house.version.now
                 if event:
@@ -68,6 +69,10 @@ class Live:
                     let_at = self.clock()
         finally:
             self.viewers -= 1
+
+    def end(self) -> None:
+        """Tell nobody anything any more: pages that are open are let go, and come back later."""
+        self.is_over = True
 
     def _event(self, run: str, since: int) -> bytes:
         """Empty if nothing is new. Viewers who know the same are told the same bytes."""

@@ -152,7 +152,7 @@ def test_a_crash_while_writing_leaves_the_old_content(
     again.write("a", b"newer")  # what the crash left lying about is in nobody's way
     assert again.read("a") == b"newer"
     left = [file.suffix for file in files(vault) if file.suffix != ".new"]
-    assert left == [".sealed", ".key"]
+    assert left == [".sealed", ".key", ".use"]
 
 
 def test_content_is_on_the_disk_before_its_name_is(

@@ -84,7 +84,7 @@ function draw() {
   $("house").textContent = house.name;
   $("run").textContent = run?.name ?? "No run yet";
   document.title = run ? `${run.name} ${parts.progress(run.now)}, Tacit` : "Tacit dashboard";
-  put("notices", parts.notices(house, run), [run?.now.status, run?.now.ended, run?.log.fault, house.server?.logs, house.server?.processes]);
+  put("notices", parts.notices(house, run), [run?.now.status, run?.now.ended, run?.log.fault, house.server?.logs, house.server?.processes, house.server?.troubles]);
   part("runs", (house.server || house.runs.all > 1) && parts.runs(house.runs, shown), [house.runs, shown]);
   part("summary", run && parts.summary(run), [run?.now, run?.rows.at(-1), run?.privacy, run?.log]);
   part("learning", run && parts.learning(run), [run?.rows, run?.now.rounds, run?.privacy.budget]);

@@ -42,6 +42,7 @@ export function notices(house, run) {
   for (const [name, { is_up, how, starts }] of Object.entries(house.server?.processes ?? {})) {
     if (!is_up && starts > 1) notice(`${name} is down, after ${many(starts, "start")}: it ended with ${how}.`, "bad");
   }
+  for (const trouble of house.server?.troubles ?? []) notice(`${trouble[0].toUpperCase()}${trouble.slice(1)}.`, "warm");
   if (!run) return said;
   if (run.log.fault) notice(`The run's audit log is not what it was: ${run.log.fault}.`, "bad");
   if (run.now.status === "failed") notice("The run failed. It can be gone on with from its checkpoint.", "bad");
@@ -179,13 +180,23 @@ const ACTS = {
   NodeUnregistered: (each) => ["Device ", code(each.name), " was shut out"],
 };
 
-export function server({ processes, acts, turned_away: away }) {
+/** Which devices' nodes are online, and which are not, by name. */
+function nodes(all) {
+  const names = Object.keys(all), away = names.filter((name) => !all[name]);
+  if (!names.length) return null;
+  const listed = away.slice(0, MOST_DEVICES).flatMap((name, i) => [i ? ", " : ", not ", code(name)]);
+  const more = away.length > MOST_DEVICES && ` and ${away.length - MOST_DEVICES} more`;
+  return el("p", { class: "nodes" }, el("strong", {}, `${count(names.length - away.length)} of ${many(names.length, "node")}`), " online", listed, more);
+}
+
+export function server({ processes, acts, turned_away: away, nodes: online }) {
   const rows = Object.entries(processes).map(([name, each]) => [
     el("span", { class: "name" }, name), each.is_up ? el("span", { class: "badge ok" }, "up") : el("span", { class: "badge suspended" }, "down"),
     [count(Math.max(0, each.starts - 1)), each.how && el("span", { class: "hint" }, `last ended with ${each.how}`)], when(each.at)]);
   const reasons = Object.entries(away.reasons).sort((a, b) => b[1] - a[1]), most = Math.max(...reasons.map(([, times]) => times), 1);
   return [
     rows.length ? table(["Process", "State", "Restarts", "Since"], rows, "keys", "Processes, as the server's log has them") : empty("No process was started yet: tacit up starts them."),
+    nodes(online),
     el("div", { class: "two" },
       el("div", {}, el("h3", {}, "What was done"), acts.length ? el("ol", { class: "events" }, acts.slice(0, MOST_LISTED).map((each) => {
         const said = (ACTS[each.event] ?? (() => [each.event]))(each);

@@ -117,6 +117,9 @@ def server(folder: Path) -> tuple[Written, Written]:
         ProcessEnded("superexec", "signal 9"), ProcessStarted("superexec"),
         OrderRefused("order-3", "mallory", HOSTILE),
     )  # fmt: skip
+    said = {"pid": 7, "port": 9, "troubles": ["site-2 is failing: see tacit logs site-2"],
+            "nodes": [{"name": f"site-{n}", "is_online": n != 2} for n in (1, 2, 3)]}  # fmt: skip
+    (folder / "supervisor.json").write_text(json.dumps(said))
     front.note(
         TurnedAway("no such key", "203.0.113.9", HOSTILE, 41),
         TurnedAway("control is not offered", "203.0.113.9", "", 3),

@@ -15,6 +15,7 @@ from tacit.server.dashboard import live as live_module
 from tacit.server.dashboard.application import _FILES, application
 from tacit.server.dashboard.house import House
 from tacit.server.dashboard.live import STILL_HERE, Live
+from tacit.server.events import RoundStarted
 from tests.server.dashboard import stage
 
 FILES = sorted(_FILES)
@@ -231,7 +232,7 @@ def test_a_viewer_is_told_all_and_then_what_is_new(folder: Path, clock: Ticking)
         assert told["run"]["anew"]
         assert told["house"]["anew"]
         assert told["run"]["values"]["round 3"]["state"] == "done"
-        written.tell(stage.RoundStarted(4, 8))
+        written.tell(RoundStarted(4, 8))
         _, told = data(await anext(events))
         assert not told["run"]["anew"]
         assert set(told["run"]["values"]) == {"round 4", "now"}
@@ -249,7 +250,7 @@ def test_who_comes_back_is_told_what_he_missed_and_nothing_twice(
         last, _ = data(await first(events))
         await events.aclose()
         assert live.viewers == 0
-        written.tell(stage.RoundStarted(4, 8))
+        written.tell(RoundStarted(4, 8))
         clock.at += 60
         again = live.events("hospitals", last)
         last, told = data(await first(again))
@@ -276,10 +277,20 @@ def test_a_number_of_another_process_means_nothing(folder: Path, clock: Ticking,
 def test_many_viewers_cost_one_look_and_one_text(
     folder: Path, clock: Ticking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks, made = [], []
+    looks: list[House] = []
+    made: list[Any] = []
     look, make = House.look, Live._made
-    monkeypatch.setattr(House, "look", lambda *given: looks.append(1) or look(*given))
-    monkeypatch.setattr(Live, "_made", lambda *given: made.append(1) or make(*given))
+
+    def looking(house: House) -> None:
+        looks.append(house)
+        look(house)
+
+    def making(*given: Any) -> bytes:
+        made.append(given)
+        return make(*given)
+
+    monkeypatch.setattr(House, "look", looking)
+    monkeypatch.setattr(Live, "_made", making)
 
     async def run() -> None:
         live = stage.live(folder, clock)

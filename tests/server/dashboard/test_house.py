@@ -42,6 +42,8 @@ def test_a_server_from_its_logs(folder: Path) -> None:
     assert [each["event"] for each in told["acts"]] == ["OrderRefused", "RunBegun", "RunOrdered"]
     assert told["logs"]["server"]["root"] == own.log.head.head.root.hex()
     assert told["logs"]["front"]["size"] == front.log.head.head.size
+    assert told["nodes"] == {"site-1": True, "site-2": False, "site-3": True}
+    assert told["troubles"] == ["site-2 is failing: see tacit logs site-2"]
     own.note(ProcessEnded("front", "exit code 1"))
     house.look()
     assert not house.board.get("server")["processes"]["front"]["is_up"]
@@ -81,6 +83,15 @@ def test_a_server_without_anything_yet(folder: Path) -> None:
     assert told["logs"]["front"] == {"size": 0, "root": "", "fault": ""}
 
 
+@pytest.mark.parametrize("said", ["", "[]", "{", '{"nodes": 7}', '{"nodes": [{}], "troubles": 1}'])
+def test_another_version_s_state_is_passed_over(folder: Path, said: str) -> None:
+    stage.server(folder)
+    (folder / "supervisor.json").write_text(said)
+    told = looked(folder).board.get("server")
+    assert (told["nodes"], told["troubles"]) == ({}, [])
+    assert told["processes"]
+
+
 def test_strangers_cannot_make_it_grow(folder: Path) -> None:
     _, front = stage.server(folder)
     front.note(*(TurnedAway(f"reason {n}", "203.0.113.9", "", 1) for n in range(3 * MOST_REASONS)))
@@ -109,6 +120,6 @@ def test_a_private_key_is_never_opened(folder: Path, monkeypatch: pytest.MonkeyP
     looked(folder)
     assert set(opened) <= {
         "audit.log", "front/audit.log", "runs/one/audit.log", "runs/one/metrics.jsonl",
-        "runs/one/status.json", "runs/one/config.toml",
+        "runs/one/status.json", "runs/one/config.toml", "supervisor.json",
     }  # fmt: skip
     assert opened

@@ -1,13 +1,15 @@
 """Files are followed as they grow, are torn, are resumed and are replaced, and nothing is lost."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tacit.server.auditlog import HEADER_BYTES
+from tacit.server.auditlog import HEADER_BYTES, Batch, batches
 from tacit.server.dashboard import tail
 from tacit.server.dashboard.tail import Lines, Log
 from tacit.server.entries import Refused
@@ -110,10 +112,13 @@ def test_only_what_is_new_of_a_log_is_read(tmp_path: Path, monkeypatch: pytest.M
         written.note(refused(number))
     log.read()
     checked: list[bytes] = []
-    inner = tail.batches
-    monkeypatch.setattr(
-        tail, "batches", lambda *a: (checked.append(b.head.encode()) or b for b in inner(*a))
-    )
+
+    def counted(*given: Any) -> Iterator[Batch]:
+        for batch in batches(*given):
+            checked.append(batch.head.encode())
+            yield batch
+
+    monkeypatch.setattr(tail, "batches", counted)
     written.note(refused(99))
     assert [each.entry for each in log.read()[1]] == [refused(99)]
     assert len(checked) == 1
