@@ -274,6 +274,17 @@ def test_a_number_of_another_process_means_nothing(folder: Path, clock: Ticking,
     asyncio.run(run())
 
 
+def test_nor_does_one_that_would_fit(folder: Path, clock: Ticking) -> None:
+    async def run() -> None:
+        live = stage.live(folder, clock)
+        await first(live.events("hospitals", ""))
+        last = f"another-{live.house.version.now}"
+        _, told = data(await first(live.events("hospitals", last)))
+        assert told["run"]["anew"]
+
+    asyncio.run(run())
+
+
 def test_many_viewers_cost_one_look_and_one_text(
     folder: Path, clock: Ticking, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,6 +111,16 @@ def test_no_line_breaks_the_page(said: list[tuple[str, object, dict[str, object]
         assert all(row[name] is None or abs(row[name]) < math.inf for name in ("seconds", "loss"))
 
 
+@pytest.mark.parametrize(
+    "number", ["NaN", "Infinity", "-Infinity", "1e999", "9" * 400, "true", '"1"']
+)
+def test_what_is_no_number_is_none(number: str) -> None:
+    line = f'{{"event":"RoundFinished","round":1,"seconds":{number},"server":{{"loss":{number}}}}}'
+    found = Course()
+    found.hear(json.loads(line))
+    assert (found.rows[1].seconds, found.rows[1].loss) == (None, None)
+
+
 def test_a_cohort_of_thousands_is_counted_and_some_of_it_named() -> None:
     found = course(*(LeftOut(1, "report", n, "no answer") for n in range(5000)))
     assert found.rows[1].stages == {"report": 5000}

@@ -69,6 +69,17 @@ def test_an_inode_that_is_used_again_is_another_file(tmp_path: Path) -> None:
     assert follower.read() == (True, [b"A", b"B", b"C"])
 
 
+def test_a_file_that_ends_alike_is_another_file(tmp_path: Path) -> None:
+    same = b"x" * 300 + b"\n"
+    follower = Lines(tmp_path / "metrics.jsonl")
+    follower.path.write_bytes(b"a\n" + same)
+    follower.read()
+    fresh = tmp_path / "new"
+    fresh.write_bytes(b"b\n" + same)
+    fresh.replace(follower.path)
+    assert follower.read() == (True, [b"b", same[:-1]])
+
+
 def test_a_file_that_goes_takes_its_lines_along(tmp_path: Path) -> None:
     follower = Lines(tmp_path / "metrics.jsonl")
     follower.path.write_bytes(b"a\n")
