@@ -6,8 +6,8 @@ Each measurement runs in a fresh process with one thread: a softmax model, four 
 device, averaging in the clear and secure sums. What a round costs should not depend on how many
 devices there are beside the sampled. What is there once for all of them (data, who holds which,
 the roster of identities) grows with their number, and is seen in the start and in the memory of
-the largest; memory is the peak resident size, its growth what each later round adds to it. Ratios
-of one run mean something; seconds depend on the machine and on who else is using it.
+the largest; memory is the peak resident size, its growth what each later round adds to it. Seconds
+are those of one core, and depend on the machine.
 """
 
 import argparse
@@ -36,8 +36,10 @@ def rows_of(devices: int, protocol: str, found: Scaled, least: Scaled | None) ->
     is_target = devices == TARGET
     name = f"{what}: round"
     rows = [
-        Row(f"{what}: start", found.start, "s"),
-        at_most(name, found.round, "s", 10) if is_target else Row(name, found.round, "s"),
+        Row(f"{what}: start", found.start, "s of CPU"),
+        at_most(name, found.round, "s of CPU", 10)
+        if is_target
+        else Row(name, found.round, "s of CPU"),
         Row(f"{what}: peak memory", found.memory, "MB"),
     ]
     name = f"{what}: added by a round"

@@ -11,7 +11,7 @@ import numpy as np
 from tacit.app.config import Settings
 from tacit.app.simulation import simulate
 from tacit.client.trainer import Examples
-from tacit.server.events import Event, RoundFinished, SumFailed, SumOpened
+from tacit.server.events import Event, RoundFinished, RoundStarted, SumFailed, SumOpened
 from tacit.simulations.data.dataset import Dataset
 
 DEVICES = "TACIT_BENCHMARK_DEVICES"
@@ -34,7 +34,8 @@ def examples() -> Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
-    """Seconds until the first round, of a round; MB at the end, and what a round adds."""
+    """Seconds of CPU until the first round, and of a round; MB at the end, and what a round
+    adds."""
 
     start: float
     round: float
@@ -64,11 +65,13 @@ def measure(devices: int, protocol: str, rounds: int) -> dict[str, float]:
     """Run it in this process; a `Scaled` as a dictionary. Raises RuntimeError for a sum that was
     not opened, or that misses a device."""
     os.environ[DEVICES] = str(devices)
-    began, at, memory = time.monotonic(), [], []
+    at: list[float] = []
+    memory: list[float] = []
 
     def hear(event: Event) -> None:
+        if isinstance(event, RoundStarted | RoundFinished):
+            at.append(time.process_time())
         if isinstance(event, RoundFinished):
-            at.append((event.seconds, time.monotonic()))
             memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB_PER_MB)
         if isinstance(event, SumFailed):
             raise RuntimeError(event.reason)
@@ -76,7 +79,6 @@ def measure(devices: int, protocol: str, rounds: int) -> dict[str, float]:
             raise RuntimeError(f"{event.survivors} of {SAMPLED} devices in a sum")
 
     simulate(settings(devices, protocol, rounds), on_event=hear)
-    first, when = at[0]
     growth = (memory[-1] - memory[0]) / (rounds - 1)
-    typical = statistics.median(seconds for seconds, _ in at[1:])
-    return asdict(Scaled(when - first - began, typical, memory[-1], growth))
+    typical = statistics.median(end - begin for begin, end in zip(at[2::2], at[3::2], strict=True))
+    return asdict(Scaled(at[0], typical, memory[-1], growth))
