@@ -32,17 +32,8 @@ from tacit.app.journal import digest_of, signer  # noqa: E402
 from tacit.crypto.errors import Damaged  # noqa: E402
 from tacit.server.auditlog import verify  # noqa: E402
 
-TARGETS = (
-    "serverapp",
-    "superlink",
-    "superexec",
-    "front",
-    "supervisor",
-    "node",
-    "zygote",
-    "clientapp",
-)
-DEVICES, ROUNDS, KILLS, QUICK = 4, 3, 100, 8
+TARGETS = ("serverapp", "superlink", "superexec", "front", "supervisor", "node", "app")
+DEVICES, ROUNDS, KILLS, QUICK = 4, 3, 100, 7
 SETTINGS = (
     f"run.rounds={ROUNDS}",
     "run.timeout=30",

@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))  # so that the script runs from any folder, instal
 
 import numpy as np  # noqa: E402
 
-from benchmarks.shared.local import Federation, federation, kill, processes  # noqa: E402
+from benchmarks.shared.local import Federation, federation, kill, kind_of, processes  # noqa: E402
 from benchmarks.shared.table import Row, at_least, at_most, print_table, write_json  # noqa: E402
 from tacit.app.config import Settings  # noqa: E402
 from tacit.app.simulation import simulate  # noqa: E402
@@ -70,14 +70,10 @@ def settings(rounds: int) -> tuple[str, ...]:
 def look(there: Federation, number: int) -> Look:
     memory: dict[str, float] = {}
     for each in processes(there.supervisor()):
-        memory[_kind(each.argv)] = memory.get(_kind(each.argv), 0.0) + each.share
+        kind = kind_of(each.argv)
+        memory[kind] = memory.get(kind, 0.0) + each.share
     held = sum(path.stat().st_size for path in there.folder.rglob("*") if path.is_file())
     return Look(number, memory, held / 1e6)
-
-
-def _kind(argv: str) -> str:
-    known = ("flower-superlink", "flower-superexec", "flwr-serverapp", "server.front", "device run")
-    return next((each for each in known if each in argv), "supervisor")
 
 
 def looks(there: Federation, name: str, rounds: int) -> Iterator[Look]:

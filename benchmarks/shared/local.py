@@ -19,22 +19,30 @@ ROOT = Path(__file__).resolve().parents[2]
 KINDS = MappingProxyType(
     {
         "superlink": "flower-superlink",
-        "superexec": "flower-superexec",
-        "serverapp": "flwr-serverapp",
+        "serverapp": "--serverapp",  # SuperExec's own module, so it is looked for first
+        "superexec": "tacit.app.deployment.executor",
         "front": "tacit.server.front",
+        "devices": " device run ",
     }
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One that runs, as /proc has it. Memory in MB: what it holds, and its share of that."""
+    """One that runs, as /proc has it."""
 
     pid: int
     parent: int
     argv: str
-    resident: float
-    share: float
+
+    @property
+    def share(self) -> float:
+        """MB of memory that it holds: what it shares with others is divided among them (PSS)."""
+        try:
+            lines = (Path("/proc") / str(self.pid) / "smaps_rollup").read_text().splitlines()
+        except OSError:  # it has ended
+            return 0.0
+        return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith("Pss:"))
 
 
 def processes(above: int) -> list[Process]:
@@ -55,15 +63,9 @@ def _process(pid: int) -> Process | None:
     try:
         fields = (folder / "stat").read_text().rpartition(")")[2].split()
         argv = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        sums = dict(
-            line.split(":", 1) for line in (folder / "smaps_rollup").read_text().splitlines()[1:]
-        )
-        if fields[0] == "Z":
-            return None
-        held, shared = (int(sums[each].split()[0]) / 1e3 for each in ("Rss", "Pss"))
-    except (OSError, KeyError, ValueError):  # it ended while we looked
+    except OSError:  # it ended while we looked
         return None
-    return Process(pid, int(fields[1]), argv, held, shared)
+    return None if fields[0] == "Z" else Process(pid, int(fields[1]), argv)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,21 +124,26 @@ class Federation:
         return int(json.loads((self.server / "supervisor.json").read_bytes())["pid"])
 
     def of_kind(self, kind: str) -> list[int]:
-        """Processes of a kind: those of KINDS, the supervisor, and of devices the node, its zygote
-        and the clientapps that run just now."""
+        """Processes of a kind: of KINDS, the supervisor, or of a device its node, or the app
+        that the node has running."""
         there = processes(self.supervisor())
         if kind == "supervisor":
             return [each.pid for each in there[:1]]
         if kind in KINDS:
-            return [each.pid for each in there if KINDS[kind] in each.argv]
-        of_devices = {each.pid: each for each in there if " device run " in each.argv}
+            return [each.pid for each in there if kind_of(each.argv) == kind]
+        of_devices = {each.pid: each for each in there if kind_of(each.argv) == "devices"}
         depth = {
             pid: sum(above in of_devices for above in _above(pid, of_devices)) for pid in of_devices
         }
         return [pid for pid, deep in depth.items() if deep == DEPTH[kind]]
 
 
-DEPTH = {"node": 0, "zygote": 1, "clientapp": 2}
+def kind_of(argv: str) -> str:
+    """One of KINDS, device, or supervisor."""
+    return next((kind for kind, words in KINDS.items() if words in argv), "supervisor")
+
+
+DEPTH = {"node": 0, "app": 1}
 
 
 def _above(pid: int, found: dict[int, Process]) -> Iterator[int]:
