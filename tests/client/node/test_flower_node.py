@@ -270,8 +270,8 @@ def test_a_server_does_not_say_how_long_a_node_works(
 
 
 def test_a_servers_words_are_one_short_line(delivery: tuple[Delivery, dict[str, bytes]]) -> None:
-    metadata = delivery[0].message.metadata
-    metadata.group_id = metadata.message_type = "1\n2026 ERROR all is lost\x1b[2J" + "x" * 10_000
+    said = "1\n2026 ERROR all is lost\x1b[2J" + "x" * 10_000
+    delivery[0].message.metadata.__dict__ |= {"_group_id": said, "_message_type": said}
     for shown in (delivery[0].round, delivery[0].kind):
         assert shown.isprintable()
         assert len(shown) <= 80
