@@ -261,8 +261,18 @@ def test_secrets_that_a_process_shows(own: World, place: str, spelled: str) -> N
     assert secret not in found.said
 
 
-def test_a_superlink_on_all_addresses(own: World) -> None:
-    """Known by its database, which is among its arguments."""
+@pytest.mark.parametrize("unseen", ["_own_addresses", "_is_loopback"])
+def test_a_superlink_on_all_addresses(
+    own: World, monkeypatch: pytest.MonkeyPatch, unseen: str
+) -> None:
+    """Known by its database, which is among its arguments; seen by what it is bound to, and by
+    calling it, each of which is enough."""
+    if unseen == "_own_addresses":
+        monkeypatch.setattr(machine, "_own_addresses", lambda: set[str]())
+    else:
+        own_addresses = machine._own_addresses() or {"127.0.0.2"}
+        monkeypatch.setattr(machine, "_own_addresses", lambda: own_addresses)
+        monkeypatch.setattr(machine, "_is_loopback", lambda _: True)
     mark = str(Places(own.server).database.absolute())
     code = "import socket, sys; s = socket.create_server((sys.argv[2], 0)); print(1); input()"
     for address, verdict in (("0.0.0.0", Verdict.WRONG), ("127.0.0.1", Verdict.OK)):
