@@ -39,10 +39,17 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, Sta
         yield found, standing
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """What `own` copies."""
+    return world(tmp_path_factory.mktemp("built"))
+
+
 @pytest.fixture
-def own(tmp_path: Path) -> World:
+def own(tmp_path: Path, built: World) -> World:
     """A server that is not up, for one test."""
-    return world(tmp_path)
+    shutil.copytree(built.folder, tmp_path / "own")
+    return World(tmp_path / "own", built.port)
 
 
 def by_name(findings: Iterable[Finding]) -> dict[str, Finding]:
