@@ -15,7 +15,7 @@ import json
 import zipfile
 from functools import lru_cache
 
-import tacit
+from tacit import __version__
 from tacit.app.config import Settings
 
 SERVER_APP, CLIENT_APP = "tacit.app.server:app", "tacit.app.client:app"
@@ -46,7 +46,7 @@ def _project() -> str:
     tables: dict[str, dict[str, object]] = {
         "project": {
             "name": "tacit",
-            "version": tacit.__version__,
+            "version": __version__,
             "description": "Runs the Tacit that is installed.",
             "license": "Apache-2.0",
             "dependencies": [],

@@ -31,7 +31,7 @@ class Wanted:
     def toml(self) -> str:
         return (
             f'role = "{self.role}"\nkey = "{self.key.hex()}"\n'
-            f"needs_audit = {str(self.needs_audit).lower()}\n"
+            f"needs_audit = {'true' if self.needs_audit else 'false'}\n"
         )
 
     @classmethod

@@ -2,10 +2,10 @@
 
     DIR/orders/ISSUED-ID.open   handed out, and not yet done with: times (u8), and the order
     DIR/orders/ISSUED-ID.done   done with
-    DIR/orders/floor            when, in Unix milliseconds, the last of those was made that are forgotten
+    DIR/orders/floor            when the last of those was made that are forgotten
 
-ID is of key and nonce. Nothing that was made up to `floor` is new any more, whatever the clock says
-now: a clock that is set back does not bring an old order back.
+Times are in milliseconds, ID is of key and nonce. Nothing that was made up to `floor` is new any
+more, whatever the clock says now: a clock that is set back does not bring an old order back.
 """
 
 import hashlib

@@ -27,7 +27,9 @@ _KEYS = ("server.key", "audit.key", "owner.key")
 
 
 def prepare(places: Places) -> None:
-    """Make the folders that are not there, and give each the mode that it is to have."""
+    """Make the folders that are not there, and give each the mode that it is to have; DIR itself
+    stays shared with a group if it is."""
+    places.folder.chmod(stat.S_IMODE(places.folder.stat().st_mode) & SHARED)
     for folder in _private(places):
         folder.mkdir(exist_ok=True)
         folder.chmod(PRIVATE)

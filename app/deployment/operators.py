@@ -7,7 +7,7 @@ A viewer has a token, of which the register keeps a SHA-256; everybody else an E
 where he is. A key is registered once, under one role, and never again after it was withdrawn: or
 what was signed with it before would be good anew.
 
-Whose copy of the folder is brought back brings back who was registered then: see docs/threats.md.
+A copy of the register from an earlier day brings back who was withdrawn since: `history` tells.
 """
 
 from collections.abc import Iterator, Mapping

@@ -42,6 +42,11 @@ class Order:
         return self.signed.name
 
     @property
+    def text(self) -> str:
+        """What it asks for, as an `OrderRefused` says it."""
+        return _text(self.signed)
+
+    @property
     def settings(self) -> str:
         """TOML, which nobody looked into yet."""
         return self.signed.settings
@@ -102,7 +107,7 @@ def taken(places: Places, now: float) -> Iterator[Order | Rejected]:
         by = load(places).of_key(found.key)
         if times >= AGAIN or by is None:
             why = f"it was begun {times} times, and whoever carried it out was killed each time"
-            yield Rejected(f"{found.act} {found.name}", "" if by is None else by.name, why)
+            yield Rejected(_text(found), "" if by is None else by.name, why)
         else:
             memory.note(found, times + 1)
             yield Order(found, by.name, is_again=True)
@@ -131,7 +136,7 @@ def _judged(places: Places, memory: Memory, name: str, now: float) -> Order | Re
     if by is not None and fault is None:
         return Order(order, by.name)
     who = f"key {order.key.hex()[:16]}" if by is None else by.name
-    return Rejected(f"{order.act} {order.name}", who, fault or "")
+    return Rejected(_text(order), who, fault or "")
 
 
 def _fault(order: SignedOrder, operators: Operators, memory: Memory, now: float) -> str | None:
@@ -158,6 +163,10 @@ def _fault(order: SignedOrder, operators: Operators, memory: Memory, now: float)
         memory.finish(order)
         return f"{by.name} is a {by.role}: {_takes(order.act)}"
     return None
+
+
+def _text(order: SignedOrder) -> str:
+    return f"{order.act} {order.name}"
 
 
 def _takes(act: Act) -> str:

@@ -76,3 +76,8 @@ class Places:
     @property
     def state(self) -> Path:
         return self.folder / "supervisor.json"
+
+
+def server_in(folder: Path) -> Places:
+    """The server's folder, or the one in the folder of a local federation."""
+    return Places(folder / "server" if (folder / "server").is_dir() else folder)

@@ -8,6 +8,8 @@ train is for `tacit.client.node.allowed` to say, and what its owner will want to
 from dataclasses import dataclass
 from typing import Protocol
 
+NODE_LOCK = "node.lock"  # in a device's vault: held by its node, while there is one
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:

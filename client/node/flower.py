@@ -12,6 +12,7 @@ turns them away.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -91,8 +92,14 @@ Config: TypeAlias = dict[str, bool | int | float | str]
 HEARTBEAT = HEARTBEAT_DEFAULT_INTERVAL
 """In so many seconds the server wants to hear from a node; it waits for two of them."""
 
-CALLED_BY_ANOTHER, NOT_ALLOWED, NOT_HERE = 401, 403, (502, 503, 504)
-_NODE_ACTIVATION_FAILED = 2004
+LONGEST = 24 * 3600.0
+"""Seconds that a node works for one answer, whatever the server says."""
+
+_HASH = re.compile("[0-9a-f]{64}")
+_SHOWN = 80  # characters of a server's text
+
+_WHO, _RUN_OVER, _TRY_AGAIN, _THE_SERVERS_FAULT = 401, 403, (408, 429), 500
+_NO_WORDS = ("nothing", "Invalid SuperNode authentication")
 
 
 class Unreachable(Exception):
@@ -100,12 +107,7 @@ class Unreachable(Exception):
 
 
 class TurnedAway(Exception):
-    """A server answered, and not this device; or it is not this device's server. `is_known` is
-    whether it knows the key, for all that can be told."""
-
-    def __init__(self, reason: str, *, is_known: bool = False) -> None:
-        super().__init__(reason)
-        self.is_known = is_known
+    """A server answered, and not this device; or it is not this device's server."""
 
 
 class RunOver(Exception):
@@ -129,20 +131,35 @@ class Delivery:
 
     @property
     def kind(self) -> str:
-        return str(self.message.metadata.message_type)
+        """Of the server's choice, and fit to be shown."""
+        return _shown(self.message.metadata.message_type)
 
     @property
     def round(self) -> str:
-        return str(self.message.metadata.group_id)
+        """Of the server's choice, and fit to be shown."""
+        return _shown(self.message.metadata.group_id)
 
     @property
     def ttl(self) -> float:
         """For how many seconds an answer is of use."""
-        return float(self.message.metadata.ttl)
+        said = float(self.message.metadata.ttl)
+        return min(max(said, 0.0), LONGEST) if said == said else 0.0  # a server may say NaN
 
     @property
     def objects(self) -> list[str]:
         return [each.object_id for each in iterate_object_tree(self.tree)]
+
+    def encode(self, objects: Mapping[str, bytes], state: bytes | None) -> list[bytes]:
+        """The whole message with its objects, and its app's state, for another process."""
+        head = message_to_proto(self.message).SerializeToString()
+        return [head, self.tree.SerializeToString(), *_packed(objects, state)]
+
+    @classmethod
+    def decode(cls, parts: list[bytes]) -> "tuple[Delivery, dict[str, bytes], bytes | None]":
+        head, tree, *rest = parts
+        message = message_from_proto(ProtoMessage.FromString(head))
+        objects, state = _unpacked(rest)
+        return cls(message, ObjectTree.FromString(tree)), objects, state
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +171,26 @@ class Reply:
     tree: bytes = field(repr=False)
     objects: Mapping[str, bytes] = field(repr=False)
     state: bytes | None = field(default=None, repr=False)
+
+    def encode(self) -> list[bytes]:
+        """For another process."""
+        return [self.message, self.tree, *_packed(self.objects, self.state)]
+
+    @classmethod
+    def decode(cls, parts: list[bytes]) -> "Reply":
+        message, tree, *rest = parts
+        return cls(message, tree, *_unpacked(rest))
+
+
+def _packed(objects: Mapping[str, bytes], state: bytes | None) -> list[bytes]:
+    named = [part for name, content in objects.items() for part in (name.encode(), content)]
+    return [b"" if state is None else b"\x01" + state, *named]
+
+
+def _unpacked(parts: list[bytes]) -> tuple[dict[str, bytes], bytes | None]:
+    state, *named = parts
+    names = (name.decode() for name in named[::2])
+    return dict(zip(names, named[1::2], strict=True)), state[1:] if state else None
 
 
 class Link:
@@ -192,15 +229,19 @@ class Link:
         """The next message, if there is one. The server gives each out once."""
         with _translated():
             got = self._client.PullMessages(PullMessagesRequest(node=self._node))
-        if not got.messages_list:
-            return None
-        return Delivery(message_from_proto(got.messages_list[0]), got.message_object_trees[0])
+            if not got.messages_list:
+                return None
+            head, tree = got.messages_list[0], got.message_object_trees[0]
+            return Delivery(message_from_proto(head), tree)
 
     def run(self, run: int) -> Run:
         with _translated():
-            return run_from_proto(
+            found = run_from_proto(
                 self._client.GetRun(GetRunRequest(node=self._node, run_id=run)).run
             )
+        if not _HASH.fullmatch(found.fab_hash):
+            raise TurnedAway("the server named a bundle that no bundle can be")
+        return found
 
     def bundle(self, run: Run) -> bytes:
         """The run's FAB, as its hash says. Raises TurnedAway for another."""
@@ -208,7 +249,7 @@ class Link:
         with _translated():
             content = bytes(self._client.GetFab(request).fab.content)
         if hashlib.sha256(content).hexdigest() != run.fab_hash:
-            raise TurnedAway("the server sent another bundle than the run's", is_known=True)
+            raise TurnedAway("the server sent another bundle than the run's")
         return content
 
     def pull_object(self, run: int, name: str) -> bytes:
@@ -334,30 +375,29 @@ def _translated() -> Iterator[None]:
         if "certificate" in text.lower():
             raise TurnedAway(f"this is not the device's server: {text}") from None
         raise Unreachable(text) from None
-    except ValueError as bad:  # what came is not in Flower's encoding
-        raise Unreachable(f"what answers there is no SuperLink: {bad}") from None
+    except (IndexError, TypeError, ValueError) as bad:  # what came is not in Flower's encoding
+        raise Unreachable(f"what answers there is no SuperLink: {_shown(str(bad))}") from None
 
 
 def _refused(response: httpx.Response) -> Exception:
-    status, (code, text) = response.status_code, _said(response)
-    if status in NOT_HERE:
+    status, words = response.status_code, _said(response)
+    if status >= _THE_SERVERS_FAULT or status in _TRY_AGAIN:
         return Unreachable(f"the server is not ready (HTTP {status})")
-    if status == NOT_ALLOWED:
-        return RunOver(text)
-    if code == _NODE_ACTIVATION_FAILED:
-        return TurnedAway(
-            "the server does not know this device's key, or still takes an earlier process of this "
-            "device for alive"
-        )
-    if status == CALLED_BY_ANOTHER:
-        return TurnedAway("the server does not take this device's signature: its key was put out")
-    return TurnedAway(f"the server says {text} (HTTP {status})", is_known=True)
+    if status == _RUN_OVER:
+        return RunOver(words)
+    if status == _WHO and words in _NO_WORDS:
+        return TurnedAway("the server does not take this device's signature")
+    return TurnedAway(f"the server says: {words} (HTTP {status})")
 
 
-def _said(response: httpx.Response) -> tuple[int, str]:
-    """The code and the words of Flower's error, as far as there are any."""
+def _said(response: httpx.Response) -> str:
+    """The words of Flower's error, or the front's, if there are any."""
     try:
-        told = json.loads(response.text)
-        return int(told.get("code", 0)), str(told.get("detail", "nothing"))
-    except (ValueError, AttributeError, TypeError):
-        return 0, "nothing"
+        return _shown(str(json.loads(response.text).get("detail", "nothing")), 4 * _SHOWN)
+    except (ValueError, AttributeError):
+        return "nothing"
+
+
+def _shown(text: str, most: int = _SHOWN) -> str:
+    """A stranger's text as one line without control characters."""
+    return "".join(each if each.isprintable() else " " for each in text[:most])

@@ -1,8 +1,8 @@
 """A device's node: it fetches messages from its server, has them answered, and brings the answers.
 
-It is one process with one thread while it waits. A message is handled by a process of its own
-(`tacit.client.node.task`), one at a time, and by none at all if the device's owner has not allowed
-the run's bundle, or not the time of day.
+It is one process with one thread while it waits. A run's messages are handled in a process of their
+own (`tacit.client.node.worker`), one at a time; and not at all if the device's owner has not
+allowed the run's bundle, or not the time of day.
 
 A server that is gone is tried again for ever. One that turns the device away is, too, but slowly:
 its owner is told what to do, and when it is done the node goes on by itself.
@@ -12,13 +12,14 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from tacit.client.node import flower
+from tacit.client.node.answering import Job, Load
 from tacit.client.node.base import Allowed, Diary, NoDiary, always
+from tacit.client.node.carrier import Carrier
 from tacit.client.node.flower import (
     Delivery,
     ErrorCode,
@@ -29,7 +30,7 @@ from tacit.client.node.flower import (
     Unreachable,
 )
 from tacit.client.node.pace import Allowance, BackOff, Pace
-from tacit.client.node.task import Crashed, Load, Task, run
+from tacit.client.node.worker import Crashed, Worker
 
 log = logging.getLogger("tacit.node")
 
@@ -37,15 +38,13 @@ Kept = TypeVar("Kept")
 
 KEPT = 8  # runs, and their apps' states, that a node remembers
 _BEATS = 0.6  # of the time that the server waits for one
-_AT_ONCE = 4  # objects on their way
-_TICK = 1.0  # seconds between looks at the clock while objects are on their way
-_LONGEST = 10 * 60.0  # seconds that a node tries to bring one message's objects over
 
 
 @dataclass(slots=True)
 class Node:
     """`address` is for messages only. `known` has the apps of bundles that are installed, by the
-    bundles' hashes; `may_run` says whether the owner allows a bundle, asked for each message."""
+    bundles' hashes; `may_run` says whether the owner allows a bundle, asked for each message.
+    An app's process stays for the run's next message, `linger` seconds long."""
 
     link: Link
     address: str
@@ -56,6 +55,7 @@ class Node:
     diary: Diary = field(default_factory=NoDiary)
     pace: Pace = field(default_factory=Pace)
     allowance: Allowance = field(default_factory=Allowance)
+    linger: float = 60.0
     retry: BackOff = field(default_factory=lambda: BackOff(1.0, 30.0))
     slowly: BackOff = field(default_factory=lambda: BackOff(5.0, 120.0))
     sleep: Callable[[float], None] = time.sleep
@@ -64,6 +64,7 @@ class Node:
     _beat_at: float = 0.0
     _runs: OrderedDict[int, tuple[flower.Run, bytes]] = field(default_factory=OrderedDict)
     _states: OrderedDict[int, bytes] = field(default_factory=OrderedDict)
+    _worker: Worker | None = None
 
     def serve(self) -> None:
         """For ever, until an exception from outside ends it: then the server is told."""
@@ -72,6 +73,7 @@ class Node:
             while True:
                 self._try(self._step)
         finally:
+            self._end_worker()
             if self._number is not None and self._is_connected:
                 with suppress(Unreachable, TurnedAway, RunOver):
                     self.link.deactivate()
@@ -86,6 +88,8 @@ class Node:
         delivery = self.link.pull()
         self._connected()
         if delivery is None:
+            if self._worker is not None and self._worker.used + self.linger < time.monotonic():
+                self._end_worker()
             self.sleep(self.pace.next())
             return
         try:
@@ -128,41 +132,58 @@ class Node:
     def _handle(self, delivery: Delivery) -> None:
         """Answer one message, by an app or by a refusal."""
         log.info("run %d: %s %s", delivery.run, delivery.kind, delivery.round)
-        until = time.monotonic() + delivery.ttl
-        began = time.time()
+        until, began = time.monotonic() + delivery.ttl, time.monotonic()
+        carrier = Carrier(self.link, self.allowance, self._beat_meanwhile, self.sleep)
         if (refusal := self._refusal(delivery)) is not None:
-            code, reason = refusal
-            self._hand_in(
-                delivery,
-                flower.sent(flower.error_reply(delivery.message, code, reason)),
-                0.0,
-                until,
-            )
+            self.link.confirm(delivery)  # the server need not keep what is not fetched
+            carrier.hand_in(delivery, _error(delivery, *refusal), 0.0, until)
             return
-        info, bundle = self._runs[delivery.run]
-        objects = self._fetch(delivery, until)
-        self.diary.message(delivery.kind, delivery.run, delivery.round)
-        task = Task(
-            delivery,
-            objects,
-            info,
-            bundle,
-            self._number or 0,
-            self.config,
-            self._states.get(info.series_id),
-            self.known.get(info.fab_hash),
+        objects = carrier.fetch(delivery, until)
+        fetched = time.monotonic()
+        reply = self._answered(delivery, objects, until)
+        answered = time.monotonic()
+        carrier.hand_in(delivery, reply, answered - fetched, until)
+        brought = time.monotonic()
+        log.info(
+            "run %d: %s %s: %.2f s to fetch, %.2f s to answer, %.2f s to bring",
+            delivery.run,
+            delivery.kind,
+            delivery.round,
+            fetched - began,
+            answered - fetched,
+            brought - answered,
         )
+
+    def _answered(self, delivery: Delivery, objects: dict[str, bytes], until: float) -> Reply:
+        """The app's answer, or an error in its place."""
+        info, bundle = self._runs[delivery.run]
+        self.diary.message(delivery.kind, delivery.run, delivery.round)
+        state = self._states.get(info.series_id)
         try:
-            reply = run(task, until - time.monotonic(), self._beat_meanwhile)
+            worker = self._worker_of(info, bundle)
+            reply = worker.ask(delivery, objects, state, until, self._beat_meanwhile)
         except Crashed as bad:
+            self._worker = None
             log.error("run %d: %s: %s", delivery.run, delivery.kind, bad)
             self.diary.failed(delivery.kind, delivery.run, str(bad))
-            reply = flower.sent(
-                flower.error_reply(delivery.message, ErrorCode.CLIENT_APP_CRASHED, str(bad))
-            )
+            return _error(delivery, ErrorCode.CLIENT_APP_CRASHED, str(bad))
         if reply.state is not None:
             _keep(self._states, info.series_id, reply.state)
-        self._hand_in(delivery, reply, time.time() - began, until)
+        return reply
+
+    def _worker_of(self, info: flower.Run, bundle: bytes) -> Worker:
+        """The process of this run: the one that is there, or another in its place."""
+        if self._worker is not None and self._worker.run == info.run_id and self._worker.is_there:
+            return self._worker
+        self._end_worker()
+        load = self.known.get(info.fab_hash)
+        self._worker = Worker.start(Job(info, bundle, self._number or 0, self.config, load))
+        return self._worker
+
+    def _end_worker(self) -> None:
+        if self._worker is not None:
+            self._worker.end()
+            self._worker = None
 
     def _refusal(self, delivery: Delivery) -> tuple[int, str] | None:
         """Why the app does not get this message, as Flower's code and words; None if it does."""
@@ -176,7 +197,7 @@ class Node:
         if (refusal := self.allowed(delivery.kind, time.time())) is not None:
             self.diary.not_now(delivery.kind, delivery.run, refusal.reason)
             log.info("run %d: not now: %s", delivery.run, refusal.reason)
-            return ErrorCode.NODE_UNAVAILABLE, f"not now: {refusal.reason}"
+            return ErrorCode.MOD_FAILED_PRECONDITION, f"not now: {refusal.reason}"
         return None
 
     def _refused(self, run: int, bundle: str) -> tuple[int, str]:
@@ -184,63 +205,6 @@ class Node:
         what_to_do = f"its owner can say tacit device allow VAULT {bundle}"
         log.warning("run %d has bundle %s, which is not allowed: %s", run, bundle, what_to_do)
         return ErrorCode.INVALID_FAB, f"this device does not run bundle {bundle}: {what_to_do}"
-
-    def _fetch(self, delivery: Delivery, until: float) -> dict[str, bytes]:
-        """All objects of a message. What is here already is not asked for again after a failure."""
-        got: dict[str, bytes] = {}
-
-        def fetch(name: str) -> None:
-            got[name] = self.link.pull_object(delivery.run, name)
-            self.allowance.spend(len(got[name]))
-
-        self._bring(fetch, lambda: [each for each in delivery.objects if each not in got], until)
-        self.link.confirm(delivery)
-        return got
-
-    def _hand_in(self, delivery: Delivery, reply: Reply, seconds: float, until: float) -> None:
-        """Bring an answer to the server, as long as it is of use."""
-        announced: list[tuple[set[str], str]] = []
-        self._bring(
-            lambda _: announced.append(self.link.push(reply, seconds)),
-            lambda: [] if announced else [""],
-            until,
-        )
-        wanted, session = announced[0]
-
-        def bring(name: str) -> None:
-            self.allowance.spend(len(reply.objects[name]))
-            self.link.push_object(delivery.run, session, name, reply.objects[name])
-            wanted.discard(name)
-
-        self._bring(bring, lambda: [each for each in reply.objects if each in wanted], until)
-
-    def _bring(
-        self, one: Callable[[str], None], left: Callable[[], list[str]], until: float
-    ) -> None:
-        """Do `one` for each that is `left`, several at a time, until none is or time is up."""
-        again = BackOff(0.1, 10.0)
-        while names := left():
-            try:
-                self._at_once(one, names)
-            except Unreachable as gone:
-                if time.monotonic() >= until:
-                    raise RunOver(f"out of time: {gone}") from None
-                self.sleep(again.next())
-
-    def _at_once(self, one: Callable[[str], None], names: list[str]) -> None:
-        if len(names) == 1:
-            one(names[0])
-            return
-        # Its threads have ended when it has: a node forks with one thread only.
-        with ThreadPoolExecutor(min(_AT_ONCE, len(names))) as pool:
-            waiting = {pool.submit(one, name) for name in names}
-            while waiting:
-                done, waiting = wait(waiting, timeout=_TICK, return_when=FIRST_EXCEPTION)
-                self._beat_meanwhile()
-                for each in done:
-                    if (bad := each.exception()) is not None:
-                        pool.shutdown(wait=True, cancel_futures=True)
-                        raise bad
 
     def _connected(self) -> None:
         self.retry.begin()
@@ -263,6 +227,10 @@ _WHAT_TO_DO = (
     "minute; else its clock may be wrong, or the server has to join with the authority's newest "
     "answer, or this device has to (tacit device join), or it was revoked"
 )
+
+
+def _error(delivery: Delivery, code: int, reason: str) -> Reply:
+    return flower.sent(flower.error_reply(delivery.message, code, reason))
 
 
 def _keep(kept: OrderedDict[int, Kept], key: int, value: Kept) -> None:

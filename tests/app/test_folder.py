@@ -8,7 +8,8 @@ import pytest
 from flwr.app import Array, ArrayRecord
 from safetensors.numpy import load_file
 
-from tacit.app.folder import FILES, RunFolder, load_seen, save_seen
+from tacit.app.folder import FILES, RunFolder
+from tacit.app.seen_files import load_seen, save_seen
 from tacit.crypto.errors import ParameterError
 from tacit.server.checkpoint import Checkpoint
 from tacit.server.events import LeftOut, RoundFinished, RoundStarted, RunStarted

@@ -71,7 +71,8 @@ def test_a_lock_is_let_go_however_a_run_ends(tmp_path: Path) -> None:
             held.append(folder.is_held())
             raise ZeroDivisionError
 
-    pytest.raises(ZeroDivisionError, fail)
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert held == [True]
     assert not folder.is_held()
     (tmp_path / "status.json").write_text('{"status": "finished"}')
