@@ -51,11 +51,13 @@ class Journal:
 
     def close(self) -> None:
         """Keep what waits, and let others append."""
-        if self._waiting:
-            self._write()
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+        try:
+            if self._waiting:
+                self._write()
+        finally:
+            if self._log is not None:
+                self._log.close()
+                self._log = None
 
     def _write(self) -> None:
         if self._log is None:

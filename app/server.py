@@ -28,13 +28,14 @@ from flwr.serverapp.strategy import (
 
 from tacit.app.client import WEIGHT
 from tacit.app.config import Settings
-from tacit.app.folder import RunFolder
+from tacit.app.folder import RunFolder, is_run
 from tacit.app.marking import commitments, embed_for
 from tacit.app.material import material, trainer_for
 from tacit.app.sections import StrategySettings
 from tacit.crypto.errors import ParameterError
 from tacit.crypto.identity import Roster
 from tacit.privacy.ledger import Storage
+from tacit.server.ahead import Ahead
 from tacit.server.checkpoint import Checkpoint
 from tacit.server.events import OnEvent, unheard
 from tacit.server.filter import ReplyFilter
@@ -61,12 +62,15 @@ def coordinate(
     keep: Keep | None = None,
     resume: Checkpoint | None = None,
     storage: Storage | None = None,
+    ahead: Ahead | None = None,
     around: Callable[[Grid], Grid] | None = None,
 ) -> Result:
     """Run the federation that `settings` describe, over `grid`, to its end.
 
     `storage` is where a private run keeps its ledger, and what it must not lose; in memory by
-    default. `around` may put something between the strategy and the sum.
+    default. `ahead` is where sums are written before they are opened and before they are used:
+    without it devices are asked again in a round that was interrupted. `around` may put something
+    between the strategy and the sum.
     """
     strategy = strategy_for(settings.strategy, evaluates=settings.private is None)
     over: Grid
@@ -76,7 +80,8 @@ def coordinate(
         over = PlainGrid(grid, checks, on_event=on_event, tap=tap)
     else:
         secure = above_sums(strategy, settings, roster, storage)
-        over, private = secure.grid(grid, on_event=on_event, tap=tap), secure.private
+        over = secure.grid(grid, on_event=on_event, tap=tap, ahead=ahead)
+        private = secure.private
     if around is not None:
         over = around(over)
     run, data = settings.run, settings.data
@@ -173,9 +178,10 @@ def main(grid: Grid, context: Context) -> None:
         coordinate(grid, settings, roster=roster, on_event=lambda event: log.info("%s", event))
         return
     place = Path(runs) / (settings.run.name or f"run-{context.run_id}")
-    is_there = place.exists()
-    with RunFolder.open(place) if is_there else RunFolder.create(place, settings) as folder:
-        resume = folder.resume() if is_there else None
+    is_there = is_run(place)
+    folder = RunFolder.open(place) if is_there else RunFolder.create(place, settings)
+    resume = folder.resume() if is_there else None  # outside: what is finished stays finished
+    with folder:
         if resume is None:
             for each in commitments(settings, simulated=roster is None):
                 folder.journal.note(each)
@@ -188,5 +194,6 @@ def main(grid: Grid, context: Context) -> None:
             keep=folder.keep,
             resume=resume,
             storage=folder.storage,
+            ahead=folder.ahead,
         )
         folder.finish(result.arrays)

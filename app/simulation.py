@@ -100,6 +100,7 @@ def simulate(
                 keep=folder.keep if folder else None,
                 resume=resume,
                 storage=folder.storage if folder else storage,
+                ahead=folder.ahead if folder else None,
                 around=around,
             )
         )

@@ -1,11 +1,14 @@
-"""What a run needs to go on after it was interrupted: round, model, the strategy's own state."""
+"""What a run needs to go on after it was interrupted: round, model, the strategy's own state.
+
+The newest is in a file, and the one before it in another beside it, in case the newest is damaged.
+"""
 
 import io
 import json
 import os
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,24 +19,34 @@ from numpy.typing import NDArray
 
 from tacit.crypto.errors import ParameterError
 from tacit.server.broadcast import Arrays
+from tacit.server.events import RoundFinished
 
 Kept: TypeAlias = ArrayRecord | Mapping[str, NDArray[Any]] | list[NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The state after `round` rounds. `strategy` holds arrays such as momentum, by attribute."""
+    """The state after `round` rounds. `strategy` holds arrays such as momentum, by attribute;
+    `finished` is what listeners are told of the round once this is kept."""
 
     round: int
     arrays: Arrays
     strategy: Mapping[str, Kept] = field(default_factory=dict)
+    finished: RoundFinished | None = None
 
     @classmethod
-    def of(cls, round: int, arrays: ArrayRecord, strategy: Strategy) -> "Checkpoint":
+    def of(
+        cls,
+        round: int,
+        arrays: ArrayRecord,
+        strategy: Strategy,
+        finished: RoundFinished | None = None,
+    ) -> "Checkpoint":
         """Take down what `strategy` remembers between rounds: every attribute made of arrays."""
         held = vars(innermost(strategy))
         state = {name: copy(value) for name, value in held.items() if _is_kept(value)}
-        return cls(round, {name: array.numpy() for name, array in arrays.items()}, state)
+        model = {name: array.numpy() for name, array in arrays.items()}
+        return cls(round, model, state, finished)
 
     def restore(self, strategy: Strategy) -> ArrayRecord:
         """Give `strategy` its memory back; returns the model to go on from.
@@ -51,15 +64,23 @@ class Checkpoint:
         return ArrayRecord({name: Array(array) for name, array in self.arrays.items()})
 
     def save(self, path: Path) -> None:
-        """Write the file in one step: after a crash it is the old checkpoint or the new."""
+        """Write the file, and leave what was in it in `before(path)`. After a crash at least one of
+        the two is there, and both are whole: `newest` reads what is."""
         buffer = io.BytesIO()
         np.savez(buffer, **_flat(self))  # type: ignore[arg-type]  # numpy types **kwds as bool
         fresh = path.with_suffix(".new")
-        with fresh.open("wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with fresh.open("wb") as file:
+                file.write(buffer.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:  # a full disk: make no use of what room there is
+            fresh.unlink(missing_ok=True)
+            raise
+        if path.exists():
+            path.replace(before(path))
         fresh.replace(path)
+        _sync(path.parent)
 
     @classmethod
     def load(cls, path: Path) -> "Checkpoint":
@@ -69,11 +90,47 @@ class Checkpoint:
                 index = json.loads(str(file["index"]))
                 arrays = {name: file[f"model/{i}"] for i, name in enumerate(index["model"])}
                 state = {name: _read(file, name, kind) for name, kind in index["strategy"].items()}
-                return cls(int(index["round"]), arrays, state)
+                told = index.get("finished")
+                finished = None if told is None else RoundFinished(**told)
+                return cls(int(index["round"]), arrays, state, finished)
         except FileNotFoundError:
             raise ParameterError(f"no checkpoint at {path}") from None
         except Exception as bad:  # numpy and zipfile raise what they like for damaged bytes
             raise ParameterError(f"the checkpoint at {path} is damaged: {bad}") from bad
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """What a run can go on from: `checkpoint`, None if no round was kept. `damage` says what is
+    wrong with the newest one, "" if nothing is."""
+
+    checkpoint: Checkpoint | None
+    damage: str = ""
+
+
+def before(path: Path) -> Path:
+    """Where the checkpoint before that in `path` is."""
+    return path.with_name(f"{path.stem}.before{path.suffix}")
+
+
+def newest(path: Path) -> Newest:
+    """The newest checkpoint that can be read. Nothing is written.
+
+    Raises ParameterError if there are some and none of them can be.
+    """
+    damage = ""
+    for each in (path, before(path)):
+        if each.exists():
+            try:
+                return Newest(Checkpoint.load(each), damage)
+            except ParameterError as bad:
+                damage = f"{damage}; {bad}" if damage else str(bad)
+    if damage and before(path).exists():
+        raise ParameterError(
+            f"{damage}: bring back a copy of one of them, or start the run anew; nothing was "
+            "changed"
+        )
+    return Newest(None, damage)
 
 
 def innermost(strategy: Strategy) -> Strategy:
@@ -111,7 +168,13 @@ def _flat(checkpoint: Checkpoint) -> dict[str, NDArray[Any]]:
             kinds[name] = list(value)
             items = list(value.values())
         out.update({f"strategy/{name}/{i}": item for i, item in enumerate(items)})
-    index = {"round": checkpoint.round, "model": list(checkpoint.arrays), "strategy": kinds}
+    told = None if checkpoint.finished is None else asdict(checkpoint.finished)
+    index = {
+        "round": checkpoint.round,
+        "model": list(checkpoint.arrays),
+        "strategy": kinds,
+        "finished": told,
+    }
     return {**out, "index": np.array(json.dumps(index))}
 
 
@@ -123,3 +186,11 @@ def _read(file: Any, name: str, kind: Any) -> Kept:
     if isinstance(kind, dict):
         return ArrayRecord({key: Array(array) for key, array in arrays.items()})
     return arrays
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -25,6 +25,14 @@ class CheckpointKept:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointDamaged:
+    """The newest checkpoint could not be read, and why: the run goes on from that of `round`."""
+
+    round: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Released:
     """A finished file that others may be given, by its name and the SHA-256 of its content."""
 
@@ -307,6 +315,7 @@ class NodeUnregistered:
 
 Kind: TypeAlias = (
     CheckpointKept
+    | CheckpointDamaged
     | Released
     | Refused
     | Answered

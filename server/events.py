@@ -97,7 +97,10 @@ class EpsilonSpent:
 
 @dataclass(frozen=True, slots=True)
 class SumOpened:
-    """A secure sum was opened over `survivors` of the `cohort` devices that were asked."""
+    """A secure sum was opened over `survivors` of the `cohort` devices that were asked.
+
+    `recalled`: that was before the run was interrupted, and it is used now.
+    """
 
     round: int
     purpose: str  # train | evaluate
@@ -105,11 +108,12 @@ class SumOpened:
     cohort: int
     seconds: float
     protocol: str  # pairwise | lattice | tenseal
+    recalled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SumFailed:
-    """No sum was opened; the model stays as it was."""
+    """There is no sum to use; the model stays as it was."""
 
     round: int
     purpose: str

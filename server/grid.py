@@ -31,6 +31,7 @@ from tacit.crypto.secagg.session import Purpose, Session
 from tacit.crypto.simulated import simulated_roster
 from tacit.crypto.vector import Layout, Sliced, model_digest
 from tacit.crypto.wire import Reader
+from tacit.server.ahead import Ahead, Came, Entry, Lost
 from tacit.server.broadcast import Arrays, Broadcast
 from tacit.server.events import CohortCommitted, LeftOut, OnEvent, SumFailed, SumOpened, unheard
 from tacit.server.he_loader import Loader, LoaderFailed
@@ -58,6 +59,8 @@ class SecureGrid(WrappedGrid):
     those of a simulation. When a sum cannot be opened there is no reply at all, so the strategy
     keeps its model, and a `SumFailed` event says why. With `private` the sums have noise; when the
     budget of too many devices is spent, BudgetExceeded is raised, and nothing more is released.
+    `ahead` is where sums are written down before they are opened and before they are used; what is
+    there of a round that is run again is used as it is.
     """
 
     def __init__(
@@ -70,8 +73,10 @@ class SecureGrid(WrappedGrid):
         on_event: OnEvent | None = None,
         tap: Tap | None = None,
         private: PrivateSums | None = None,
+        ahead: Ahead | None = None,
     ) -> None:
         super().__init__(inner)
+        self._ahead = ahead or Ahead()
         self.protocol = protocol
         self._private = private
         self._roster = roster
@@ -103,8 +108,11 @@ class SecureGrid(WrappedGrid):
         broadcast = Broadcast.of(asked)
 
         def whole() -> Steps[list[Message]]:
-            roster, nodes = yield from self._ready(broadcast)
-            reply = yield from self._summed(broadcast, roster, nodes, timeout)
+            entry = self._ahead.entry(broadcast.round, _purpose(broadcast).name.lower())
+            reply = self._recalled(broadcast, entry)
+            if reply is None:
+                roster, nodes = yield from self._ready(broadcast)
+                reply = yield from self._summed(broadcast, roster, nodes, timeout, entry)
             return [Message(reply, reply_to=asked[0])]
 
         return self._tried(broadcast, whole())
@@ -121,7 +129,7 @@ class SecureGrid(WrappedGrid):
             self._asked.clear()
             self._trusts_names = False
             failed: Exception = few
-        except LoaderFailed as lost:
+        except (LoaderFailed, Lost) as lost:
             failed = lost
         except ProtocolError as broken:
             self._ban(broadcast.round, broken.stage, broken.sender, broken.reason)
@@ -132,24 +140,43 @@ class SecureGrid(WrappedGrid):
         self._on_event(SumFailed(broadcast.round, purpose, f"{what}{failed}"))
         return []
 
+    def _recalled(self, broadcast: Broadcast, entry: Entry) -> RecordDict | None:
+        """The reply that a sum came to before the run was interrupted, None if it is to be asked
+        for. Raises Lost if it is neither."""
+        if not entry.is_there:
+            return None
+        if self._private is not None:
+            self._on_event(self._private.spent(broadcast.round))
+        came = entry.recall(lambda: model_digest(broadcast.model))
+        if came is None:
+            return None
+        self._on_event(came.opened)
+        return came.reply
+
     def _summed(
-        self, broadcast: Broadcast, roster: Roster, nodes: Mapping[int, int], timeout: float
+        self,
+        broadcast: Broadcast,
+        roster: Roster,
+        nodes: Mapping[int, int],
+        timeout: float,
+        entry: Entry,
     ) -> Steps[RecordDict]:
         """The reply that one sum comes to. Raises TooFewClients or ProtocolError if it is not
         opened."""
         began = time.monotonic()
-        session, opened = yield from self._sum(broadcast, roster, nodes, timeout)
-        self._on_event(
-            SumOpened(
-                broadcast.round,
-                session.purpose.name.lower(),
-                len(opened.survivors),
-                len(session.cohort),
-                time.monotonic() - began,
-                self.protocol.kind(session),
-            )
+        session, opened = yield from self._sum(broadcast, roster, nodes, timeout, entry)
+        told = SumOpened(
+            broadcast.round,
+            session.purpose.name.lower(),
+            len(opened.survivors),
+            len(session.cohort),
+            time.monotonic() - began,
+            self.protocol.kind(session),
         )
-        return self._reply(broadcast, session, opened)
+        reply = self._reply(broadcast, session, opened)
+        entry.keep(Came(told, reply))
+        self._on_event(told)
+        return reply
 
     def _ready(self, broadcast: Broadcast) -> Steps[tuple[Roster, dict[int, int]]]:
         """The roster, and by device the nodes of those who can be in a sum: enrolled, and sharing
@@ -165,7 +192,12 @@ class SecureGrid(WrappedGrid):
         return roster, nodes
 
     def _sum(
-        self, broadcast: Broadcast, roster: Roster, nodes: Mapping[int, int], timeout: float
+        self,
+        broadcast: Broadcast,
+        roster: Roster,
+        nodes: Mapping[int, int],
+        timeout: float,
+        entry: Entry,
     ) -> Steps[tuple[Session, Opened]]:
         """All stages of one sum. Raises TooFewClients or ProtocolError if it is not opened."""
         purpose = _purpose(broadcast)
@@ -177,12 +209,14 @@ class SecureGrid(WrappedGrid):
                 session.round, purpose.name.lower(), len(session.cohort), session.id.hex()
             )
         )
+        if session.clear is not None:  # in part, each report can be read by itself
+            entry.intend(session)
         attesting = yield from self._collected(broadcast, session, roster, nodes, timeout)
         yield from self._attest(broadcast.round, nodes, attesting)
         revealing = attesting.close()
+        entry.intend(session)
         if self._private is not None:  # before anything is opened: a crash must not save a device
-            self._private.charge(session, attesting.closed.survivors)
-            self._on_event(self._private.spent(session.round))
+            self._charge(self._private, session, attesting.closed.survivors, entry)
         yield from self._reveal(broadcast.round, nodes, revealing)
         try:
             opened = revealing.open(os.urandom(KEY_BYTES))
@@ -195,6 +229,16 @@ class SecureGrid(WrappedGrid):
             reason = "its share of the sum's key did not fit the others'"
             self._on_event(LeftOut(broadcast.round, "reveal", device, reason))
         return session, opened
+
+    def _charge(
+        self, private: PrivateSums, session: Session, survivors: Sequence[int], entry: Entry
+    ) -> None:
+        try:
+            private.charge(session, survivors)
+        except (TacitError, OSError):
+            entry.forget()  # a private sum has nothing in the clear: nothing of it was read
+            raise
+        self._on_event(private.spent(session.round))
 
     def _check_budgets(self, broadcast: Broadcast, few: TooFewClients) -> None:
         """Raises BudgetExceeded if a sum had too few since too many owners allow no more: there is

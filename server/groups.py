@@ -20,6 +20,7 @@ from flwr.serverapp import Grid
 from tacit.crypto.errors import ParameterError, TooFewClients
 from tacit.crypto.identity import KEY_BYTES, Roster
 from tacit.crypto.secagg.session import Purpose
+from tacit.server.ahead import Ahead, Entry
 from tacit.server.broadcast import Broadcast
 from tacit.server.events import CohortDivided, OnEvent
 from tacit.server.grid import SecureGrid
@@ -86,9 +87,16 @@ class GroupedGrid(SecureGrid):
         weight_key: str = "num-examples",
         on_event: OnEvent | None = None,
         tap: Tap | None = None,
+        ahead: Ahead | None = None,
     ) -> None:
         super().__init__(
-            inner, protocol, roster=roster, weight_key=weight_key, on_event=on_event, tap=tap
+            inner,
+            protocol,
+            roster=roster,
+            weight_key=weight_key,
+            on_event=on_event,
+            tap=tap,
+            ahead=ahead,
         )
         self.groups = groups
         self._places: dict[int, int] = {}  # by device
@@ -110,19 +118,22 @@ class GroupedGrid(SecureGrid):
         to = dict(zip(broadcast.nodes, asked, strict=True))
         divided = self._divided(broadcast, roster, nodes)
         count, least = self.groups.count, self.groups.least
+        entries = [self._ahead.entry(broadcast.round, "train", n) for n in range(1, count + 1)]
 
-        def group(devices: Sequence[int]) -> Steps[list[Message]]:
+        def group(devices: Sequence[int], entry: Entry) -> Steps[list[Message]]:
+            if (recalled := self._recalled(broadcast, entry)) is not None:
+                return [Message(recalled, reply_to=asked[0])]
             if len(devices) < SMALLEST:
                 raise TooFewClients(f"{len(devices)} of its devices are there")
             members = tuple(nodes[device] for device in devices)
             part = replace(broadcast, nodes=members)
-            reply = yield from self._summed(part, roster, nodes, timeout)
+            reply = yield from self._summed(part, roster, nodes, timeout, entry)
             return [Message(reply, reply_to=to[members[0]])]
 
         found = yield from side_by_side(
             [
-                self._tried(broadcast, group(devices), f"group {number} of {count}: ")
-                for number, devices in enumerate(divided, 1)
+                self._tried(broadcast, group(devices, entry), f"group {number} of {count}: ")
+                for number, (devices, entry) in enumerate(zip(divided, entries, strict=True), 1)
             ]
         )
         replies = [reply for each in found for reply in each]
@@ -135,9 +146,12 @@ class GroupedGrid(SecureGrid):
     ) -> list[list[int]]:
         """The devices of each group that can be in its sum."""
         there = self._devices(broadcast.nodes) & self._due(roster) & nodes.keys()
-        known = {} if self.groups.anew else self._places
-        found = self.groups.divide(there, known, broadcast.round)
-        self._places |= found
+        anew, round = self.groups.anew, broadcast.round
+        known = {} if anew else self._places
+        known = known or self._ahead.places(round, latest=not anew)  # of before an interruption
+        found = self.groups.divide(there, known, round)
+        self._places = found if anew else {**known, **found}
+        self._ahead.place(round, self._places)
         groups = range(self.groups.count)
         divided = [sorted(d for d, place in found.items() if place == group) for group in groups]
         sizes = [len(devices) for devices in divided if len(devices) >= SMALLEST]

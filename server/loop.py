@@ -110,8 +110,6 @@ def run_rounds(
 
         server_metrics = evaluate_fn(number, arrays) if evaluate_fn is not None else None
         _record(result.evaluate_metrics_serverapp, number, server_metrics)
-        if keep is not None:
-            keep(Checkpoint.of(number, arrays, strategy))
         finished = RoundFinished(
             number,
             plan.rounds,
@@ -120,6 +118,8 @@ def run_rounds(
             _numbers(evaluate_metrics),
             _numbers(server_metrics),
         )
+        if keep is not None:
+            keep(Checkpoint.of(number, arrays, strategy, finished))
         tell(finished)
         if stop is not None and stop(finished):
             break

@@ -36,6 +36,7 @@ from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, Strategy
 
 from tacit.crypto.errors import ParameterError
 from tacit.crypto.identity import Roster
+from tacit.server.ahead import Ahead
 from tacit.server.events import OnEvent
 from tacit.server.groups import SMALLEST, GroupedGrid, Groups, within_groups
 from tacit.server.inbox import Tap
@@ -100,7 +101,12 @@ class Robust(AboveSums):
         return max(super().nodes, SMALLEST * self.groups.count)
 
     def grid(
-        self, inner: Grid, *, on_event: OnEvent | None = None, tap: Tap | None = None
+        self,
+        inner: Grid,
+        *,
+        on_event: OnEvent | None = None,
+        tap: Tap | None = None,
+        ahead: Ahead | None = None,
     ) -> GroupedGrid:
         return GroupedGrid(
             inner,
@@ -110,6 +116,7 @@ class Robust(AboveSums):
             weight_key=self.inner.weighted_by_key,
             on_event=on_event,
             tap=tap,
+            ahead=ahead,
         )
 
 

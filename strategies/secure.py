@@ -19,6 +19,7 @@ from flwr.serverapp.strategy import (
 from tacit.crypto.errors import ParameterError
 from tacit.crypto.identity import Roster
 from tacit.privacy.ledger import Storage
+from tacit.server.ahead import Ahead
 from tacit.server.events import OnEvent
 from tacit.server.grid import SecureGrid
 from tacit.server.inbox import Tap
@@ -52,9 +53,14 @@ class AboveSums(Around):
 
     @abstractmethod
     def grid(
-        self, inner: Grid, *, on_event: OnEvent | None = None, tap: Tap | None = None
+        self,
+        inner: Grid,
+        *,
+        on_event: OnEvent | None = None,
+        tap: Tap | None = None,
+        ahead: Ahead | None = None,
     ) -> SecureGrid:
-        """The grid that this strategy's rounds have to run over."""
+        """The grid that this strategy's rounds have to run over. `ahead`: see `SecureGrid`."""
 
     @property
     def nodes(self) -> int:
@@ -147,7 +153,12 @@ class Secure(AboveSums):
             self.private = PrivateSums(privacy, storage or Memory())
 
     def grid(
-        self, inner: Grid, *, on_event: OnEvent | None = None, tap: Tap | None = None
+        self,
+        inner: Grid,
+        *,
+        on_event: OnEvent | None = None,
+        tap: Tap | None = None,
+        ahead: Ahead | None = None,
     ) -> SecureGrid:
         return SecureGrid(
             inner,
@@ -157,6 +168,7 @@ class Secure(AboveSums):
             on_event=on_event,
             tap=tap,
             private=self.private,
+            ahead=ahead,
         )
 
 

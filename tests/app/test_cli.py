@@ -264,6 +264,7 @@ def test_a_run_from_start_to_report(tacit: Tacit, here: Path) -> None:
     assert names == {
         *("config.toml", "metrics.jsonl", "checkpoint.npz", "model.safetensors"),
         *("facts.json", "report.html", "status.json", "seen", "audit.log", "audit.key"),
+        "run.lock",
     }
 
     again = tacit("simulate", *args())

@@ -163,7 +163,7 @@ def test_an_interrupted_run_goes_on_with_its_noise(
     steps: list[Step], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where a round was released, and the interruption came before its model was kept: it is
-    not released anew, and whoever was in it rests."""
+    not released anew, but used as it is."""
     folder = RunFolder.create(tmp_path / "run", BANDED)
 
     def stop(event: Event) -> None:
@@ -191,8 +191,8 @@ def test_an_interrupted_run_goes_on_with_its_noise(
 
     with folder:
         simulate(BANDED, on_event=listen, folder=folder, resume=folder.resume())
-    assert seeds == [rotation] * 4  # rounds 4 to 7, 4 once more
-    assert [step.members for step in steps] == [TURN[t % 3] for t in range(8)]
+    assert seeds == [rotation] * 4  # rounds 4 to 7, 4 as it was
+    assert [step.members for step in steps] == [TURN[t % 3] for t in range(7)]
     is_the_mechanism(steps)
     assert folder.storage.read("stream") == b""  # sums as they were: of no more use
 

@@ -8,7 +8,8 @@ import pytest
 from flwr.app import Array, ArrayRecord
 from safetensors.numpy import load_file
 
-from tacit.app.folder import FILES, RunFolder, load_seen, save_seen
+from tacit.app.folder import FILES, RunFolder
+from tacit.app.seen_files import load_seen, save_seen
 from tacit.crypto.errors import ParameterError
 from tacit.server.checkpoint import Checkpoint
 from tacit.server.events import LeftOut, RoundFinished, RoundStarted, RunStarted
@@ -78,7 +79,7 @@ def test_replacing_removes_what_a_run_left_and_nothing_else(tmp_path: Path) -> N
     (tmp_path / "notes.txt").write_text("mine")
     RunFolder.create(tmp_path, small("run.seed=9"), replace=True)
     left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
-    assert left == {"config.toml", "status.json", "notes.txt"}
+    assert left == {"config.toml", "status.json", "run.lock", "notes.txt"}
     assert RunFolder.open(tmp_path).settings.run.seed == 9
 
 
@@ -178,8 +179,10 @@ def test_a_new_start_takes_attacks_away_too(tmp_path: Path) -> None:
     (tmp_path / "attacks" / "curve").mkdir(parents=True)
     (tmp_path / "attacks" / "curve" / "outcomes.json").write_text("{}")
     folder = RunFolder.create(tmp_path, SMALL, replace=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.toml", "status.json"]
-    assert folder.status() == "running"
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["config.toml", "run.lock", "status.json"]
+    with folder:
+        assert folder.status() == "running"
 
 
 def test_going_on_forgets_what_was_seen_of_unfinished_rounds(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from flwr.app import Array, ArrayRecord
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM
 
 from tacit.crypto.errors import ParameterError
-from tacit.server.checkpoint import Checkpoint
+from tacit.server.checkpoint import Checkpoint, Newest, before, newest
+from tacit.server.events import RoundFinished
 
 MODEL = {
     "w": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -160,4 +161,44 @@ def test_a_crash_while_saving_leaves_the_old_one(
     assert Checkpoint.load(path).round == 1
     Checkpoint.of(3, record(MODEL), FedAvg()).save(path)
     assert Checkpoint.load(path).round == 3
-    assert [file.name for file in tmp_path.iterdir()] == ["state.npz"]
+    assert Checkpoint.load(before(path)).round == 1
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["state.before.npz", "state.npz"]
+
+
+def kept(path: Path, *rounds: int) -> None:
+    for number in rounds:
+        Checkpoint.of(number, record(MODEL), adam()).save(path)
+
+
+def test_the_one_before_is_kept_and_read_where_the_newest_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "state.npz"
+    assert newest(path) == Newest(None)
+    kept(path, 1, 2, 3)
+    content = path.read_bytes()
+    for damaged in (b"", content[:-40], content[: len(content) // 2], b"\0" * len(content)):
+        path.write_bytes(damaged)
+        found = newest(path)
+        assert found.checkpoint is not None
+        assert found.checkpoint.round == 2
+        assert f"{path} is damaged" in found.damage
+    path.unlink()  # as a crash between two renamings leaves it
+    found = newest(path)
+    assert found.checkpoint is not None
+    assert (found.checkpoint.round, found.damage) == (2, "")
+
+
+def test_two_damaged_ones_are_left_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "state.npz"
+    kept(path, 1, 2)
+    for each in (path, before(path)):
+        each.write_bytes(each.read_bytes()[:100])
+    there = {each: each.read_bytes() for each in tmp_path.iterdir()}
+    with pytest.raises(ParameterError, match="bring back a copy of one of them"):
+        newest(path)
+    assert {each: each.read_bytes() for each in tmp_path.iterdir()} == there
+
+
+def test_what_was_told_of_a_round_comes_back(tmp_path: Path) -> None:
+    told = RoundFinished(7, 9, 1.5, {"loss": 0.25}, {}, {"accuracy": 1 / 3})
+    Checkpoint.of(7, record(MODEL), FedAvg(), told).save(tmp_path / "state.npz")
+    assert Checkpoint.load(tmp_path / "state.npz").finished == told

@@ -14,7 +14,7 @@ from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordD
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAdam, FedAvg
 
-from tacit.app.folder import Slots
+from tacit.app.slots import Slots
 from tacit.client.app import SecureClientApp
 from tacit.client.device import simulated_device
 from tacit.client.policy import Policy

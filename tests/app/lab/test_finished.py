@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tacit.app.config import Settings
-from tacit.app.folder import RunFolder, load_seen, save_seen
+from tacit.app.folder import RunFolder
 from tacit.app.lab.finished import attack_run, fitting
+from tacit.app.seen_files import load_seen, save_seen
 from tacit.app.simulation import simulate
 from tacit.crypto.errors import ParameterError
 
