@@ -99,6 +99,11 @@ def joined(folder: Path) -> ServerAnswer:
     return found
 
 
+def port(folder: Path) -> int:
+    """That devices connect to. Raises ParameterError where there is no server."""
+    return _request(folder).port
+
+
 def faults(folder: Path, now: int) -> list[str]:
     """Everything that is wrong with a server's folder, in words; nothing is changed.
 

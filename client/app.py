@@ -9,14 +9,13 @@ import logging
 import os
 import struct
 import time
-from typing import TypeVar
 
 import numpy as np
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
-from tacit.client import budget, rounds
+from tacit.client import budget, diary, rounds
 from tacit.client.checks import (
     ROSTER_SLOT,
     check_binding,
@@ -26,6 +25,7 @@ from tacit.client.checks import (
     verify_cohort,
 )
 from tacit.client.device import Device, DeviceOf, enrolled_device
+from tacit.client.fields import answer_to, field, holds, is_secure
 from tacit.client.pipeline import (
     Contribution,
     Stated,
@@ -39,7 +39,6 @@ from tacit.crypto import labels
 from tacit.crypto.codec import Codec, Ring
 from tacit.crypto.errors import (
     BudgetExceeded,
-    MalformedMessage,
     ParameterError,
     PolicyRefusal,
     ProtocolError,
@@ -70,8 +69,6 @@ from tacit.privacy.releases import Release
 
 log = logging.getLogger("tacit.client")
 
-T = TypeVar("T", bytes, str, bool)
-
 
 class SecureClientApp(ClientApp):
     """A ClientApp whose updates are seen only as part of a sum.
@@ -80,7 +77,8 @@ class SecureClientApp(ClientApp):
     None leaves it to the vault. `device_of` says who the device is (see `tacit.client.device`). A
     message outside a secure sum is answered only if the policy allows plain training. Whatever is
     refused is in the device's log with the reason, and the server is told the reason, but nothing
-    that was computed from the device's data.
+    that was computed from the device's data. A device with a vault of its own keeps a diary too:
+    see `tacit.client.diary`.
     """
 
     def __init__(
@@ -105,34 +103,46 @@ class SecureClientApp(ClientApp):
             stages.ATTEST: self._attest,
             stages.REVEAL: self._reveal,
         }.get(kind)
-        secure = stage is not None or _is_secure(message)
+        secure = stage is not None or is_secure(message)
         try:
             if not secure:
-                check_plain(self._agreed(self._device_of(context)), message)
-                return self._run_app(message, context)
+                return self._plain(message, context)
             return (stage or self._report)(message, context)
         except TacitError as refused:
             log.warning("refused %s: %s", kind, refused)
-            if secure:
-                self._end(context)
+            of = diary.Aborted if isinstance(refused, DeviceFailed) else diary.Refused
+            self._end(context, of(context.run_id, kind, str(refused)), secure=secure)
             raise
         except Exception as failed:  # a full disk, bytes numpy cannot read, a defect of ours: the
             # text of such an error is nobody's business but the owner's
             log.exception("%s failed", kind)
-            if secure:
-                self._end(context)
-            raise _failure(f"{type(failed).__name__} while it answered {kind}") from None
+            what = f"{type(failed).__name__} while it answered {kind}"
+            self._end(context, diary.Aborted(context.run_id, kind, what), secure=secure)
+            raise _failure(what) from None
 
-    def _end(self, context: Context) -> None:
+    def _end(self, context: Context, why: diary.Turn, *, secure: bool) -> None:
         """Whatever was unexpected in a sum ends it for this device: nothing of it is opened."""
         with contextlib.suppress(TacitError, OSError):  # without a vault nothing is kept either
-            rounds.forget(self._device_of(context).vault)
+            vault = self._device_of(context).vault
+            if secure:
+                with contextlib.suppress(TacitError, OSError):
+                    rounds.forget(vault)
+            diary.note_if_possible(vault, why, time.time())
+
+    def _plain(self, message: Message, context: Context) -> Message:
+        """An answer outside of any sum, if the owner allows it."""
+        device = self._device_of(context)
+        check_plain(self._agreed(device), message)
+        reply = self._run_app(message, context)
+        answered = diary.Answered(context.run_id, message.metadata.message_type)
+        diary.note(device.vault, answered, time.time())
+        return reply
 
     def _enrol(self, message: Message, context: Context) -> Message:
         """Check the roster; publish this run's keys. Asked again, it publishes the same keys."""
         device = self._device_of(context)
-        roster = Roster.decode(_field(message, stages.ROSTER, bytes))
-        hybrid = _holds(message, stages.HYBRID) and _field(message, stages.HYBRID, bool)
+        roster = Roster.decode(field(message, stages.ROSTER, bytes))
+        hybrid = holds(message, stages.HYBRID) and field(message, stages.HYBRID, bool)
         roster.verify(device.authority)
         kept = device.vault.read(ROSTER_SLOT)
         if kept is not None and Roster.decode(kept).serial > roster.serial:
@@ -140,7 +150,10 @@ class SecureClientApp(ClientApp):
         listed = roster.member(device.number, now=_now())
         if listed.public != device.identity.public:
             raise ProtocolError("roster lists another key for us", sender=0, stage="enrol")
-        device.vault.write(ROSTER_SLOT, roster.encode())
+        if kept != roster.encode():
+            changed = diary.RosterChanged(roster.serial, len(roster.members))
+            diary.note(device.vault, changed, time.time())
+            device.vault.write(ROSTER_SLOT, roster.encode())
         state = rounds.run_state(device.vault, context.run_id)
         if state is None:
             seed = os.urandom(SEED_BYTES) if hybrid else b""
@@ -154,34 +167,34 @@ class SecureClientApp(ClientApp):
         fields = {stages.RUN_KEY: writer.data()}
         if state.kem is not None:
             fields[stages.KEM_KEY] = state.kem.public
-        return _answer(message, fields)
+        return answer_to(message, fields)
 
     def _encapsulate(self, message: Message, context: Context) -> Message:
         """Draw an ML-KEM secret with each device asked for, and send it a capsule with it."""
         device = self._device_of(context)
         state, _ = _hybrid(device, context, "encapsulate")
-        request = EncapsulateRequest.decode(_field(message, stages.MESSAGE, bytes))
+        request = EncapsulateRequest.decode(field(message, stages.MESSAGE, bytes))
         me, roster = state.run_key(device.identity), held_roster(device)
         secrets, answer = encapsulate(
             device.identity, roster, state.run, me, request.peers, now=_now()
         )
         rounds.keep_kem(device.vault, secrets)
-        return _answer(message, {stages.MESSAGE: answer.encode()})
+        return answer_to(message, {stages.MESSAGE: answer.encode()})
 
     def _decapsulate(self, message: Message, context: Context) -> Message:
         """Keep the secrets in the capsules for us."""
         device = self._device_of(context)
         state, kem = _hybrid(device, context, "decapsulate")
-        request = DecapsulateRequest.decode(_field(message, stages.MESSAGE, bytes))
+        request = DecapsulateRequest.decode(field(message, stages.MESSAGE, bytes))
         me, roster = state.run_key(device.identity), held_roster(device)
         secrets = decapsulate(kem, roster, state.run, me, request.capsules, now=_now())
         rounds.keep_kem(device.vault, secrets)
-        return _answer(message, {})
+        return answer_to(message, {})
 
     def _deal(self, message: Message, context: Context) -> Message:
         """Make the key of a consortium, and seal it to each of the other members."""
         device = self._device_of(context)
-        data = _field(message, stages.MESSAGE, bytes)
+        data = field(message, stages.MESSAGE, bytes)
         consortium = read_consortium(Reader(data, sender=0, stage="deal"))
         state = self._joined(device, context, consortium)
         if consortium.dealer != device.number:
@@ -189,18 +202,18 @@ class SecureClientApp(ClientApp):
         secrets = agree(state.secret, consortium.members)
         group, dealt = deal(consortium, secrets, os.urandom(deal_bytes(consortium)))
         rounds.keep_group(device.vault, group)
-        return _answer(message, {stages.MESSAGE: dealt.encode()})
+        return answer_to(message, {stages.MESSAGE: dealt.encode()})
 
     def _key(self, message: Message, context: Context) -> Message:
         """Keep the consortium's key that its dealer sealed to us."""
         device = self._device_of(context)
-        delivery = Delivery.decode(_field(message, stages.MESSAGE, bytes))
+        delivery = Delivery.decode(field(message, stages.MESSAGE, bytes))
         consortium = delivery.consortium
         state = self._joined(device, context, consortium)
         secrets = agree(state.secret, [consortium.key(consortium.dealer)])
         group = receive(delivery, device.number, secrets[consortium.dealer])
         rounds.keep_group(device.vault, group)
-        return _answer(message, {})
+        return answer_to(message, {})
 
     def _joined(self, device: Device, context: Context, consortium: Consortium) -> secagg.Enrolled:
         """Our run key, once it is sure that we may share a key with the members."""
@@ -220,8 +233,8 @@ class SecureClientApp(ClientApp):
         state = rounds.run_state(device.vault, context.run_id)
         if state is None:
             raise ProtocolError(stages.NOT_ENROLLED, sender=0, stage="report")
-        session = Session.decode(_field(message, stages.SESSION, bytes))
-        weight_key = _field(message, stages.WEIGHT_KEY, str)
+        session = Session.decode(field(message, stages.SESSION, bytes))
+        weight_key = field(message, stages.WEIGHT_KEY, str)
         del message.content[stages.RECORD]  # the app sees the message as its strategy made it
         check_ours(session, state)
         verify_cohort(device, session, now=_now())
@@ -270,9 +283,12 @@ class SecureClientApp(ClientApp):
         )
         # Now that nothing is left to do but to send it:
         budget.spend_clear(device.vault, policy, session)
+        if diary.is_kept(device.vault):
+            costs = budget.epsilons(policy, session, charged)
+            diary.note(device.vault, diary.took_part(session, *costs), time.time())
         if device.number in session.committee:
             rounds.begin(device.vault, reported)
-        return _answer(message, {stages.MESSAGE: report.encode(session)})
+        return answer_to(message, {stages.MESSAGE: report.encode(session)})
 
     def _check_budgets(self, session: Session, device: Device, policy: Policy) -> None:
         """Before anything is trained: raises as `budget.check_clear` and `budget.check`."""
@@ -298,9 +314,9 @@ class SecureClientApp(ClientApp):
         Who did not report in this sum is told the session along with the survivors.
         """
         device = self._device_of(context)
-        data = _field(message, stages.MESSAGE, bytes)
-        if _holds(message, stages.SESSION):
-            self._witness(device, context, Session.decode(_field(message, stages.SESSION, bytes)))
+        data = field(message, stages.MESSAGE, bytes)
+        if holds(message, stages.SESSION):
+            self._witness(device, context, Session.decode(field(message, stages.SESSION, bytes)))
 
         def step(state: secagg.Reported) -> tuple[secagg.Attested, bytes]:
             request = AttestRequest.decode(data, state.session)
@@ -311,28 +327,34 @@ class SecureClientApp(ClientApp):
             return attested, attestation.encode()
 
         answer = rounds.advance(device.vault, secagg.Reported, step)
-        return _answer(message, {stages.MESSAGE: answer})
+        return answer_to(message, {stages.MESSAGE: answer})
 
     def _reveal(self, message: Message, context: Context) -> Message:
         """As a committee member: open our shares for that set, and nothing else. In a consortium,
         decrypt the sum over it."""
         device = self._device_of(context)
-        data = _field(message, stages.MESSAGE, bytes)
+        data = field(message, stages.MESSAGE, bytes)
 
-        def step(state: secagg.Attested) -> tuple[None, bytes]:
+        def opened(state: secagg.Attested) -> bytes:
             session, roster = state.session, held_roster(device)
             request = RevealRequest.decode(data, session)
             if not session.he:
-                return None, secagg.reveal(state, roster, request).encode()
+                return secagg.reveal(state, roster, request).encode()
             setup = stages.setup_digest(context.run_config)
-            return None, rounds.with_group(
+            return rounds.with_group(
                 device.vault,
                 session,
                 lambda group: secagg.decrypt(state, roster, setup, group, request).encode(),
             )
 
+        def step(state: secagg.Attested) -> tuple[None, bytes]:
+            message = opened(state)
+            done = diary.opened(state.session, len(state.survivors))
+            diary.note(device.vault, done, time.time())
+            return None, message
+
         answer = rounds.advance(device.vault, secagg.Attested, step)
-        return _answer(message, {stages.MESSAGE: answer})
+        return answer_to(message, {stages.MESSAGE: answer})
 
     def _agreed(self, device: Device) -> Policy:
         """What the app's policy and the owner's both allow; where neither says, the default."""
@@ -455,30 +477,6 @@ def _hybrid(device: Device, context: Context, stage: str) -> tuple[secagg.Enroll
     if state.kem is None:
         raise ProtocolError("we enrolled without an ML-KEM key", sender=0, stage=stage)
     return state, state.kem
-
-
-def _is_secure(message: Message) -> bool:
-    return isinstance(message.content.get(stages.RECORD), ConfigRecord)
-
-
-def _holds(message: Message, name: str) -> bool:
-    record = message.content.get(stages.RECORD)
-    return isinstance(record, ConfigRecord) and name in record
-
-
-def _field(message: Message, name: str, kind: type[T]) -> T:
-    record = message.content.get(stages.RECORD)
-    value = record.get(name) if isinstance(record, ConfigRecord) else None
-    if not isinstance(value, kind):
-        raise MalformedMessage(
-            f"no {name!r} in the message", sender=0, stage=message.metadata.message_type
-        )
-    return value
-
-
-def _answer(message: Message, fields: dict[str, bytes]) -> Message:
-    record = ConfigRecord(dict(fields))
-    return Message(RecordDict({stages.RECORD: record}), reply_to=message)
 
 
 def _now() -> int:

@@ -19,7 +19,7 @@ from tacit.crypto.secagg import stages
 from tacit.crypto.secagg.clear import Clear
 from tacit.crypto.secagg.noised import Noised
 from tacit.crypto.secagg.session import Session
-from tacit.privacy.accountants import Adversary, cost
+from tacit.privacy.accountants import Adversary, compose, cost
 from tacit.privacy.charges import neighbours_of, releases_of
 from tacit.privacy.clear import release_of
 from tacit.privacy.ledger import Budget, Ledger
@@ -63,6 +63,15 @@ def spend(vault: Vault, policy: Policy, asked: Sequence[Release]) -> None:
     except BudgetExceeded as over:
         log.warning("%s", over)
         raise _refused(asked) from None
+
+
+def epsilons(policy: Policy, session: Session, charged: Sequence[Release]) -> tuple[float, float]:
+    """What one sum cost on its own, by the releases charged for it, and its part in the clear."""
+    against = policy.budget().against
+    noised = compose(charged, against).epsilon(policy.delta) if charged else 0.0
+    if (part := session.clear) is None:
+        return noised, 0.0
+    return noised, cost(_shown(session, part), Adversary.SERVER).epsilon(policy.delta)
 
 
 def own_noise(policy: Policy, encoded: Sequence[bytes]) -> tuple[Release, ...]:

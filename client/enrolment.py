@@ -16,6 +16,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tacit.client import diary
 from tacit.client.checks import ROSTER_SLOT
 from tacit.client.device import (
     Device,
@@ -41,6 +42,7 @@ NODE_KEY, NODE_PUBLIC, CA, ADDRESS = "node.key", "node.key.pub", "ca.crt", "addr
 REQUEST = ".request"
 _PENDING = "pending"  # keys that wait for an answer
 _NAME = "name"
+_HEARD = "fingerprint"  # of the authority and its approvers, as it was compared by voice
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,9 @@ def join(vault: FileVault, answer: DeviceAnswer, now: int) -> Joined:
         is_new = keys is not None and keys.identity.public == answer.public
         if keys is not None and is_new:
             replace_file(vault.folder / NODE_KEY, keys.node.openssh())
+        diary.note(vault, diary.Joined(answer.device, answer.issue.roster.serial, is_new), now)
         _write_files(vault.folder, answer)
+        vault.write(_HEARD, answer.issue.trust.fingerprint.encode())
         vault.write(ROSTER_SLOT, answer.issue.roster.encode())
         authority = answer.issue.trust.authority
         if keys is not None and is_new:
@@ -135,6 +139,12 @@ def name_of(vault: FileVault) -> str:
             "Flower"
         )
     return name.decode()
+
+
+def fingerprint_of(vault: FileVault) -> str | None:
+    """Of the authority, as the newest answer had it. None for a vault of an earlier version."""
+    heard = vault.read(_HEARD)
+    return None if heard is None else heard.decode()
 
 
 def _check_whose(held: Device | None, keys: Keys | None, name: str, answer: DeviceAnswer) -> None:

@@ -9,16 +9,21 @@ from pathlib import Path
 from tacit.crypto.errors import ParameterError
 
 PRIVATE_MODE, SHARED_MODE = 0o600, 0o644
+NEW = ".new"  # how the name of a file ends that has not got its own yet
 
 
 def replace_file(path: Path, content: bytes, mode: int = PRIVATE_MODE) -> None:
     """Write a file so that after a crash it holds the old content or the new, never less."""
-    fresh = path.with_name(f"{path.name}.{os.urandom(8).hex()}.new")  # no other process's
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    fresh = path.with_name(f"{path.name}.{os.urandom(8).hex()}{NEW}")  # no other process's
+    try:
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError:  # a full disk is not to be filled with beginnings
+        fresh.unlink(missing_ok=True)
+        raise
     sync(path.parent)
 
 
@@ -27,7 +32,7 @@ def new_file(path: Path, content: bytes, mode: int = PRIVATE_MODE) -> None:
     no such folder."""
     if not path.parent.is_dir():
         raise ParameterError(f"no folder {path.parent} to put {path.name} into")
-    fresh = path.with_name(f"{path.name}.{os.urandom(8).hex()}.new")
+    fresh = path.with_name(f"{path.name}.{os.urandom(8).hex()}{NEW}")
     replace_file(fresh, content, mode)
     try:
         path.hardlink_to(fresh)  # unlike a renaming, this never replaces a file
@@ -61,7 +66,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise ParameterError(f"{path} has no name: name a folder that is not there")
     _check_free(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.{os.urandom(8).hex()}.new")
+    fresh = path.with_name(f"{path.name}.{os.urandom(8).hex()}{NEW}")
     fresh.mkdir(mode=0o700)
     try:
         yield fresh

@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from flwr.app import ConfigRecord, RecordDict
 
-from tacit.client.files import replace_file, sync
+from tacit.client.files import NEW, replace_file, sync
 from tacit.crypto import labels
 from tacit.crypto.errors import ParameterError
 
@@ -27,6 +27,7 @@ except ImportError:  # no Unix
 
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
+_TAKEN = ".taken"
 
 
 class Vault(Protocol):
@@ -94,6 +95,7 @@ class FileVault:
 
     KEY_FILE = "vault.key"
     LOCK_FILE = "vault.lock"
+    USE_FILE = "vault.use"  # shared by all who have a file in the folder under a name of their own
 
     @classmethod
     def create(cls, folder: Path, rand: bytes) -> "FileVault":
@@ -136,24 +138,51 @@ class FileVault:
         # Random nonces under one key are safe up to about 2**32 writes (NIST SP 800-38D, 8.3).
         nonce = os.urandom(_NONCE_BYTES)
         sealed = AESGCM(self.key).encrypt(nonce, value, labels.VAULT + slot.encode())
-        replace_file(self._path(slot), nonce + sealed)
+        path = self._path(slot)
+        with locked(self.folder / self.USE_FILE, shared=True):
+            replace_file(path, nonce + sealed)
 
     def take(self, slot: str) -> bytes | None:
         # First it gets a name that only we know. Of two processes at once one is let through, and
         # none takes away what another has written since it looked.
-        own = self.folder / f"{slot}.{os.urandom(8).hex()}.taken"
-        try:
-            self._path(slot).rename(own)
-        except FileNotFoundError:
-            return None
-        try:
-            return self._opened(slot, own.read_bytes())
-        finally:
-            own.unlink()
-            sync(self.folder)
+        path, own = self._path(slot), self.folder / f"{slot}.{os.urandom(8).hex()}{_TAKEN}"
+        with locked(self.folder / self.USE_FILE, shared=True):
+            try:
+                path.rename(own)
+            except FileNotFoundError:
+                return None
+            try:
+                return self._opened(slot, own.read_bytes())
+            finally:
+                own.unlink()
+                sync(self.folder)
 
     def alone(self) -> AbstractContextManager[None]:
         return locked(self.folder / self.LOCK_FILE)
+
+    def slots(self) -> list[str]:
+        """Those that hold something, readable or not."""
+        return sorted(path.stem for path in self.folder.glob("*.sealed"))
+
+    def leftovers(self) -> list[Path]:
+        """Files under a name of their own: of whoever writes right now, or died while writing."""
+        found = (self.folder.glob(f"*{end}") for end in (NEW, _TAKEN))
+        return sorted(path for each in found for path in each)
+
+    def tidy(self) -> list[Path]:
+        """Remove what writers that died have left, and say what it was. What was taken was to be
+        gone, and what was not renamed was never promised.
+
+        Waits for those who are writing. Outside of `write` and `take`, who makes such a file in the
+        folder does it in `alone`.
+        """
+        with self.alone(), locked(self.folder / self.USE_FILE):
+            found = self.leftovers()
+            for path in found:
+                path.unlink()
+            if found:
+                sync(self.folder)
+        return found
 
     def _path(self, slot: str) -> Path:
         if not slot.isidentifier():
@@ -162,8 +191,9 @@ class FileVault:
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+def locked(path: Path, *, wait: bool = True, shared: bool = False) -> Iterator[None]:
     """While this is entered, no other process is in it by this file; it is made if it is not there.
+    Those who share it may be in it together.
 
     Waits for one that is, or raises BlockingIOError. A lock of the system's, which ends with the
     process that holds it. Where there is none (Windows), one process may use the folder at a time.
@@ -171,7 +201,28 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         if fcntl is not None:
-            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(handle, kind if wait else kind | fcntl.LOCK_NB)
         yield
+    finally:
+        os.close(handle)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process is in it by this file. Makes none, and never waits.
+
+    It has the lock for a moment itself, shared: who tries for it then without waiting may be told
+    that somebody is there.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
     finally:
         os.close(handle)

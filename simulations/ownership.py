@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import binom
+from numpy.typing import NDArray
 
 from tacit.client.signature import WEIGHT, Signature
 from tacit.client.trainer import Arrays, Examples, LocalPlan, Trainer
@@ -48,7 +48,7 @@ class Evidence:
     @property
     def p(self) -> float:
         """The chance of so many hits, or more, in a model made without the key."""
-        return float(binom.sf(self.hits - 1, self.of, self.chance))
+        return float(_more_than(np.array(self.hits - 1), self.of, self.chance))
 
     @property
     def threshold(self) -> float:
@@ -58,12 +58,20 @@ class Evidence:
     @property
     def needed(self) -> int:
         """The fewest hits that verify; more than there are if none do."""
-        enough = binom.sf(np.arange(-1, self.of), self.of, self.chance) <= self.threshold
+        enough = _more_than(np.arange(-1, self.of), self.of, self.chance) <= self.threshold
         return int(np.argmax(enough)) if enough.any() else self.of + 1
 
     @property
     def verifies(self) -> bool:
         return self.p <= self.threshold
+
+
+def _more_than(hits: NDArray[np.int64], of: int, chance: float) -> NDArray[np.float64]:
+    """The chance of more than so many hits, each."""
+    from scipy.stats import binom  # a device that only trains a mark in has no need of it
+
+    found: NDArray[np.float64] = binom.sf(hits, of, chance)
+    return found
 
 
 def committed_in(log: Path) -> dict[str, float]:

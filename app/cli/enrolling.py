@@ -14,6 +14,9 @@ from tacit.app.cli.brought import compare, read_answer, read_request
 from tacit.app.cli.log import public_key
 from tacit.app.cli.screen import Screen, complain
 from tacit.app.config import Settings, load
+from tacit.app.deployment import founding, history, modes
+from tacit.app.deployment.places import Places
+from tacit.app.journal import Journal
 from tacit.client import enrolment
 from tacit.client.device import is_enrolled
 from tacit.client.vault import FileVault
@@ -177,7 +180,13 @@ def device_join(screen: Screen, folder: Path, path: Path, heard: list[str], yes:
 def server_init(screen: Screen, folder: Path, name: str, address: str, port: int) -> None:
     """Make a server."""
     hosts = tuple(each.strip() for each in address.split(","))
-    _asked(screen, folder, server_folder.prepare(folder, name, hosts, port, _now()))
+    request = server_folder.prepare(folder, name, hosts, port, _now())
+    places, journal = Places(folder), Journal(folder)
+    founding.found(places, journal)
+    journal.close()
+    screen.say(f"{places.keys / 'authority.key'} grants roles on this server: move it to whom it")
+    screen.say("is for, and name it with --as: tacit server grant")
+    _asked(screen, folder, request)
 
 
 def server_join(screen: Screen, folder: Path, path: Path, heard: list[str], yes: bool) -> None:
@@ -214,9 +223,11 @@ def server_join(screen: Screen, folder: Path, path: Path, heard: list[str], yes:
 
 def server_check(screen: Screen, folder: Path) -> None:
     """Find what is wrong. Ends with FAILED if anything is."""
-    now = _now()
+    now, places = _now(), Places(folder)
     try:
-        faults = server_folder.faults(folder, now)
+        faults = server_folder.faults(folder, now) + modes.faults(places)
+        if places.operators.exists():  # as it does once the server was up
+            faults += history.faults(places)
         warned = [] if faults else server_folder.warnings(folder, now)
     except Damaged as bad:
         faults, warned = [str(bad)], []

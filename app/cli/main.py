@@ -11,7 +11,11 @@ from typing import Annotated
 import typer
 
 from tacit import __version__
+from tacit.app.cli import deployment
+from tacit.app.cli.access import release
 from tacit.app.cli.audit import audit
+from tacit.app.cli.dashboard import dashboard
+from tacit.app.cli.doctor import doctor
 from tacit.app.cli.enrolment import authority, device, server
 from tacit.app.cli.explain import explain
 from tacit.app.cli.gate import gate, serve
@@ -336,6 +340,10 @@ def unseal(
 
 
 cli.command(rich_help_panel=SERVE)(serve)
+cli.command(rich_help_panel=TRY)(dashboard)
+deployment.add_to(cli)
+cli.command(rich_help_panel=SERVE)(release)
+cli.command(rich_help_panel=ENROL)(doctor)
 
 
 @cli.command()

@@ -6,7 +6,9 @@ front/                 the front's own log: who was turned away, and why
 link/                  what SuperLink has: TLS for the loopback, SuperExec's secret, database
 flwr/                  FLWR_HOME of all of Flower's processes on this machine
 runs/NAME/             one run each, as `tacit.app.folder` says
-inbox/                 orders of operators that are not yet carried out
+operators, keys/       who may order what, and the first keys: `operators`
+inbox/                 orders of operators that are not yet taken
+orders/                orders that were taken, for as long as a copy of one could pass: `taken`
 released/              models that a releaser let out
 logs/NAME.log          what each process printed
 supervisor.json        which processes there are, and the ports of the loopback
@@ -48,6 +50,18 @@ class Places:
         return self.folder / "runs"
 
     @property
+    def operators(self) -> Path:
+        return self.folder / "operators"
+
+    @property
+    def keys(self) -> Path:
+        return self.folder / "keys"
+
+    @property
+    def orders(self) -> Path:
+        return self.folder / "orders"
+
+    @property
     def inbox(self) -> Path:
         return self.folder / "inbox"
 
@@ -62,3 +76,8 @@ class Places:
     @property
     def state(self) -> Path:
         return self.folder / "supervisor.json"
+
+
+def server_in(folder: Path) -> Places:
+    """The server's folder, or the one in the folder of a local federation."""
+    return Places(folder / "server" if (folder / "server").is_dir() else folder)

@@ -18,6 +18,7 @@ import tacit.server.grid
 import tacit.server.tenseal
 from tacit.client import rounds
 from tacit.client.app import SecureClientApp
+from tacit.client.fields import answer_to
 from tacit.client.policy import Policy
 from tacit.client.vault import ContextVault
 from tacit.crypto.errors import ParameterError, PolicyRefusal, ProtocolError
@@ -430,7 +431,7 @@ def test_a_dealer_that_deals_different_keys_costs_one_round(
         _, second = deal(consortium, secrets, os.urandom(deal_bytes(consortium)))
         rounds.keep_group(device.vault, one)
         mixed = Deal((*first.boxes[:3], *second.boxes[3:]))
-        return tacit.client.app._answer(message, {stages.MESSAGE: mixed.encode()})
+        return answer_to(message, {stages.MESSAGE: mixed.encode()})
 
     monkeypatch.setattr(SecureClientApp, "_deal", two_faced)
     ran, grid = watched()
