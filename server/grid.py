@@ -37,7 +37,7 @@ from tacit.server.events import CohortCommitted, LeftOut, OnEvent, SumFailed, Su
 from tacit.server.he_loader import Loader, LoaderFailed
 from tacit.server.inbox import Seen, Tap
 from tacit.server.known_keys import KnownKeys
-from tacit.server.legs import Requests, Steps, finish, leg
+from tacit.server.legs import Requests, Steps, finish, leg, pause
 from tacit.server.moved import moved
 from tacit.server.pairwise import Binding, SecureSum
 from tacit.server.private_sums import PrivateSums, seen_of
@@ -45,6 +45,7 @@ from tacit.server.tenseal import GroupKeys
 from tacit.server.wrapped import WrappedGrid
 
 DEFAULT_TIMEOUT = 3600.0
+PATIENCE = 120.0  # seconds in which real devices may come back before a round is given up
 DEALERS = 3  # asked for a key in one round, one after the other
 # What a device says, by stage, when the group's key has to be made anew; whoever refuses to decrypt
 # has given it up. Elsewhere the words are worth nothing: at enrolment they may be a stranger's.
@@ -111,7 +112,7 @@ class SecureGrid(WrappedGrid):
             entry = self._ahead.entry(broadcast.round, _purpose(broadcast).name.lower())
             reply = self._recalled(broadcast, entry)
             if reply is None:
-                roster, nodes = yield from self._ready(broadcast)
+                roster, nodes = yield from self._gathered(broadcast)
                 reply = yield from self._summed(broadcast, roster, nodes, timeout, entry)
             return [Message(reply, reply_to=asked[0])]
 
@@ -177,6 +178,23 @@ class SecureGrid(WrappedGrid):
         entry.keep(Came(told, reply))
         self._on_event(told)
         return reply
+
+    def _gathered(self, broadcast: Broadcast) -> Steps[tuple[Roster, dict[int, int]]]:
+        """As `_ready`; and again, while real devices are too few for a sum, for PATIENCE: where the
+        server was away they come back one by one, and none has been asked for anything yet."""
+        end = time.monotonic() + (0.0 if self._roster is None else PATIENCE)
+        while True:
+            roster, nodes = yield from self._ready(broadcast)
+            there = self._devices(broadcast.nodes) & self._due(roster) & nodes.keys()
+            try:
+                with _this_cohort():
+                    self._protocol(_purpose(broadcast)).shape(len(there), len(roster.members))
+                return roster, nodes
+            except TooFewClients:
+                if time.monotonic() >= end:
+                    raise
+            self._asked.clear()
+            yield from pause(1.0)
 
     def _ready(self, broadcast: Broadcast) -> Steps[tuple[Roster, dict[int, int]]]:
         """The roster, and by device the nodes of those who can be in a sum: enrolled, and sharing
