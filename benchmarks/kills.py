@@ -8,9 +8,10 @@ one process, of each kind in turn, is killed with SIGKILL after a random time. W
 back by itself, but for the supervisor, which a machine's service manager would start again: here
 `tacit up` does.
 
-A run that lost no device has to end with the same bits as the one that was left alone. Where the
-killed process took a device's contribution or a round with it, the accuracy has to be as near as
-one round less brings it. In no run may a sum be opened twice, and every log has to verify.
+A run that lost no device has to end with the model of the one that was left alone, but for the
+secret dither by which devices round: ROUNDING says how far that may carry. Where the killed process
+took a device's contribution or a round with it, the accuracy has to be within two points. In no run
+may a sum be opened twice, and every log has to verify.
 """
 
 import argparse
@@ -26,34 +27,50 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that the script runs from any folder, installed or not
 
+import numpy as np  # noqa: E402
+from numpy.typing import NDArray  # noqa: E402
+from safetensors.numpy import load_file  # noqa: E402
+
 from benchmarks.shared.local import Federation, federation, kill  # noqa: E402
 from benchmarks.shared.table import Row, at_least, at_most, print_table, write_json  # noqa: E402
-from tacit.app.journal import digest_of, signer  # noqa: E402
+from tacit.app.folder import MODEL  # noqa: E402
+from tacit.app.journal import signer  # noqa: E402
+from tacit.app.sections import Secure  # noqa: E402
 from tacit.crypto.errors import Damaged  # noqa: E402
 from tacit.server.auditlog import verify  # noqa: E402
 
 TARGETS = ("serverapp", "superlink", "superexec", "front", "supervisor", "node", "app")
 DEVICES, ROUNDS, KILLS, QUICK = 4, 3, 100, 7
+EXAMPLES, LENGTH = 100, 65 * 10  # of a device; of the model, softmax on digits
 SETTINGS = (
     f"run.rounds={ROUNDS}",
     "run.timeout=30",
     "secure.stage_deadline=15",
     "secure.min_survivors=3",
+    f"secure.max_weight={EXAMPLES}",
     "strategy.fraction_evaluate=0",
     "model.name=softmax",
     "model.backend=numpy",
+    "train.momentum=0",
     "data.partition=iid",
+    f"data.limit={EXAMPLES}",
+    "data.hold_out=0",
 )
+# A step of the code is bound / 2**(precision - 1) of a weighted update: in each coordinate of the
+# mean it is STEP at most, of two runs, in every round. Training makes no difference longer: the
+# loss is convex, and steps are below 2 / smoothness.
+STEP = Secure().bound / 2 ** (Secure().precision - 1)
+ROUNDING = 2 * ROUNDS * STEP * LENGTH**0.5
 PATIENCE = 300.0  # seconds for a disturbed run
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What is left of a run: seconds it took, its model's digest, accuracy, and sums that were
-    opened, missed or lost."""
+    """What is left of a run: seconds it took, its model (LENGTH,), accuracy, the devices of each
+    sum that was opened, how many were opened twice, whether its log is whole."""
 
     seconds: float
-    model: str
+    model: NDArray[np.float64]
     accuracy: float
     survivors: tuple[int, ...]
     twice: int
@@ -75,9 +92,10 @@ def ended(there: Federation, name: str, seconds: float) -> Ended:
     opened = [e for e in events if e["event"] == "SumOpened"]
     twice = Counter((e["round"], e["purpose"]) for e in opened)
     last = [e for e in events if e["event"] == "RoundFinished"][-1]
+    model = load_file(folder / MODEL)
     return Ended(
         seconds,
-        digest_of(folder / "model.safetensors"),
+        np.concatenate([np.ravel(each) for each in model.values()]).astype(np.float64),
         float(last["server"]["accuracy"]),
         tuple(e["survivors"] for e in opened),
         sum(count - 1 for count in twice.values()),
@@ -146,25 +164,26 @@ def measure(there: Federation, kills: int) -> list[Row]:
             missed += 1
             continue
         results[name] = found
-        same = "same bits" if found.model == calm.model else f"accuracy {found.accuracy:.3f}"
-        print(f"{name}: {found.seconds:.1f} s, {same}, sums of {found.survivors}", flush=True)
+        far = float(np.linalg.norm(found.model - calm.model))
+        print(
+            f"{name}: {found.seconds:.1f} s, sums of {found.survivors}, accuracy "
+            f"{found.accuracy:.3f}, model {far:.1e} away",
+            flush=True,
+        )
     return rows_of(calm, list(results.values()), kills)
 
 
 def rows_of(calm: Ended, found: list[Ended], kills: int) -> list[Row]:
     whole = [each for each in found if each.is_whole]
     less = [each for each in found if not each.is_whole]
+    far = max((float(np.linalg.norm(each.model - calm.model)) for each in whole), default=0.0)
     worst = max((calm.accuracy - each.accuracy for each in less), default=0.0)
     return [
         at_least("runs that finished", len(found), "runs", kills),
-        at_least(
-            "same bits, of those that lost no device",
-            100 * sum(each.model == calm.model for each in whole) / max(1, len(whole)),
-            "%",
-            100,
-        ),
+        Row("runs in which all devices were in all sums", len(whole), "runs"),
+        at_most("  their models, from the undisturbed one", far, "", ROUNDING),
         Row("runs that lost a device or a round", len(less), "runs"),
-        at_most("accuracy these lost at most", 100 * worst, "points", 2.0),
+        at_most("  accuracy these lost at most", 100 * worst, "points", 2.0),
         at_most("sums opened twice", sum(each.twice for each in found), "sums", 0),
         at_least("logs that verify", sum(each.verifies for each in found), "logs", kills),
         Row("undisturbed", calm.seconds, "s"),

@@ -213,7 +213,7 @@ def note(vault: Vault, what: Deed | Turn, at: float) -> None:
     fields = {key: _short(value) for key, value in asdict(what).items()}
     name = DEEDS if isinstance(what, _DEEDS) else REFUSALS
     try:
-        Journal.of(vault, name).append(type(what).__name__, round(at, 3), fields)
+        Journal.of(vault, name).append(type(what).__name__, round(at, 6), fields)
     except OSError as bad:
         raise OSError(
             bad.errno,

@@ -77,7 +77,7 @@ def test_the_sampled_and_the_seated_are_asked_and_nobody_else() -> None:
 
 
 def test_without_names_all_are_asked() -> None:
-    for names in ([""] * DEVICES, ["edge"] + named()[1:]):
+    for names in ([""] * DEVICES, ["edge", *named()[1:]]):
         asked, events = summed(names)
         assert asked == set(range(FIRST, FIRST + DEVICES))
         assert any(isinstance(event, SumOpened) for event in events)
