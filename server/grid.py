@@ -92,6 +92,7 @@ class SecureGrid(WrappedGrid):
         self._most_online = 0
         self._asked: set[int] = set()  # nodes that were asked to enrol with this roster
         self._trusts_names = True  # until a sum had too few: they may be wrong
+        self._silent = 0  # nodes that did not answer when they were asked to enrol
         self._banned: set[int] = set()  # devices whose shares did not hold
         self._spent: set[int] = set()  # nodes that said in this sum that their budget is
 
@@ -180,19 +181,17 @@ class SecureGrid(WrappedGrid):
         return reply
 
     def _gathered(self, broadcast: Broadcast) -> Steps[tuple[Roster, dict[int, int]]]:
-        """As `_ready`; and again, while real devices are too few for a sum, for PATIENCE: where the
-        server was away they come back one by one, and none has been asked for anything yet."""
+        """As `_ready`; and again for PATIENCE, while real devices are silent and more are missing
+        than a sum may miss: where the server was away they come back one by one, and none
+        has been asked for anything yet."""
+        wanted = (1 - self.protocol.drop) * len(broadcast.nodes)
         end = time.monotonic() + (0.0 if self._roster is None else PATIENCE)
         while True:
             roster, nodes = yield from self._ready(broadcast)
-            there = self._devices(broadcast.nodes) & self._due(roster) & nodes.keys()
-            try:
-                with _this_cohort():
-                    self._protocol(_purpose(broadcast)).shape(len(there), len(roster.members))
+            there = self._devices(broadcast.nodes) & nodes.keys()
+            # Who has refused is not asked again. Whether it is enough is for the session to say.
+            if not self._silent or len(there) >= wanted or time.monotonic() >= end:
                 return roster, nodes
-            except TooFewClients:
-                if time.monotonic() >= end:
-                    raise
             self._asked.clear()
             yield from pause(1.0)
 
@@ -368,6 +367,7 @@ class SecureGrid(WrappedGrid):
         hybrid = {stages.HYBRID: True} if self.protocol.hybrid else {}
         content = _record({stages.ROSTER: roster.encode(), **hybrid})
         fresh = {node: content for node in asked if node not in self._keys}
+        self._silent = 0
         if fresh:
             run, taken = self.run.run_id, {key.device: node for node, key in self._keys.items()}
             identities = {member.device: member.public for member in roster.members}
@@ -393,7 +393,8 @@ class SecureGrid(WrappedGrid):
                 self._keys[node] = key
                 self._known.run(broadcast.round, key)
 
-            yield from self._run_leg(broadcast.round, "enrol", stages.ENROL, fresh, add)
+            enrol = self._run_leg(broadcast.round, "enrol", stages.ENROL, fresh, add)
+            self._silent = yield from enrol
         self._asked.update(asked)
 
     def _seated(self, roster: Roster, seats: int) -> set[int]:
