@@ -13,6 +13,7 @@ ledger/             what a private run has cost its devices; where rounds have n
 seen/               updates as the server saw them, without noise of its own: for the same eyes
 attacks/            what attacks made of them
 facts.json          what was found about the run as a whole
+trackers.json       by which names trackers know the run
 status.json         queued, running, interrupted, failed or finished
 run.lock            held by the process that runs it
 report.html
@@ -40,6 +41,8 @@ from tacit.app.journal import Journal, digest_of
 from tacit.app.run_lock import CAN_TELL, LOCK, RunLock, is_held
 from tacit.app.seen_files import load_seen, save_seen
 from tacit.app.slots import FRESH, OWNERS, Slots, disk_full, told_if_full, write
+from tacit.app.trackers import KEPT as TRACKED
+from tacit.app.trackers import Tracking
 from tacit.crypto.errors import ParameterError
 from tacit.server.ahead import Ahead
 from tacit.server.checkpoint import Checkpoint, Newest, before, newest
@@ -66,6 +69,7 @@ FILES = (
     DAMAGED,
     MODEL,
     "facts.json",
+    TRACKED,
     "report.html",
     "release.json",
     "release.html",
@@ -82,6 +86,7 @@ class RunFolder:
     settings: Settings
     journal: Journal = field(repr=False, compare=False)
     lock: RunLock = field(repr=False, compare=False)
+    tracking: Tracking = field(default_factory=Tracking, repr=False, compare=False)
 
     @classmethod
     def _of(cls, path: Path, settings: Settings) -> "RunFolder":
@@ -199,10 +204,11 @@ class RunFolder:
                 left.unlink()
 
     def record(self, event: Event) -> None:
-        """Append one event to metrics.jsonl and to the audit log."""
+        """Append one event to metrics.jsonl and to the audit log, and tell the run's trackers."""
         self.journal.note(event)
         with (self.path / METRICS).open("a", encoding="utf-8") as file:
             file.write(lines.of_event(event))
+        self.tracking.hear(event, self.settings, self.path)
 
     def events(self) -> list[dict[str, Any]]:
         """The recorded events. A line that a crash cut off is left out."""
@@ -315,6 +321,7 @@ class RunFolder:
                     self.journal.close()
         finally:
             self.lock.release()
+            self.tracking.close(kind)
         if full is not None:
             raise full from error
 

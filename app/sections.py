@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from tacit.app import trackers
 from tacit.client.policy import Policy
 from tacit.client.private_trainer import reach
 from tacit.client.trainer import LocalPlan
@@ -49,9 +50,20 @@ class Run(Section):
         "", pattern=r"^([a-z0-9][a-z0-9-]{0,62})?$",
         description="of a deployed run: it goes on under this name after an interruption",
     )  # fmt: skip
+    track: str = Field(
+        "",
+        description="trackers that the run is told to, by commas: tensorboard:DIR, mlflow:DIR, "
+        "wandb:PROJECT",
+    )
     keep_seen: int = Field(
         1, ge=0, description="rounds whose updates, as the server saw them, are kept for attacks"
     )
+
+    @field_validator("track")
+    @classmethod
+    def _trackers(cls, value: str) -> str:
+        trackers.parse(value)
+        return value
 
 
 class Data(Section):

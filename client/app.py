@@ -127,7 +127,7 @@ class SecureClientApp(ClientApp):
             if secure:
                 with contextlib.suppress(TacitError, OSError):
                     rounds.forget(vault)
-            diary.note_if_possible(vault, why, _now())
+            diary.note_if_possible(vault, why, time.time())
 
     def _plain(self, message: Message, context: Context) -> Message:
         """An answer outside of any sum, if the owner allows it."""
@@ -135,7 +135,7 @@ class SecureClientApp(ClientApp):
         check_plain(self._agreed(device), message)
         reply = self._run_app(message, context)
         answered = diary.Answered(context.run_id, message.metadata.message_type)
-        diary.note(device.vault, answered, _now())
+        diary.note(device.vault, answered, time.time())
         return reply
 
     def _enrol(self, message: Message, context: Context) -> Message:
@@ -152,7 +152,7 @@ class SecureClientApp(ClientApp):
             raise ProtocolError("roster lists another key for us", sender=0, stage="enrol")
         if kept != roster.encode():
             changed = diary.RosterChanged(roster.serial, len(roster.members))
-            diary.note(device.vault, changed, _now())
+            diary.note(device.vault, changed, time.time())
             device.vault.write(ROSTER_SLOT, roster.encode())
         state = rounds.run_state(device.vault, context.run_id)
         if state is None:
@@ -285,7 +285,7 @@ class SecureClientApp(ClientApp):
         budget.spend_clear(device.vault, policy, session)
         if diary.is_kept(device.vault):
             costs = budget.epsilons(policy, session, charged)
-            diary.note(device.vault, diary.took_part(session, *costs), _now())
+            diary.note(device.vault, diary.took_part(session, *costs), time.time())
         if device.number in session.committee:
             rounds.begin(device.vault, reported)
         return answer_to(message, {stages.MESSAGE: report.encode(session)})
@@ -350,7 +350,7 @@ class SecureClientApp(ClientApp):
         def step(state: secagg.Attested) -> tuple[None, bytes]:
             message = opened(state)
             done = diary.opened(state.session, len(state.survivors))
-            diary.note(device.vault, done, _now())
+            diary.note(device.vault, done, time.time())
             return None, message
 
         answer = rounds.advance(device.vault, secagg.Attested, step)

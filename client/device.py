@@ -93,12 +93,17 @@ def is_enrolled(vault: Vault) -> bool:
 
 def load_device(vault: Vault) -> Device:
     """Raises ParameterError if the vault holds no device, or one this version cannot read."""
+    return replace(load_identity(vault), policy=load_policy(vault))
+
+
+def load_identity(vault: Vault) -> Device:
+    """As `load_device`, but for the owner's policy: who it is, not what it may do."""
     if (data := vault.read(_SLOT)) is None:
         raise ParameterError("this vault holds no device: enrol it first")
     reader = Reader(data, sender=0, stage="vault")
     number, secret, authority = reader.u64(), reader.fixed(KEY_BYTES), reader.fixed(KEY_BYTES)
     reader.end()
-    return Device(number, Identity(secret), authority, vault, load_policy(vault))
+    return Device(number, Identity(secret), authority, vault)
 
 
 def load_policy(vault: Vault) -> Policy:

@@ -203,7 +203,7 @@ def is_kept(vault: Vault) -> bool:
     return isinstance(vault, FileVault)
 
 
-def note(vault: Vault, what: Deed | Turn, at: int) -> None:
+def note(vault: Vault, what: Deed | Turn, at: float) -> None:
     """Write down what happened at `at`; it is durable when this returns.
 
     Raises OSError, with what to do, if it cannot be written.
@@ -213,7 +213,7 @@ def note(vault: Vault, what: Deed | Turn, at: int) -> None:
     fields = {key: _short(value) for key, value in asdict(what).items()}
     name = DEEDS if isinstance(what, _DEEDS) else REFUSALS
     try:
-        Journal.of(vault, name).append(type(what).__name__, at, fields)
+        Journal.of(vault, name).append(type(what).__name__, round(at, 6), fields)
     except OSError as bad:
         raise OSError(
             bad.errno,
@@ -222,7 +222,7 @@ def note(vault: Vault, what: Deed | Turn, at: int) -> None:
         ) from None
 
 
-def note_if_possible(vault: Vault, what: Turn, at: int) -> None:
+def note_if_possible(vault: Vault, what: Turn, at: float) -> None:
     """As `note`, for what must not fail because it cannot be written down: a refusal, an end."""
     try:
         note(vault, what, at)

@@ -7,9 +7,9 @@ opened on its own; `previous`, SHA-256 of the line before it, is authenticated w
 first line of a page is its heading: how many entries of each kind there were on pages before.
 
 An entry is durable when `append` returns. A machine that stops in the middle of that leaves a line
-without its end: it is taken off by the next `append`, and readers pass over it. Where the last line
-has its end and does not open, that was no crash of a process: the page stays as it is, and a new
-one begins. So no line that was promised is ever taken away but with its page, by its age.
+without its end: readers pass over it, and the next `append` writes over it. Where the last line has
+its end and does not open, that was no crash of a process: the page stays as it is, and a new one
+begins. So no line that was promised is ever taken away but with its page, by its age.
 
 Sealed, as a copy of a vault without its key tells nothing. Chained, so that a line which was
 altered, moved, put in or taken out is noticed by all but those who have the key, and they are who
@@ -38,7 +38,7 @@ from tacit.crypto.errors import Damaged
 
 PAGE_BYTES = 1 << 17
 KEPT = 3  # pages before the one that is written to
-MAX_LINE = 1 << 12
+MAX_LINE = 1 << 13
 HEADING = "heading"
 _HASH_BYTES, _NONCE_BYTES = 32, 12
 _FIRST = bytes(_HASH_BYTES)
@@ -49,7 +49,7 @@ class Entry:
     """What happened, and when in seconds since 1970."""
 
     kind: str
-    at: int
+    at: float
     fields: Mapping[str, Any]
 
 
@@ -108,7 +108,7 @@ class Journal:
     def of(cls, vault: FileVault, name: str) -> "Journal":
         return cls(vault.folder, name, vault.key)
 
-    def append(self, kind: str, at: int, fields: Mapping[str, Any]) -> None:
+    def append(self, kind: str, at: float, fields: Mapping[str, Any]) -> None:
         """Add an entry; it is durable when this returns.
 
         Raises OSError if it cannot be written, on a full disk for one, and then it is not there.
@@ -138,11 +138,12 @@ class Journal:
             except FileNotFoundError:  # a page was old enough to go just now
                 continue
 
-    def version(self) -> tuple[int, int]:
-        """Another pair whenever an entry was added."""
+    def version(self) -> tuple[int, int, int]:
+        """Others whenever an entry was added."""
         if not (numbers := self._numbers()):
-            return 0, 0
-        return numbers[-1], self._path(numbers[-1]).stat().st_size
+            return 0, 0, 0
+        found = self._path(numbers[-1]).stat()
+        return numbers[-1], found.st_size, found.st_mtime_ns
 
     def _numbers(self) -> list[int]:
         found = (path.suffix[1:] for path in self.folder.glob(f"{self.name}.*"))
@@ -156,7 +157,9 @@ class Journal:
         line = self._sealed(previous, HEADING, 0, {"page": number, "before": before})
         replace_file(self._path(number), line)
 
-    def _following(self, path: Path, kind: str, at: int, fields: Mapping[str, Any]) -> bytes | None:
+    def _following(
+        self, path: Path, kind: str, at: float, fields: Mapping[str, Any]
+    ) -> bytes | None:
         """The entry's line after the last one of a page; None if the page is to be left as it is:
         it has no room, or its last line does not open."""
         with path.open("rb") as file:
@@ -171,8 +174,9 @@ class Journal:
         line = self._sealed(sha256(last).digest(), kind, at, fields)
         return line if size + len(line) <= PAGE_BYTES else None
 
-    def _sealed(self, previous: bytes, kind: str, at: int, fields: Mapping[str, Any]) -> bytes:
-        entry = json.dumps([kind, at, fields], separators=(",", ":")).encode()
+    def _sealed(self, previous: bytes, kind: str, at: float, fields: Mapping[str, Any]) -> bytes:
+        text = json.dumps([kind, at, fields], separators=(",", ":"), ensure_ascii=False)
+        entry = text.encode("utf-8", "replace")
         nonce = os.urandom(_NONCE_BYTES)  # random ones under the vault's key: see `FileVault.write`
         box = AESGCM(self.key).encrypt(nonce, entry, self._bound(previous))
         line = base64.b64encode(previous + nonce + box) + b"\n"
@@ -224,16 +228,13 @@ class Journal:
 
     def _joined(self, pages: list[_Page]) -> Read:
         faults: list[str] = []
-        for at, page in enumerate(pages):
+        for page, older in zip(pages, [None, *pages], strict=False):
             faults += page.faults
-            if not at:
-                continue
-            if page.number != pages[at - 1].number + 1:
-                faults.append(f"{self._path(page.number).name}: the page before it is missing")
-            elif page.first not in (None, pages[at - 1].head):
-                faults.append(
-                    f"{self._path(page.number).name}: the page before it was cut or moved"
-                )
+            name = self._path(page.number).name
+            if older is not None and page.number != older.number + 1:
+                faults.append(f"{name}: the page before it is missing")
+            elif older is not None and page.first not in (None, older.head):
+                faults.append(f"{name}: the page before it was cut short")
         entries = tuple(entry for page in pages for entry in page.entries)
         before = (pages[0].before or {}) if pages else {}
         return Read(
@@ -242,14 +243,12 @@ class Journal:
 
 
 def _add(path: Path, line: bytes) -> None:
-    """Put a line after the last one that has its end."""
+    """Put a line after the last one that has its end. What else is there has none, and stays so."""
     handle = os.open(path, os.O_RDWR)
     try:
         size = os.lseek(handle, 0, os.SEEK_END)
         start = max(0, size - 2 * MAX_LINE)
         whole = start + os.pread(handle, size - start, start).rfind(b"\n") + 1
-        if whole < size:
-            os.ftruncate(handle, whole)
         try:
             left = memoryview(line)
             while left:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from tacit.client import budget, diary
 from tacit.client.checks import ROSTER_SLOT
-from tacit.client.device import Device, is_enrolled, load_device, load_policy
+from tacit.client.device import Device, is_enrolled, load_identity, load_policy
 from tacit.client.diary import Account
 from tacit.client.enrolment import ADDRESS, CA, NODE_KEY, fingerprint_of, name_of
 from tacit.client.files import read_private
@@ -91,7 +91,7 @@ def status(vault: FileVault, now: int, noted: Sequence[str] = ()) -> Status:
     found.name = _told(found, lambda: name_of(vault))
     found.fingerprint = _told(found, lambda: fingerprint_of(vault))
     if _told(found, lambda: is_enrolled(vault)):
-        found.device = _told(found, lambda: load_device(vault))
+        found.device = _told(found, lambda: load_identity(vault))
     elif vault.slots() and "device" not in vault.slots():
         remedy = "bring its request to the authority, then tacit device join"
         found.faults.append(Fault("the device has not joined a federation", remedy))
@@ -125,9 +125,9 @@ def _told(found: Status, read: Callable[[], T], remedy: str = "") -> T | None:
     try:
         return read()
     except (TacitError, OSError, ValueError) as bad:
-        is_known = any(fault.what == str(bad) for fault in found.faults)
-        if not is_known:
-            found.faults.append(Fault(str(bad), remedy or _REMEDIES["any"]))
+        what = f"{bad.filename}: {bad.strerror}" if isinstance(bad, OSError) else str(bad)
+        if all(fault.what != what for fault in found.faults):
+            found.faults.append(Fault(what, remedy or _REMEDIES["any"]))
         return None
 
 
@@ -162,7 +162,8 @@ def _files(vault: FileVault, found: Status, now: int) -> None:
     if found.device is None:
         return
     again = "tacit device join with the authority's newest answer"
-    _told(found, lambda: read_private(vault.folder / NODE_KEY), again)
+    lost = "if it is lost, tacit device rotate makes a new one"
+    _told(found, lambda: read_private(vault.folder / NODE_KEY), lost)
     found.address = _told(found, lambda: (vault.folder / ADDRESS).read_text("utf-8").strip(), again)
     content = _told(found, lambda: (vault.folder / CA).read_text("ascii"), again)
     if content is not None:

@@ -9,9 +9,9 @@ Ed25519: one forged then comes too late to change a sum that is long over.
 
 import hashlib
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 from cryptography.exceptions import InvalidSignature
@@ -84,9 +84,11 @@ class Member:
     valid_until: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Roster:
     """The enrolled devices, sorted, signed by the authority. `serial` grows with every issue.
+
+    What is worked out over all members is kept: of ten thousand, each stage would do it again.
 
     `beacon` are 32 random bytes that the authority draws for each issue, after the members are
     known. They seat the committees of large sums (see `drawn`), so that neither a server nor a
@@ -107,8 +109,11 @@ class Roster:
         ordered = tuple(sorted(members, key=lambda member: member.device))
         if (fault := _fault(ordered)) is not None:
             raise ParameterError(fault)
-        body = _roster_body(serial, ordered, beacon)
-        return cls(serial, ordered, beacon, authority.sign(labels.ROSTER, body))
+        unsigned = cls(serial, ordered, beacon, b"")
+        return cls(serial, ordered, beacon, authority.sign(labels.ROSTER, unsigned._body))
+
+    def __hash__(self) -> int:
+        return hash(self.signature)  # equal rosters have equal ones; over all members it is slow
 
     def drawn(self, seats: int) -> tuple[int, ...]:
         """The `seats` devices that the beacon draws, sorted; all devices if there are fewer.
@@ -116,29 +121,54 @@ class Roster:
         A function of the roster alone: were a run, a round or a cohort part of it, the server,
         which chooses those, would try until it liked the committee.
         """
-        return _drawn(self.beacon, tuple(member.device for member in self.members), seats)
+        return _drawn(self, seats)
 
     def verify(self, authority: bytes) -> None:
         """Raises ProtocolError unless the holder of the key `authority` signed this roster."""
-        body = _roster_body(self.serial, self.members, self.beacon)
-        if not verified(authority, labels.ROSTER, body, self.signature):
+        if not _is_by(self, authority):
             raise ProtocolError("roster is not signed by the authority", sender=0, stage="enrol")
 
     def member(self, device: int, *, now: int) -> Member:
         """Raises ProtocolError for a stranger, or a membership that ended before `now`."""
-        found = next((m for m in self.members if m.device == device), None)
+        found = self.by_device.get(device)
         if found is None:
             raise ProtocolError("not on the roster", sender=device, stage="enrol")
         if found.valid_until < now:
             raise ProtocolError("membership has expired", sender=device, stage="enrol")
         return found
 
+    @cached_property
+    def by_device(self) -> Mapping[int, Member]:
+        """The members by their numbers. Not to be changed."""
+        return {member.device: member for member in self.members}
+
+    def identity(self, device: int) -> bytes:
+        """The identity key of a member, nothing for a stranger."""
+        member = self.by_device.get(device)
+        return b"" if member is None else member.public
+
     def digest(self) -> bytes:
         """32 bytes that name this roster."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> bytes:
         return hashlib.sha256(_labelled(labels.ROSTER, self.encode())).digest()
 
     def encode(self) -> bytes:
-        return _roster_body(self.serial, self.members, self.beacon) + self.signature
+        return self._encoded
+
+    @cached_property
+    def _encoded(self) -> bytes:
+        return self._body + self.signature
+
+    @property
+    def _body(self) -> bytes:
+        """All that the authority signs."""
+        writer = Writer().u8(VERSION).u64(self.serial).u32(len(self.members))
+        for member in self.members:
+            writer.u64(member.device).fixed(member.public, KEY_BYTES).u64(member.valid_until)
+        return writer.fixed(self.beacon, BEACON_BYTES).data()
 
     @classmethod
     @lru_cache(maxsize=4)  # read at every stage; a roster is public
@@ -154,7 +184,10 @@ class Roster:
         reader.end()
         if (fault := _fault(members)) is not None:
             raise reader.bad(fault)
-        return cls(serial, members, beacon, signature)
+        roster = cls(serial, members, beacon, signature)
+        # Whatever decodes encodes to the same bytes; and all who decode share these.
+        roster.__dict__["_encoded"] = data
+        return roster
 
 
 def _fault(members: tuple[Member, ...]) -> str | None:
@@ -168,20 +201,19 @@ def _fault(members: tuple[Member, ...]) -> str | None:
     return None
 
 
-@lru_cache(maxsize=4)  # signed, verified and digested
-def _roster_body(serial: int, members: tuple[Member, ...], beacon: bytes) -> bytes:
-    writer = Writer().u8(VERSION).u64(serial).u32(len(members))
-    for member in members:
-        writer.u64(member.device).fixed(member.public, KEY_BYTES).u64(member.valid_until)
-    return writer.fixed(beacon, BEACON_BYTES).data()
+@lru_cache(maxsize=4)  # by every device of a process, over the same bytes
+def _is_by(roster: Roster, authority: bytes) -> bool:
+    body = roster.encode()[:-SIGNATURE_BYTES]
+    return verified(authority, labels.ROSTER, body, roster.signature)
 
 
 @lru_cache(maxsize=16)  # asked at every sum, by everyone
-def _drawn(beacon: bytes, devices: tuple[int, ...], seats: int) -> tuple[int, ...]:
+def _drawn(roster: Roster, seats: int) -> tuple[int, ...]:
     def ticket(device: int) -> bytes:
-        return hashlib.sha256(labels.SEAT + beacon + device.to_bytes(8, "little")).digest()
+        number = device.to_bytes(8, "little")
+        return hashlib.sha256(labels.SEAT + roster.beacon + number).digest()
 
-    return tuple(sorted(sorted(devices, key=ticket)[:seats]))
+    return tuple(sorted(sorted(roster.by_device, key=ticket)[:seats]))
 
 
 @dataclass(frozen=True, slots=True)

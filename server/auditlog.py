@@ -183,16 +183,24 @@ class AuditLog:
         self.close()
 
 
-def batches(file: BinaryIO) -> Iterator[Batch]:
+def batches(file: BinaryIO, since: Batch | None = None) -> Iterator[Batch]:
     """Everything that is kept, in order, each batch once its head is verified; the first is empty.
+    With `since`, which was read from this log before, what came after it.
 
     `file` is at its start, buffered. Memory is that of the largest batch. Ends before an unfinished
     batch. Raises Damaged at the first fault, and says where it is.
     """
     keeper, log = _read_header(file)
     entries: list[bytes] = []
-    frontier, is_first = Frontier(), True
-    for at, kind, body in _records(file):
+    frontier, is_first, start = Frontier(), True, HEADER_BYTES
+    if since is not None:
+        if (keeper, log) != (since.keeper, since.head.log):
+            raise Damaged("another log is in this one's place")
+        if file.seek(0, os.SEEK_END) < since.end:
+            raise Damaged("entries are missing that were there before")
+        frontier, is_first, start = since.after, False, since.end
+        file.seek(start)
+    for at, kind, body in _records(file, start):
         if kind == _ENTRY:
             entries.append(body)
             continue
@@ -287,9 +295,9 @@ def _record(kind: int, body: bytes) -> bytes:
     return fields + _CHECK.pack(zlib.crc32(fields)) + body
 
 
-def _records(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
-    """Offset, kind and body of each record, up to the end or to one that is cut off by it."""
-    at = HEADER_BYTES
+def _records(file: BinaryIO, at: int) -> Iterator[tuple[int, int, bytes]]:
+    """Offset, kind and body of each record from here, where `file` is, up to the end or to one that
+    is cut off by it."""
     while len(start := file.read(RECORD_BYTES)) == RECORD_BYTES:
         fields, (check,) = start[: _FIELDS.size], _CHECK.unpack(start[_FIELDS.size :])
         kind, length, sum_of_body = _FIELDS.unpack(fields)

@@ -90,6 +90,7 @@ class SecureGrid(WrappedGrid):
         self._group = None if scheme is None else GroupKeys(scheme)  # of a consortium
         self._most_online = 0
         self._asked: set[int] = set()  # nodes that were asked to enrol with this roster
+        self._trusts_names = True  # until a sum had too few: they may be wrong
         self._banned: set[int] = set()  # devices whose shares did not hold
         self._spent: set[int] = set()  # nodes that said in this sum that their budget is
 
@@ -126,6 +127,7 @@ class SecureGrid(WrappedGrid):
         except TooFewClients as few:
             self._check_budgets(broadcast, few)
             self._asked.clear()
+            self._trusts_names = False
             failed: Exception = few
         except (LoaderFailed, Lost) as lost:
             failed = lost
@@ -337,13 +339,14 @@ class SecureGrid(WrappedGrid):
     def _enrol(self, broadcast: Broadcast, roster: Roster) -> Steps[None]:
         """Enrol the nodes of the cohort, and of the committee, that are not enrolled in this run.
 
-        Which device is on which node the server learns by this alone, so where a committee is drawn
-        all nodes are asked: those that are not in the cohort once, since the silent among them
-        would hold up every sum, and again after a sum that had too few.
+        Which device is on which node the server learns by this alone. So where a committee is drawn
+        those nodes are asked that are said to be its members' (see `_seated`): those that are not
+        in the cohort once, since the silent among them would hold up every sum, and again after a
+        sum that had too few, then all of them.
         """
         asked = list(broadcast.nodes)
-        if self._seats(len(asked), roster):
-            asked += sorted(set(self.inner.get_node_ids()) - set(asked) - self._asked)
+        if seats := self._seats(len(asked), roster):
+            asked += sorted(self._seated(roster, seats) - set(asked) - self._asked)
         hybrid = {stages.HYBRID: True} if self.protocol.hybrid else {}
         content = _record({stages.ROSTER: roster.encode(), **hybrid})
         fresh = {node: content for node in asked if node not in self._keys}
@@ -374,6 +377,17 @@ class SecureGrid(WrappedGrid):
 
             yield from self._run_leg(broadcast.round, "enrol", stages.ENROL, fresh, add)
         self._asked.update(asked)
+
+    def _seated(self, roster: Roster, seats: int) -> set[int]:
+        """The nodes on which a committee's members may be: those named after them, or all nodes,
+        where one is not named after a member of the roster. A name is a hint and no more: what a
+        device is shows when it enrols."""
+        nodes = {node.name: node.node_id for node in self.inner.get_nodes()}
+        named = {node_name(member.device): member.device for member in roster.members}
+        if not self._trusts_names or not nodes.keys() <= named.keys():
+            return set(self.inner.get_node_ids())
+        drawn = set(roster.drawn(seats))
+        return {node for name, node in nodes.items() if named[name] in drawn}
 
     def _paired(
         self, broadcast: Broadcast, roster: Roster, nodes: Mapping[int, int]
@@ -611,6 +625,11 @@ class SecureGrid(WrappedGrid):
         update = part.split(clear.unpack(report.clear).astype(np.float64) * clear.step)
         shown, node = {name: model[name] for name in update}, nodes[report.device]
         self._tap(Seen(broadcast.round, shown, update, 1, 0.0, self.protocol.name, (node,)))
+
+
+def node_name(device: int) -> str:
+    """By which a node is to be registered, for the server to find its device among many."""
+    return f"device-{device}"
 
 
 def _purpose(broadcast: Broadcast) -> Purpose:

@@ -79,6 +79,7 @@ NEEDS_AN_EXTRA = {
     "client/clipped.py": {"torch"},
     "client/example_gradients.py": {"torch"},
     "client/torch_trainer.py": {"torch"},
+    "server/dashboard": FLOWERS | {"prometheus_client"},
     "server/front": FRONT,
     "server/gate": GATE,
 }

@@ -14,7 +14,14 @@ from tacit.app.cli.options import work
 from tacit.app.cli.screen import Json, Quiet, screen_of
 
 Dir = Annotated[
-    Path, typer.Option("--dir", "-d", help="The server's folder, or federation's.", metavar="DIR")
+    Path,
+    typer.Option(
+        "--dir",
+        "-d",
+        help="The server's folder, or federation's.",
+        metavar="DIR",
+        envvar="TACIT_DIR",
+    ),
 ]
 As = Annotated[
     Path | None,

@@ -250,11 +250,21 @@ def device_run(
         ),
     ] = None,
     idle: Annotated[
-        float, typer.Option(help="Look for messages at least every so many seconds.", min=0.1)
-    ] = 3.0,
+        float | None,
+        typer.Option(
+            help="Look for messages at least every so many seconds.",
+            min=0.1,
+            show_default="node.toml's",
+        ),
+    ] = None,
     rate: Annotated[
-        float, typer.Option(help="Kilobytes a second for messages; 0 has no limit.", min=0)
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            help="Kilobytes a second for messages; 0 has no limit.",
+            min=0,
+            show_default="node.toml's",
+        ),
+    ] = None,
     linger: Annotated[
         float, typer.Option(help="Keep a run's app for its next message so many seconds.", min=0)
     ] = 60.0,
@@ -270,7 +280,9 @@ def device_run(
     """Be the device: wait for the server's messages and answer them, until Ctrl-C or SIGTERM.
 
     It runs the bundles that its owner has allowed, see tacit device allow, and connects again by
-    itself. With --preload torch a message is answered sooner, and the process is larger.
+    itself. When it may train, how it waits and what it may send stands in the vault's node.toml,
+    which its owner writes: see docs/deploy.md. With --preload torch a message is answered sooner,
+    and the process is larger.
     """
     screen = screen_of(quiet, json)
     loads = preload or []

@@ -14,6 +14,7 @@ from tacit import __version__
 from tacit.app.cli import deployment
 from tacit.app.cli.access import release
 from tacit.app.cli.audit import audit
+from tacit.app.cli.dashboard import dashboard
 from tacit.app.cli.doctor import doctor
 from tacit.app.cli.enrolment import authority, device, server
 from tacit.app.cli.explain import explain
@@ -339,6 +340,7 @@ def unseal(
 
 
 cli.command(rich_help_panel=SERVE)(serve)
+cli.command(rich_help_panel=TRY)(dashboard)
 deployment.add_to(cli)
 cli.command(rich_help_panel=SERVE)(release)
 cli.command(rich_help_panel=ENROL)(doctor)

@@ -8,9 +8,11 @@ import signal
 import sys
 import tomllib
 from pathlib import Path
+from ssl import SSLError
 from types import FrameType
 from typing import NoReturn
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from flwr.clientapp import ClientApp
@@ -20,17 +22,19 @@ from tacit.app.deployment import bundle
 from tacit.client.device import is_enrolled
 from tacit.client.enrolment import ADDRESS, CA, NODE_KEY
 from tacit.client.files import read_private
-from tacit.client.node import bundles
+from tacit.client.node import bundles, settings
 from tacit.client.node.allowed import OwnersRules
 from tacit.client.node.base import NODE_LOCK
 from tacit.client.node.diary import NodeDiary
 from tacit.client.node.flower import Config, Link
 from tacit.client.node.node import Node
-from tacit.client.node.pace import Allowance, Pace
+from tacit.client.node.pace import Allowance, BackOff, Pace
 from tacit.client.vault import FileVault, locked
 from tacit.crypto.errors import ParameterError
 
 HOME = "flwr"
+
+log = logging.getLogger("tacit.node")
 
 
 class Stopped(BaseException):
@@ -41,26 +45,28 @@ def device_run(
     screen: Screen,
     folder: Path,
     config: list[str],
-    idle: float,
-    rate: float,
+    idle: float | None,
+    rate: float | None,
     linger: float,
     preload: list[str],
 ) -> None:
     """Be a device's node until somebody ends it."""
     vault = FileVault.open(folder.resolve())
     address, link = _link(vault)
+    asked = settings.load(vault.folder).connection
     os.environ.setdefault("FLWR_HOME", str(vault.folder / HOME))  # for bundles with code in them
     own = bundle.digest(bundle.build())
     node = Node(
         link,
         address,
         {**_config(config), "vault": str(vault.folder)},
-        lambda each: bundles.load(vault).allow(each, own),
+        lambda each: _may_run(vault, each, own),
         {own: _app},
         OwnersRules(vault),
         NodeDiary(vault),
-        pace=Pace(idle),
-        allowance=Allowance(rate * 1000),
+        pace=Pace(asked.idle if idle is None else idle),
+        allowance=Allowance(asked.bandwidth if rate is None else rate * 1000),
+        retry=BackOff(asked.first, asked.longest),
         linger=linger,
     )
     for module in preload:
@@ -89,6 +95,15 @@ def device_allow(screen: Screen, folder: Path, wanted: list[str], remove: bool) 
     if not allowed.all(own):
         screen.say("no bundle is allowed: this device answers nothing")
     screen.result(bundles=allowed.all(own), own=own)
+
+
+def _may_run(vault: FileVault, wanted: str, own: str) -> bool:
+    """Whether the owner allows a bundle; not if nobody can tell."""
+    try:
+        return bundles.load(vault).allow(wanted, own)
+    except ParameterError as bad:
+        log.error("no bundle is run: %s", bad)
+        return False
 
 
 def _app() -> ClientApp:
@@ -128,10 +143,17 @@ def _link(vault: FileVault) -> tuple[str, Link]:
         raise ParameterError(
             f"{bad.filename}: {bad.strerror}: join again with the authority's newest answer"
         ) from None
-    key = load_ssh_private_key(read_private(vault.folder / NODE_KEY), None)
-    if not isinstance(key, EllipticCurvePrivateKey):
-        raise ParameterError(f"{vault.folder / NODE_KEY} is no key of a node")
-    return address, Link(address, ca, key)
+    secret = read_private(vault.folder / NODE_KEY)
+    try:
+        key = load_ssh_private_key(secret, None)
+        if isinstance(key, EllipticCurvePrivateKey):
+            return address, Link(address, ca, key)
+    except (ValueError, UnsupportedAlgorithm, SSLError):  # whose words may quote the files
+        pass
+    raise ParameterError(
+        f"{vault.folder}: the node's key or the CA's certificate is damaged: join again with the "
+        "authority's newest answer"
+    )
 
 
 def _config(pairs: list[str]) -> Config:

@@ -74,7 +74,7 @@ def _lines(found: Status, entries: Sequence[Entry], own: str) -> Iterator[str]:
         )
     if found.address is not None:
         until = "" if found.ca_until is None else f", CA's certificate until {_day(found.ca_until)}"
-        yield f"server {found.address}{until}"
+        yield f"server {found.address or 'not named yet'}{until}"
     if found.policy is not None:
         yield "its owner agrees to"
         yield from (f"  {line}" for line in policy_words(found.policy))

@@ -7,8 +7,9 @@ from tacit.app import released
 from tacit.app.cli.screen import Screen
 from tacit.app.gatehouse import GateFolder
 from tacit.app.journal import LOG
+from tacit.app.listening import Place, check_free, serve
 from tacit.app.released import Release
-from tacit.app.serving import EVENTS, Place, baseline_of, check_free, check_sensitive, gate, serve
+from tacit.app.serving import EVENTS, baseline_of, check_sensitive, gate
 from tacit.crypto.errors import ParameterError
 from tacit.server.gate.allowance import DEFAULT_BUDGET
 from tacit.server.gate.reveal import Detail, Reveal

@@ -98,9 +98,7 @@ def listeners(mark: bytes) -> Iterator[Finding]:
         yield unknown(what, "its sockets are not ours to see", "ask as the user that runs it")
         return
     bound = [(address, port) for address, port, inode in _listening() if inode in held]
-    open_to_all = [
-        f"{address} port {port}" for address, port in bound if not ip_address(address).is_loopback
-    ]
+    open_to_all = [f"{address} port {port}" for address, port in bound if not _is_loopback(address)]
     remedy = "start it by tacit up, which keeps it on the loopback: it asks nobody who calls"
     open_to_all += [
         f"port {port} answers at {address}"
@@ -172,6 +170,10 @@ def _address(text: str) -> str:
     return str(mapped or found)
 
 
+def _is_loopback(address: str) -> bool:
+    return ip_address(address).is_loopback
+
+
 def _own_addresses() -> set[str]:
     found = set()
     try:
@@ -187,7 +189,7 @@ def _own_addresses() -> set[str]:
             continue
     for address in named:
         plain = address.partition("%")[0]
-        if not ip_address(plain).is_loopback and not ip_address(plain).is_unspecified:
+        if not _is_loopback(plain) and not ip_address(plain).is_unspecified:
             found.add(address)
     return found
 

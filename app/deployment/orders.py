@@ -78,6 +78,8 @@ def place(places: Places, key_file: Path | None, act: Act, name: str, settings: 
     operator = operators.of_key(key.public)
     if operator is None:
         raise ParameterError(f"this key is not registered in {places.folder}: tacit server grant")
+    if operator.is_withdrawn:
+        raise ParameterError(f"the key of {operator.name} was withdrawn: a new one takes a role")
     if not may(operator, act):
         raise ParameterError(f"{operator.name} may not order a {act}: {_takes(act)}")
     signed = SignedOrder.signed(

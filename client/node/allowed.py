@@ -53,7 +53,7 @@ class OwnersRules:
     local: Callable[[float], time.struct_time] = time.localtime
     _read: tuple[tuple[int, int], Settings | Refusal] | None = None
     _hook: tuple[str, float, Refusal | None] = ("", 0.0, None)
-    _rounds: tuple[tuple[int, int], str, int] = ((0, 0), "", 0)
+    _rounds: tuple[tuple[int, int, int], str, int] = ((0, 0, 0), "", 0)
 
     def __call__(self, kind: str, now: float) -> Refusal | None:
         """The first rule that says no to a message of this type."""

@@ -74,4 +74,4 @@ class NodeDiary:
         self._reason, self._times = "", 0
 
     def _note(self, what: diary.Turn) -> None:
-        diary.note_if_possible(self._vault, what, int(self._clock()))
+        diary.note_if_possible(self._vault, what, self._clock())

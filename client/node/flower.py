@@ -12,6 +12,7 @@ turns them away.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -91,6 +92,12 @@ Config: TypeAlias = dict[str, bool | int | float | str]
 HEARTBEAT = HEARTBEAT_DEFAULT_INTERVAL
 """In so many seconds the server wants to hear from a node; it waits for two of them."""
 
+LONGEST = 24 * 3600.0
+"""Seconds that a node works for one answer, whatever the server says."""
+
+_HASH = re.compile("[0-9a-f]{64}")
+_SHOWN = 80  # characters of a server's text
+
 _WHO, _RUN_OVER, _TRY_AGAIN, _THE_SERVERS_FAULT = 401, 403, (408, 429), 500
 _NO_WORDS = ("nothing", "Invalid SuperNode authentication")
 
@@ -124,16 +131,19 @@ class Delivery:
 
     @property
     def kind(self) -> str:
-        return str(self.message.metadata.message_type)
+        """Of the server's choice, and fit to be shown."""
+        return _shown(self.message.metadata.message_type)
 
     @property
     def round(self) -> str:
-        return str(self.message.metadata.group_id)
+        """Of the server's choice, and fit to be shown."""
+        return _shown(self.message.metadata.group_id)
 
     @property
     def ttl(self) -> float:
         """For how many seconds an answer is of use."""
-        return float(self.message.metadata.ttl)
+        said = float(self.message.metadata.ttl)
+        return min(max(said, 0.0), LONGEST) if said == said else 0.0  # a server may say NaN
 
     @property
     def objects(self) -> list[str]:
@@ -219,15 +229,19 @@ class Link:
         """The next message, if there is one. The server gives each out once."""
         with _translated():
             got = self._client.PullMessages(PullMessagesRequest(node=self._node))
-        if not got.messages_list:
-            return None
-        return Delivery(message_from_proto(got.messages_list[0]), got.message_object_trees[0])
+            if not got.messages_list:
+                return None
+            head, tree = got.messages_list[0], got.message_object_trees[0]
+            return Delivery(message_from_proto(head), tree)
 
     def run(self, run: int) -> Run:
         with _translated():
-            return run_from_proto(
+            found = run_from_proto(
                 self._client.GetRun(GetRunRequest(node=self._node, run_id=run)).run
             )
+        if not _HASH.fullmatch(found.fab_hash):
+            raise TurnedAway("the server named a bundle that no bundle can be")
+        return found
 
     def bundle(self, run: Run) -> bytes:
         """The run's FAB, as its hash says. Raises TurnedAway for another."""
@@ -361,8 +375,8 @@ def _translated() -> Iterator[None]:
         if "certificate" in text.lower():
             raise TurnedAway(f"this is not the device's server: {text}") from None
         raise Unreachable(text) from None
-    except ValueError as bad:  # what came is not in Flower's encoding
-        raise Unreachable(f"what answers there is no SuperLink: {bad}") from None
+    except (IndexError, TypeError, ValueError) as bad:  # what came is not in Flower's encoding
+        raise Unreachable(f"what answers there is no SuperLink: {_shown(str(bad))}") from None
 
 
 def _refused(response: httpx.Response) -> Exception:
@@ -379,6 +393,11 @@ def _refused(response: httpx.Response) -> Exception:
 def _said(response: httpx.Response) -> str:
     """The words of Flower's error, or the front's, if there are any."""
     try:
-        return str(json.loads(response.text).get("detail", "nothing"))
+        return _shown(str(json.loads(response.text).get("detail", "nothing")), 4 * _SHOWN)
     except (ValueError, AttributeError):
         return "nothing"
+
+
+def _shown(text: str, most: int = _SHOWN) -> str:
+    """A stranger's text as one line without control characters."""
+    return "".join(each if each.isprintable() else " " for each in text[:most])

@@ -38,6 +38,14 @@ class Worker:
 
     @classmethod
     def start(cls, job: Job) -> "Worker":
+        """Raises Crashed if the system has no room for one."""
+        try:
+            return cls._forked(job)
+        except OSError as bad:
+            raise Crashed(f"no process could be started: {bad.strerror}") from None
+
+    @classmethod
+    def _forked(cls, job: Job) -> "Worker":
         ours, theirs = socket.socketpair()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -357,10 +357,8 @@ def _check_signatures(state: Attested, roster: Roster, request: RevealRequest) -
         raise ProtocolError(
             f"{len(members)} signatures, {session.threshold} needed", sender=0, stage="reveal"
         )
-    identities = {member.device: member.public for member in roster.members}
     for member, signature in request.signatures:
-        public = identities.get(member, b"")
-        if not verified(public, labels.SURVIVORS, digest, signature):
+        if not verified(roster.identity(member), labels.SURVIVORS, digest, signature):
             raise ProtocolError("did not sign our set of survivors", sender=member, stage="reveal")
 
 

@@ -276,11 +276,11 @@ class Session:
         """Raises ProtocolError unless all parties are on `roster` and not expired at `now`."""
         if roster.digest() != self.roster:
             raise ProtocolError("session names another roster", sender=0, stage="report")
-        until = {member.device: member.valid_until for member in roster.members}
         for device in self.parties:
-            if device not in until:
+            member = roster.by_device.get(device)
+            if member is None:
                 raise ProtocolError("not on the roster", sender=device, stage="report")
-            if until[device] < now:
+            if member.valid_until < now:
                 raise ProtocolError("membership has expired", sender=device, stage="report")
 
     def verify_keys(self, roster: Roster) -> None:
@@ -288,9 +288,8 @@ class Session:
 
         What was verified once need not be again while `cohort_digest` stays the same.
         """
-        identities = {member.device: member.public for member in roster.members}
         for key in self._keys.values():
-            key.verify(self.run, identities.get(key.device, b""))
+            key.verify(self.run, roster.identity(key.device))
 
     def encode(self) -> bytes:
         return self._encoded

@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 _BACKLOG = 256
 _PIECE = 1 << 16
 _GRACE = 5.0  # seconds that requests have to end when the front does
-_FULL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_GONE = {errno.ECONNABORTED, errno.EPROTO}
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -50,9 +50,8 @@ class Listener:
             while True:
                 try:
                     connection, address = await loop.sock_accept(self._port)
-                except OSError as bad:
-                    if bad.errno in _FULL:
-                        await asyncio.sleep(0.1)
+                except OSError as bad:  # no more files, or he is gone already
+                    await asyncio.sleep(0.0 if bad.errno in _GONE else 0.1)
                     continue
                 self._begin(connection, str(address[0]))
         finally:

@@ -156,6 +156,8 @@ def _assign(
     min_examples: int,
 ) -> list[NDArray[np.int64]]:
     """What flwr-datasets makes of it; a device may still be left with too little."""
+    if isinstance(how, Iid):  # equal runs of rows, as there, where each takes a millisecond
+        return [np.sort(part) for part in np.array_split(order, devices)]
     kinds = partitioners()
     from datasets import Dataset as Table
 
@@ -171,9 +173,7 @@ def _assign(
         return _rows(_dirichlet(kinds, devices, how, seed, 0), table, devices)
 
 
-def _partitioner(kinds: Any, devices: int, how: Iid | Shards | Sites, seed: int, count: int) -> Any:
-    if isinstance(how, Iid):
-        return kinds.IidPartitioner(devices)
+def _partitioner(kinds: Any, devices: int, how: Shards | Sites, seed: int, count: int) -> Any:
     if isinstance(how, Sites):
         return kinds.NaturalIdPartitioner("site")
     # Given the number of shards instead of their size, it rounds down and drops what is over.

@@ -44,6 +44,7 @@ from tacit.server.flower import (
     new_run,
     node_info,
 )
+from tacit.server.grid import node_name
 from tacit.simulations.engine.crew import Crew, WorkerThread
 from tacit.simulations.engine.device import Fleet, Job
 from tacit.simulations.engine.faults import Fault, check_devices, plan_for
@@ -141,9 +142,10 @@ class InProcessGrid(Grid):
         return list(self._fleet.nodes)
 
     def get_nodes(self) -> Iterable[NodeInfo]:
-        """All devices, in the order of their partitions; partition p is called `device-p`."""
+        """All devices, in the order of their partitions; partition p is called `device-(p+1)`, by
+        its number on a simulation's roster."""
         partition = self._fleet.partition
-        return [node_info(node, f"device-{partition(node)}") for node in self._fleet.nodes]
+        return [node_info(node, node_name(partition(node) + 1)) for node in self._fleet.nodes]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send messages on their way; returns their ids, in order, at once.

@@ -26,15 +26,17 @@ from tacit.app.client import register
 from tacit.app.config import Settings
 from tacit.app.folder import RunFolder, is_run
 from tacit.app.simulation import simulate
+from tacit.app.slots import Slots
 from tacit.client.device import Device, simulated_device
 from tacit.client.files import PRIVATE_MODE
 from tacit.client.policy import Policy
 from tacit.client.vault import FileVault
 from tacit.crypto.secagg import client as secagg
-from tacit.server import auditlog
+from tacit.crypto.secagg.session import Session
+from tacit.server import ahead, auditlog
 from tacit.simulations.oracle import ObservedClientApp, Oracle
 
-REVEALS = "reveals"
+NOTES, INTENDED = "notes", "intended"
 _at_devices = 0  # how deep in calls that are not the server's
 
 
@@ -96,14 +98,27 @@ class World:
     def events(self, kind: str) -> list[dict[str, Any]]:
         return [each for each in RunFolder.open(self.run).events() if each["event"] == kind]
 
-    def reveals(self) -> dict[tuple[int, str], dict[int, set[str]]]:
-        """By round and purpose: the sessions that each device helped to open."""
+    def reveals(self, *, intended: bool = True) -> dict[tuple[int, str], dict[int, set[str]]]:
+        """By round and purpose: the sessions that each device helped to open; with `intended`, also
+        those that it reported in and that a killed server might have opened."""
         found: dict[tuple[int, str], dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
-        path = self.root / REVEALS
+        path, killed = self.root / NOTES, self.root / INTENDED
+        counted = set(killed.read_text().split()) if intended and killed.exists() else set()
         for line in path.read_text().splitlines() if path.exists() else ():
-            round, purpose, device, session = line.split()
-            found[int(round), purpose][int(device)].add(session)
+            did, round, purpose, device, session = line.split()
+            if did == "reveal" or session in counted:
+                found[int(round), purpose][int(device)].add(session)
         return found
+
+    def note_intended(self) -> None:
+        """What a killed server may have opened already: its devices are not to be asked again."""
+        slots = Slots(self.run / "ahead")
+        found = [
+            ahead._unpacked(slots.read(each) or b"")
+            for each in slots.slots()
+            if "places" not in each
+        ]
+        (self.root / INTENDED).write_text("\n".join(index["session"] for index, _ in found))
 
     def lost(self, purpose: str) -> list[int]:
         """Rounds of which a sum was lost."""
@@ -159,17 +174,25 @@ def watched(world: World, reached: Callable[[], None] = lambda: None) -> Iterato
         policy: Policy = settings.policy.policy(plain=False)
         return lambda: register(Watched(oracle, policy, world.device))  # type: ignore[return-value]
 
-    def reveal(real: Callable[..., Any], state: secagg.Attested, *args: Any) -> Any:
-        answer = real(state, *args)
-        session = state.session
-        line = f"{session.round} {session.purpose.name} {state.device} {session.id.hex()}\n"
-        handle = os.open(world.root / REVEALS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, PRIVATE_MODE)
+    def note(did: str, session: Session, device: int) -> None:
+        line = f"{did} {session.round} {session.purpose.name} {device} {session.id.hex()}\n"
+        handle = os.open(world.root / NOTES, os.O_WRONLY | os.O_APPEND | os.O_CREAT, PRIVATE_MODE)
         os.write(handle, line.encode())
         os.close(handle)
+
+    def report(real: Callable[..., Any], state: secagg.Enrolled, *args: Any) -> Any:
+        answer = real(state, *args)
+        note("report", args[1], state.device)
+        return answer
+
+    def reveal(real: Callable[..., Any], state: secagg.Attested, *args: Any) -> Any:
+        answer = real(state, *args)
+        note("reveal", state.session, state.device)
         return answer
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(simulation, "_loader", load)
+        patch.setattr(secagg, "report", partial(report, secagg.report))
         patch.setattr(secagg, "reveal", partial(reveal, secagg.reveal))
         # This machine goes on, and waiting for its disk is slow.
         patch.setattr(os, "fsync", places.wrap(os.fsync, is_skipped=True))
@@ -215,6 +238,7 @@ def killed_everywhere(root: Path, settings: Settings) -> Iterator[World]:
         world.start()
     for copy in copies:
         if RunFolder.open(copy.run).status() != "finished":
+            copy.note_intended()
             with watched(copy):
                 copy.start()
         yield copy

@@ -24,8 +24,9 @@ from tacit.app.cli import main
 from tacit.app.config import Settings
 from tacit.app.gatehouse import GateFolder
 from tacit.app.journal import Journal, digest_of
+from tacit.app.listening import Place, check_free
 from tacit.app.released import Release
-from tacit.app.serving import EVENTS, Place, baseline_of, check_free, check_sensitive, gate
+from tacit.app.serving import EVENTS, baseline_of, check_sensitive, gate
 from tacit.crypto.errors import Damaged, ParameterError
 from tacit.crypto.sealed import Context
 from tacit.server.auditlog import verify

@@ -466,7 +466,7 @@ class PowerCut(BaseException):
     """Nothing that catches errors may go on after it."""
 
 
-@pytest.mark.parametrize("where", ["begin", "_answer"])
+@pytest.mark.parametrize("where", ["begin", "answer_to"])
 def test_a_crash_after_it_was_counted_leaves_it_counted(
     where: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """The device's drawers: durable, sealed, and each content taken once."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -9,7 +10,7 @@ from flwr.app import RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tacit.client.vault import ContextVault, FileVault, Vault
+from tacit.client.vault import ContextVault, FileVault, Vault, is_locked, locked
 from tacit.crypto.errors import ParameterError
 
 SECRET = b"the secret of a device"
@@ -248,3 +249,67 @@ class PowerCut(BaseException):
 
 def crash(*_: object, **__: object) -> None:
     raise PowerCut
+
+
+@pytest.mark.parametrize("act", ["write", "take"])
+def test_what_a_crash_leaves_lying_about_is_tidied_up(
+    vault: FileVault, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    vault.write("a", SECRET)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace" if act == "write" else "unlink", crash)
+        with pytest.raises(PowerCut):
+            vault.write("a", b"new") if act == "write" else vault.take("a")
+    (left,) = vault.leftovers()
+    assert vault.tidy() == [left]
+    assert not vault.leftovers()
+    assert vault.read("a") == (SECRET if act == "write" else None)
+    assert vault.tidy() == []
+
+
+def test_tidying_takes_nothing_from_those_who_write(
+    vault: FileVault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    writers = []
+    for number in range(3):
+        if (child := os.fork()) == 0:
+            for _ in range(200):
+                vault.write(f"slot{number}", SECRET)
+                if vault.take(f"slot{number}") != SECRET:
+                    os._exit(1)
+            os._exit(0)
+        writers.append(child)
+    ended: list[int] = []
+    while len(ended) < 3:
+        vault.tidy()
+        found = (os.waitpid(child, os.WNOHANG) for child in writers if child not in ended)
+        for child, status in found:
+            if child:
+                assert status == 0
+                ended.append(child)
+    assert not vault.leftovers()
+
+
+def test_a_full_disk_is_not_filled_with_beginnings(
+    vault: FileVault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    vault.write("a", SECRET)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            vault.write("a", b"new")
+    assert not vault.leftovers()
+    assert vault.read("a") == SECRET
+
+
+def test_whether_somebody_has_a_lock_is_asked_without_making_one(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    assert not is_locked(lock)
+    assert not lock.exists()
+    with locked(lock):
+        assert is_locked(lock)
+    assert not is_locked(lock)

@@ -123,6 +123,13 @@ def test_a_name_is_one_in_a_folder(name: str) -> None:
         order(name=name)
 
 
+def test_a_signed_name_that_is_none_is_refused() -> None:
+    data = order(name="digits-1").encode()
+    for name in (b"../../up", b"DIGITS-1", b"digits 1"):
+        with pytest.raises(Damaged, match="is no name"):
+            SignedOrder.decode(data.replace(b"digits-1", name))
+
+
 def test_settings_have_a_bound() -> None:
     assert SignedOrder.decode(order(settings="x" * MAX_SETTINGS).encode()).is_signed
     with pytest.raises(ParameterError, match="more than 65536"):

@@ -89,6 +89,23 @@ def test_what_was_appended_is_there(path: Path) -> None:
     assert [each.name for each in path.parent.iterdir()] == ["audit.log"]
 
 
+def test_reading_goes_on_where_it_was(path: Path, tmp_path: Path) -> None:
+    """And not in another log, nor in an earlier state of this one."""
+    log_of(path, 2, 5, 6)
+    with path.open("rb") as file:
+        found = list(batches(file))
+        for at, batch in enumerate(found):
+            file.seek(0)
+            assert list(batches(file, batch)) == found[at + 1 :]
+    other, earlier = tmp_path / "other", tmp_path / "earlier"
+    log_of(other, 2, 5, 6, name=bytes(16))
+    log_of(earlier, 2)
+    with other.open("rb") as file, pytest.raises(Damaged, match="another log"):
+        next(batches(file, found[1]))
+    with earlier.open("rb") as file, pytest.raises(Damaged, match="entries are missing"):
+        next(batches(file, found[-1]))
+
+
 def test_the_log_makes_the_proofs_that_heads_are_held_against(path: Path) -> None:
     with AuditLog.create(path, KEEPER, NAME) as log:
         older = log.append(numbered(0, 5))

@@ -628,3 +628,19 @@ def test_the_split_never_changes() -> None:
     train, test = split(np.arange(1000) % 7)
     assert (len(train), len(test)) == (798, 202)
     assert zlib.crc32(test.astype("<i8").tobytes()) == 3016042087
+
+
+def test_tables_that_are_read_by_hand_are_what_scikit_learn_reads() -> None:
+    from sklearn.datasets import load_breast_cancer, load_digits
+
+    theirs = load_digits()
+    ours = load("digits")
+    both = np.concatenate([ours.train.x, ours.test.x]) * 16
+    labels = np.concatenate([ours.train.y, ours.test.y])
+    assert Counter(zip(map(bytes, both.astype(np.uint8)), labels.tolist(), strict=True)) == Counter(
+        zip(map(bytes, theirs.images.astype(np.uint8)), theirs.target.tolist(), strict=True)
+    )
+    cancer, mine = load_breast_cancer(), load("breast-cancer")
+    assert list(mine.class_names) == [str(name) for name in cancer.target_names]
+    counts = Counter([*mine.train.y.tolist(), *mine.test.y.tolist()])
+    assert counts == Counter(cancer.target.tolist())

@@ -1,5 +1,5 @@
 // What can be done, each as a dialog: its words, its fields, and the call that they make.
-import { el, focusOn } from "./parts.js";
+import { el, focusOn } from "./base.js";
 
 const DETAILS = ["top1", "rounded"];
 const TWO = ["raise budgets", "release a model", "export a key"];

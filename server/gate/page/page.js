@@ -1,5 +1,5 @@
 // The door, the link to the gate, and when what is drawn. Nothing is kept beyond this page's memory.
-import { el, clock } from "./parts.js";
+import { el, clock, focusOn } from "./base.js";
 import * as parts from "./parts.js";
 import * as acts from "./acts.js";
 
@@ -123,7 +123,7 @@ function put(where, nodes, data) {
   const target = document.querySelector(`#${where}`);
   const focus = target.contains(document.activeElement) && document.activeElement.dataset.focus;
   target.replaceChildren(...[nodes || []].flat());
-  if (focus) parts.focusOn(focus);
+  if (focus) focusOn(focus);
 }
 
 function filters() {

@@ -14,7 +14,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from typing import Any, TypeAlias
 
 from fastapi import APIRouter, Request
@@ -28,6 +27,7 @@ from tacit.server.gate.chain import Chain
 from tacit.server.gate.desk import LABELS_ALONE, Wanted
 from tacit.server.gate.keys import DRAW_BYTES, Key
 from tacit.server.gate.page import forms
+from tacit.server.gate.page.files import DATA_HEADERS, PACKAGE, file_route
 from tacit.server.gate.page.forms import Done, Form, Handed
 from tacit.server.gate.page.overview import House, overview
 from tacit.server.gate.roles import TAKES_TWO, Act
@@ -41,29 +41,9 @@ _FILES = {
     "/operator/page.js": ("page.js", "text/javascript"),
     "/operator/parts.js": ("parts.js", "text/javascript"),
     "/operator/acts.js": ("acts.js", "text/javascript"),
+    "/operator/base.js": ("base.js", "text/javascript"),
 }
 
-# Only what the gate itself serves, and no text that becomes HTML or script: strangers name things.
-PAGE_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-        "require-trusted-types-for 'script'; trusted-types 'none'"
-    ),
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Cache-Control": "no-cache",
-}
-DATA_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-store",
-}
 _SAID: dict[str, Any] = {
     "dependencies": KEY,
     "responses": refusals(401, 403, 408, 413, 422, 429, 503),
@@ -74,20 +54,11 @@ def operators(chain: Chain, house: House, clock: Callable[[], float] = time.time
     """For `application`."""
     router = APIRouter(route_class=Plain)
     for path, (name, kind) in _FILES.items():
-        router.add_api_route(path, _file(name, kind), include_in_schema=False)
+        router.add_api_route(path, file_route(PACKAGE, name, kind), include_in_schema=False)
     _add_view(router, chain, house, clock)
     for name, form, do, acts in _ACTS:
         _add_act(router, chain, house, clock, (name, form, do, acts))
     return router
-
-
-def _file(name: str, kind: str) -> Callable[[Request], Any]:
-    content = files("tacit.server.gate.page").joinpath(name).read_bytes()
-
-    async def file(_: Request) -> Response:
-        return Response(content, headers=PAGE_HEADERS, media_type=f"{kind}; charset=utf-8")
-
-    return file
 
 
 def _add_view(router: APIRouter, chain: Chain, house: House, clock: Callable[[], float]) -> None:

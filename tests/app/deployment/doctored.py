@@ -1,5 +1,7 @@
 """A server with one device in and one put out, as the commands of enrolment leave them."""
 
+import contextlib
+import os
 import shutil
 import socket
 import time
@@ -47,9 +49,16 @@ class World:
         server_folder.join(self.server, answer, NOW)
 
 
+def free_port() -> int:
+    """One that the system gives to nobody by itself: it is used only later."""
+    for port in range(20_000 + os.getpid() % 5000, 30_000):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no port is free")
+
+
 def world(folder: Path) -> World:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
+    port = free_port()
     found = World(folder, port)
     authority.create(folder / "authority", (), 365, NOW)
     server = server_folder.prepare(found.server, "server", ("localhost", "127.0.0.1"), port, NOW)

@@ -39,10 +39,17 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, Sta
         yield found, standing
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """What `own` copies."""
+    return world(tmp_path_factory.mktemp("built"))
+
+
 @pytest.fixture
-def own(tmp_path: Path) -> World:
+def own(tmp_path: Path, built: World) -> World:
     """A server that is not up, for one test."""
-    return world(tmp_path)
+    shutil.copytree(built.folder, tmp_path / "own")
+    return World(tmp_path / "own", built.port)
 
 
 def by_name(findings: Iterable[Finding]) -> dict[str, Finding]:
@@ -261,8 +268,18 @@ def test_secrets_that_a_process_shows(own: World, place: str, spelled: str) -> N
     assert secret not in found.said
 
 
-def test_a_superlink_on_all_addresses(own: World) -> None:
-    """Known by its database, which is among its arguments."""
+@pytest.mark.parametrize("unseen", ["_own_addresses", "_is_loopback"])
+def test_a_superlink_on_all_addresses(
+    own: World, monkeypatch: pytest.MonkeyPatch, unseen: str
+) -> None:
+    """Known by its database, which is among its arguments; seen by what it is bound to, and by
+    calling it, each of which is enough."""
+    if unseen == "_own_addresses":
+        monkeypatch.setattr(machine, "_own_addresses", lambda: set[str]())
+    else:
+        own_addresses = machine._own_addresses() or {"127.0.0.2"}
+        monkeypatch.setattr(machine, "_own_addresses", lambda: own_addresses)
+        monkeypatch.setattr(machine, "_is_loopback", lambda _: True)
     mark = str(Places(own.server).database.absolute())
     code = "import socket, sys; s = socket.create_server((sys.argv[2], 0)); print(1); input()"
     for address, verdict in (("0.0.0.0", Verdict.WRONG), ("127.0.0.1", Verdict.OK)):

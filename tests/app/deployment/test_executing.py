@@ -16,7 +16,7 @@ from tacit.app.deployment.executing import Wanted, execute
 from tacit.app.deployment.operators import Operator, Role
 from tacit.app.deployment.orders import Order
 from tacit.app.folder import MODEL, RunFolder
-from tacit.app.journal import digest_of, signer
+from tacit.app.journal import Journal, digest_of, signer
 from tacit.app.release import FORMAT
 from tacit.crypto.errors import Damaged, ParameterError, TacitError
 from tacit.crypto.order import Act
@@ -154,6 +154,18 @@ def alter_log(folder: Path) -> None:
     (folder / "audit.log").write_bytes(data)
 
 
+def other_log(folder: Path) -> None:
+    """Whole, of the altered model, and of another keeper."""
+    alter_model(folder)
+    (folder / "audit.log").unlink()
+    key = (folder / "audit.key").read_bytes()
+    (folder / "audit.key").unlink()
+    journal = Journal(folder)
+    journal.note(Released(MODEL, digest_of(folder / MODEL)))
+    journal.close()
+    (folder / "audit.key").write_bytes(key)
+
+
 def link_model(folder: Path) -> None:
     (folder / MODEL).rename(folder / "other")
     (folder / MODEL).symlink_to(folder / "other")
@@ -163,7 +175,7 @@ def lose_model(folder: Path) -> None:
     (folder / MODEL).unlink()
 
 
-@pytest.mark.parametrize("damage", [alter_model, alter_log, link_model, lose_model])
+@pytest.mark.parametrize("damage", [alter_model, alter_log, other_log, link_model, lose_model])
 def test_what_is_not_what_the_run_ended_with_is_not_released(
     server: Server, damage: Callable[[Path], None]
 ) -> None:
@@ -252,6 +264,18 @@ def test_an_earlier_audit_does_not_stand_for_a_later_one(strict: Server) -> None
     (folder.path / signed.REPORT).write_bytes(first)
     with pytest.raises(ParameterError, match="not its last one"):
         execute(strict.places, careful(strict), strict.journal)
+
+
+def test_an_audit_of_another_key_does_not_pass(strict: Server) -> None:
+    """Whole, in a log of its own that is whole, and brought in with it: neither is the run's."""
+    folder = run(strict)
+    (folder.path / "audit.key").rename(folder.path / "kept.key")
+    (folder.path / "audit.log").rename(folder.path / "kept.log")
+    folder.journal.note(Released(MODEL, digest_of(folder.path / MODEL)))
+    audited(folder)
+    (folder.path / "kept.key").rename(folder.path / "audit.key")
+    with pytest.raises(Damaged, match="another key"):
+        releasing._check_audit(folder.path)
 
 
 def test_an_audit_that_was_altered_does_not_pass(strict: Server) -> None:

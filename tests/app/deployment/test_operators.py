@@ -18,8 +18,9 @@ from tacit.app.deployment import founding, modes, operators
 from tacit.app.deployment.operators import MAY, Operator, Operators, Role, load, save
 from tacit.app.deployment.places import Places
 from tacit.app.journal import Journal, signer
+from tacit.crypto import labels
 from tacit.crypto.errors import Damaged, ParameterError
-from tacit.crypto.identity import Identity
+from tacit.crypto.identity import SIGNATURE_BYTES, Identity
 from tacit.server.entries import Granted
 from tacit.server.gate import keys as tokens
 from tacit.server.gate.base import Role as AtGate
@@ -67,6 +68,14 @@ def test_an_altered_register_is_refused() -> None:
     for other in (b"", data[:-1], data + b"\0", FIRST.encode(Identity(b"e" * 32))):
         with pytest.raises(Damaged):
             Operators.decode(other)
+
+
+def test_a_signed_register_has_one_encoding() -> None:
+    """Whoever signs it: what follows the end, and a yes that is 2, are no register."""
+    body = FIRST.encode(KEEPER)[:-SIGNATURE_BYTES]
+    for wrong in (body + b"\0", body[:-1] + b"\2", body[:-2] + b"\2\0"):
+        with pytest.raises(Damaged):
+            Operators.decode(wrong + KEEPER.sign(labels.OPERATORS, wrong))
 
 
 def test_a_key_has_one_role_and_once() -> None:

@@ -12,6 +12,7 @@ from tacit.app.deployment import inbox, memory
 from tacit.app.deployment.memory import AGAIN, AHEAD, WINDOW, Memory
 from tacit.app.deployment.operators import MAY, Operator, Role
 from tacit.app.deployment.orders import Order, Rejected, place, taken
+from tacit.client.files import new_file
 from tacit.crypto.errors import Damaged, ParameterError
 from tacit.crypto.identity import Identity
 from tacit.crypto.order import MAX_ORDER, Act
@@ -129,10 +130,14 @@ def test_strangers_are_refused(server: Server) -> None:
     assert not any(server.places.orders.iterdir())  # a stranger fills nothing
 
 
-def test_who_was_withdrawn_is_refused(server: Server) -> None:
+def test_who_was_withdrawn_is_refused(server: Server, tmp_path: Path) -> None:
     server.grant(Operator("ann", Role.OPERATOR, ANN.public))
     before = server.signed(by=ANN)
     server.withdraw("ann")
+    key = tmp_path / "ann.key"
+    new_file(key, ANN.secret)
+    with pytest.raises(ParameterError, match="was withdrawn"):
+        place(server.places, key, Act.RUN, "one")
     server.drop(before)
     assert server.refused() == Rejected("run one", "ann", "its operator was withdrawn")
 

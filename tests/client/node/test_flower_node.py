@@ -250,3 +250,51 @@ def test_nothing_of_flowers_telemetry_or_its_exit_is_loaded_by_us() -> None:
     assert "flwr_exit" not in source
     assert "telemetry" not in source
     assert os.environ.get("FLWR_TELEMETRY_ENABLED") in (None, "0")
+
+
+@pytest.mark.parametrize(
+    ("said", "taken"),
+    [
+        (9.0, 9.0),
+        (-1.0, 0.0),
+        (float("nan"), 0.0),
+        (float("inf"), flower.LONGEST),
+        (1e300, flower.LONGEST),
+    ],
+)
+def test_a_server_does_not_say_how_long_a_node_works(
+    delivery: tuple[Delivery, dict[str, bytes]], said: float, taken: float
+) -> None:
+    delivery[0].message.metadata.ttl = said
+    assert delivery[0].ttl == taken
+
+
+def test_a_servers_words_are_one_short_line(delivery: tuple[Delivery, dict[str, bytes]]) -> None:
+    said = "1\n2026 ERROR all is lost\x1b[2J" + "x" * 10_000
+    delivery[0].message.metadata.__dict__ |= {"_group_id": said, "_message_type": said}
+    for shown in (delivery[0].round, delivery[0].kind):
+        assert shown.isprintable()
+        assert len(shown) <= 80
+
+
+def test_a_message_without_its_tree_is_no_message(link: flower.Link) -> None:
+    broken = fleet_pb2.PullMessagesResponse(messages_list=[message_pb2.Message()])
+    kind = {"content-type": "application/protobuf"}
+    sent = broken.SerializeToString()
+    link._client._client = httpx.Client(
+        transport=httpx.MockTransport(lambda _: httpx.Response(200, content=sent, headers=kind))
+    )
+    with pytest.raises(Unreachable):
+        link.pull()
+
+
+@pytest.mark.parametrize("name", ["", "a" * 63, "A" * 64, "a" * 64 + "\n", "../" * 20])
+def test_a_name_that_no_bundle_has_goes_nowhere(link: flower.Link, name: str) -> None:
+    run = run_pb2.Run(run_id=5, fab_hash=name)
+    sent = run_pb2.GetRunResponse(run=run).SerializeToString()
+    kind = {"content-type": "application/protobuf"}
+    link._client._client = httpx.Client(
+        transport=httpx.MockTransport(lambda _: httpx.Response(200, content=sent, headers=kind))
+    )
+    with pytest.raises(TurnedAway, match="no bundle can be"):
+        link.run(5)

@@ -33,7 +33,7 @@ from tests.server.gate.gates import AT
 from tests.server.gate.paged import Paged, paged
 
 FILES = ["/operator", "/operator/page.css", "/operator/page.js", "/operator/parts.js",
-         "/operator/acts.js"]  # fmt: skip
+         "/operator/acts.js", "/operator/base.js"]  # fmt: skip
 LED, OTHERS = (Role.CLIENT, Role.VIEWER), (Role.OPERATOR, Role.RELEASER, Role.AUTHORITY)
 
 

@@ -1,0 +1,1 @@
+"""The dashboard's page: what a browser loads, and nothing else."""
