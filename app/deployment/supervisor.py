@@ -113,8 +113,8 @@ class Supervisor:
             return
         self._nodes = self.control.nodes()
         self._answered = time.monotonic()
-        mark = self.fleet.joined_mark()
-        if mark != self._synced or not self._is_ready or self._every("sync", NODES_ANYHOW):
+        mark, anyhow = self.fleet.joined_mark(), self._every("sync", NODES_ANYHOW)
+        if mark != self._synced or not self._is_ready or anyhow:
             wanted = server_folder.joined(self.fleet.places.folder).nodes
             for done in nodes.apply(self.control, wanted):
                 self._note(done)

@@ -24,6 +24,7 @@ from tacit.app.deployment.proc import is_alive, started
 from tacit.app.deployment.state import Shown, State, read
 from tacit.app.deployment.supervisor import Supervisor
 from tacit.app.deployment.told import Told
+from tacit.app.deployment.waking import until_told
 from tacit.app.folder import RunFolder
 from tacit.app.journal import Journal
 from tacit.app.server_folder import joined
@@ -257,7 +258,7 @@ def test_what_an_earlier_supervisor_left_is_ended_and_nobody_else() -> None:
 
 
 def test_a_supervisor_wakes_up_and_ends_when_it_is_told(tmp_path: Path) -> None:
-    with supervisor.until_told() as asleep:
+    with until_told() as asleep:
         assert not asleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
         began = time.monotonic()
