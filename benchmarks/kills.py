@@ -52,6 +52,7 @@ SETTINGS = (
     "model.name=softmax",
     "model.backend=numpy",
     "train.momentum=0",
+    "train.epochs=30",  # so that a round less costs little
     "data.partition=iid",
     f"data.limit={EXAMPLES}",
     "data.hold_out=0",
