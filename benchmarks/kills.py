@@ -1,6 +1,6 @@
 """Kill anything, at any moment: does every run end, with the model of a run that nobody disturbed?
 
-    python benchmarks/kills.py [--kills N] [--quick] [--seed S] [--json FILE]
+    python benchmarks/kills.py [--kills N] [--quick] [--seed S] [--federations N] [--json FILE]
 
 One federation of four devices on this machine, by `tacit up`: SuperLink, SuperExec, front,
 supervisor, a node for each device. First a run that is left alone. Then, N times: a run, in which
@@ -21,6 +21,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +84,10 @@ class Ended:
         """Whether all devices were in all sums."""
         return self.survivors == (DEVICES,) * ROUNDS
 
+    def away(self, other: "Ended") -> float:
+        """How far the model is from another one, in the 2-norm."""
+        return float(np.linalg.norm(self.model - other.model))
+
 
 def settings() -> list[str]:
     return [word for each in SETTINGS for word in ("--set", each)]
@@ -112,20 +118,59 @@ def _verifies(folder: Path) -> bool:
     return True
 
 
-def disturbed(there: Federation, name: str, kind: str, after: float) -> Ended | None:
-    """A run in which a process of `kind` is killed; None if there was none to be killed."""
+def disturbed(there: Federation, name: str, kind: str, chance: random.Random, calm: float) -> bool:
+    """A run in which a process of `kind` is killed, to its end. Whether there was one to be killed.
+    Raises RuntimeError if the run does not finish."""
     began = time.monotonic()
     there.tacit("run", "--name", name, *settings())
-    time.sleep(max(0.0, began + after - time.monotonic()))
+    time.sleep(max(0.0, began + chance.uniform(0.5, calm) - time.monotonic()))
     hit = False
     while not hit and there.status(name) != "finished":
         found = there.of_kind(kind)
-        hit = bool(found) and kill(random.choice(found))
+        hit = bool(found) and kill(chance.choice(found))
         time.sleep(0.02)
     if kind == "supervisor":
         there.tacit("up")
     there.wait(name, "finished", PATIENCE)
-    return ended(there, name, time.monotonic() - began) if hit else None
+    return hit
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """What became of the runs in one federation; `failed` says of each that did not finish why."""
+
+    calm: Ended
+    found: list[Ended]
+    failed: list[str]
+
+
+def campaign(kinds: Sequence[str], seed: int, folder: Path) -> Campaign:
+    """A run that is left alone, and one for each of `kinds`, with a process of it killed."""
+    chance, found, failed = random.Random(seed), [], []
+    with federation(folder, DEVICES, print) as there:
+        began = time.monotonic()
+        there.tacit("run", "--name", "calm", *settings())
+        there.wait("calm", "finished", PATIENCE)
+        calm = ended(there, "calm", time.monotonic() - began)
+        print(f"undisturbed: {calm.seconds:.1f} s, accuracy {calm.accuracy:.3f}", flush=True)
+        tries = iter(range(1_000_000))
+        for kind in kinds:
+            try:
+                while True:
+                    name, began = f"{kind}-{next(tries)}", time.monotonic()
+                    if disturbed(there, name, kind, chance, calm.seconds):
+                        break
+            except RuntimeError as bad:
+                failed.append(str(bad))
+                print(f"{name}: {bad}", flush=True)
+                continue
+            found.append(each := ended(there, name, time.monotonic() - began))
+            print(
+                f"{name}: {each.seconds:.1f} s, sums of {each.survivors}, accuracy "
+                f"{each.accuracy:.3f}, model {each.away(calm):.1e} away",
+                flush=True,
+            )
+    return Campaign(calm, found, failed)
 
 
 def main() -> None:
@@ -133,63 +178,41 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=KILLS)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} kills")
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--federations", type=int, default=1, help="side by side")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     kills = QUICK if arguments.quick else arguments.kills
     seed = random.randrange(1 << 32) if arguments.seed is None else arguments.seed
-    random.seed(seed)
     print(f"seed {seed}", flush=True)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        federation(Path(folder) / "federation", DEVICES, print) as there,
-    ):
-        rows = measure(there, kills)
+    kinds, many = [TARGETS[at % len(TARGETS)] for at in range(kills)], arguments.federations
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(many) as pool:
+        campaigns = list(
+            pool.map(
+                lambda at: campaign(kinds[at::many], seed + at, Path(folder) / str(at)), range(many)
+            )
+        )
+    rows = rows_of(campaigns, kills)
     print_table(f"{kills} kills, {len(TARGETS)} kinds of processes", rows)
     if arguments.json is not None:
         write_json(arguments.json, "kills", rows)
 
 
-def measure(there: Federation, kills: int) -> list[Row]:
-    began = time.monotonic()
-    there.tacit("run", "--name", "calm", *settings())
-    there.wait("calm", "finished", PATIENCE)
-    calm = ended(there, "calm", time.monotonic() - began)
-    print(f"undisturbed: {calm.seconds:.1f} s, accuracy {calm.accuracy:.3f}", flush=True)
-    results: dict[str, Ended] = {}
-    missed = 0
-    while len(results) < kills:
-        kind = TARGETS[len(results) % len(TARGETS)]
-        name = f"{kind}-{len(results)}-{missed}"
-        found = disturbed(there, name, kind, random.uniform(0.5, calm.seconds))
-        if found is None:
-            missed += 1
-            continue
-        results[name] = found
-        far = float(np.linalg.norm(found.model - calm.model))
-        print(
-            f"{name}: {found.seconds:.1f} s, sums of {found.survivors}, accuracy "
-            f"{found.accuracy:.3f}, model {far:.1e} away",
-            flush=True,
-        )
-    return rows_of(calm, list(results.values()), kills)
-
-
-def rows_of(calm: Ended, found: list[Ended], kills: int) -> list[Row]:
-    whole = [each for each in found if each.is_whole]
-    less = [each for each in found if not each.is_whole]
-    far = max((float(np.linalg.norm(each.model - calm.model)) for each in whole), default=0.0)
-    worst = max((calm.accuracy - each.accuracy for each in less), default=0.0)
+def rows_of(campaigns: Sequence[Campaign], kills: int) -> list[Row]:
+    pairs = [(each, one.calm) for one in campaigns for each in one.found]
+    far = [each.away(calm) for each, calm in pairs if each.is_whole]
+    worse = [calm.accuracy - each.accuracy for each, calm in pairs if not each.is_whole]
+    seconds = [each.seconds for each, _ in pairs]
     return [
-        at_least("runs that finished", len(found), "runs", kills),
-        Row("runs in which all devices were in all sums", len(whole), "runs"),
-        at_most("  their models, from the undisturbed one", far, "", ROUNDING),
-        Row("runs that lost a device or a round", len(less), "runs"),
-        at_most("  accuracy these lost at most", 100 * worst, "points", 2.0),
-        at_most("sums opened twice", sum(each.twice for each in found), "sums", 0),
-        at_least("logs that verify", sum(each.verifies for each in found), "logs", kills),
-        Row("undisturbed", calm.seconds, "s"),
-        Row("disturbed, median", statistics.median(each.seconds for each in found), "s"),
-        Row("disturbed, longest", max(each.seconds for each in found), "s"),
+        at_least("runs that finished", len(pairs), "runs", kills),
+        Row("runs in which all devices were in all sums", len(far), "runs"),
+        at_most("  their models, from the undisturbed one", max(far, default=0.0), "", ROUNDING),
+        Row("runs that lost a device or a round", len(worse), "runs"),
+        at_most("  accuracy these lost at most", 100 * max(worse, default=0.0), "points", 2.0),
+        at_most("sums opened twice", sum(each.twice for each, _ in pairs), "sums", 0),
+        at_least("logs that verify", sum(each.verifies for each, _ in pairs), "logs", kills),
+        Row("undisturbed", max(one.calm.seconds for one in campaigns), "s"),
+        Row("disturbed, median", statistics.median(seconds), "s"),
+        Row("disturbed, longest", max(seconds), "s"),
     ]
 
 
