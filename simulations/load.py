@@ -62,7 +62,7 @@ class Fleet:
     cohort: int = 100
     length: int = 1_000_000
     online: float = 1.0
-    poll: float = 30.0
+    poll: float = 3.0
     every: float = 600.0
     drop: float = 0.1
     train: float = 60.0
