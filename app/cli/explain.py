@@ -113,3 +113,52 @@ def explain_model(
       tacit explain model mlp --data digits
     """
     work("explaining_model").model(screen_of(quiet, json), name, data)
+
+
+@explain.command("scale")
+def explain_scale(
+    devices: Annotated[float, typer.Option("--devices", "-n", help="Devices on the roster.")],
+    cohort: Annotated[int, typer.Option(help="Sampled for a round.", min=2, max=100_000)] = 100,
+    length: Annotated[
+        float,
+        typer.Option("--length", "-d", help="Parameters of the model.", show_default="1e6"),
+    ] = 1e6,
+    poll: Annotated[float, typer.Option(help="Seconds between two questions of a device.")] = 3.0,
+    every: Annotated[float, typer.Option(help="Seconds from one round to the next.")] = 600.0,
+    online: Annotated[float, typer.Option(help="Fraction of the devices that ask.")] = 1.0,
+    drop: Annotated[float, typer.Option(help="Fraction of a cohort that falls silent.")] = 0.1,
+    gamma: Annotated[float, typer.Option(help="Fraction that may collude with the server.")] = 0.1,
+    rounds: Annotated[int, typer.Option(help="Of a run.", min=1, max=10_000)] = 50,
+    cores: Annotated[float, typer.Option(help="Of one machine.")] = 16.0,
+    line: Annotated[
+        float, typer.Option(help="Bytes a second of one machine.", show_default="125e6")
+    ] = 125e6,
+    seed: Annotated[int, typer.Option(help="Of the devices that are played.")] = 0,
+    paper: Annotated[bool, typer.Option("--paper", help="The formula alone.")] = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Bytes, cores, memory and database of a server of many devices; where one machine ends.
+
+    The formula stands beside a simulation that plays the devices one by one. (Nothing else runs.)
+
+    [bold]Example[/]
+
+      tacit explain scale -n 1e6 --poll 100
+    """
+    from tacit.simulations.load import Fleet, Machine
+
+    fleet = Fleet(
+        devices=int(devices),
+        cohort=cohort,
+        length=int(length),
+        online=online,
+        poll=poll,
+        every=every,
+        drop=drop,
+        gamma=gamma,
+    )
+    screen = screen_of(quiet, json)
+    work("explaining_scale").scale(
+        screen, fleet, Machine(cores, line), rounds, seed, plays=not paper
+    )

@@ -41,6 +41,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from tacit.crypto.nodekey import NodeKey
 
 HEARTBEAT_S = 30.0
+AGAIN_S = 0.1
 
 
 @dataclass(slots=True)
@@ -160,8 +161,7 @@ class LightNodes:
         message = message_from_proto(pulled.messages_list[0])
         run, id_ = message.metadata.run_id, message.metadata.message_id
         for tree in iterate_object_tree(pulled.message_object_trees[0]):
-            client.PullObject(PullObjectRequest(node=node, run_id=run, object_id=tree.object_id))
-            self.load.calls += 1
+            self._pull(client, PullObjectRequest(node=node, run_id=run, object_id=tree.object_id))
         client.ConfirmMessageReceived(
             ConfirmMessageReceivedRequest(node=node, run_id=run, message_object_id=id_)
         )
@@ -169,9 +169,17 @@ class LightNodes:
         self.load.calls += 2
         self.load.messages.append(time.monotonic() - began)
 
+    def _pull(self, client: FleetHttpClient, request: PullObjectRequest) -> None:
+        """Ask until the object is there: a message can be had before all of it is."""
+        while True:
+            pulled = client.PullObject(request)
+            self.load.calls += 1
+            if pulled.object_available or self._over.wait(AGAIN_S):
+                return
+
     def _answer(self, client: FleetHttpClient, node: Node, message: Message) -> None:
-        content = {"own": ConfigRecord({"bytes": self._reply, "node": str(node.node_id)})}
-        reply = Message(RecordDict(content), reply_to=message)
+        own = ConfigRecord({"bytes": self._reply, "node": str(node.node_id)})
+        reply = Message(RecordDict({"own": own}), reply_to=message)
         reply.metadata.__dict__["_message_id"] = reply.object_id
         objects = get_all_nested_objects(reply)
         pushed = client.PushMessages(
