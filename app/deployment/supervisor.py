@@ -141,9 +141,10 @@ class Supervisor:
             return f"{'; '.join(faults)} (tacit server check {folder})"
         if (free := shutil.disk_usage(folder).free) < LEAST_FREE:
             return f"the disk is full: {free // 1_000_000} MB are left, make room"
-        online, needed = sum(each.is_online for each in self._nodes), settings.data.devices
-        if online < needed:
-            return f"{online} of {needed} devices are online: start the others"
+        online, devices = sum(each.is_online for each in self._nodes), settings.data.devices
+        if online < settings.enough:
+            enough = "all have" if settings.enough == devices else f"{settings.enough} have"
+            return f"{online} of {devices} devices are online, and {enough} to be: start the others"
         return ""
 
     def _end_serverapps(self) -> None:
