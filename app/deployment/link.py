@@ -90,7 +90,7 @@ def superexec(places: Places, port: int) -> Spec:
         {
             ROSTER: str((places.folder / ROSTER_FILE).absolute()),
             RUNS: str(places.runs.absolute()),
-            POLL: "0.2",
+            POLL: "1.0",
         },
     )
 

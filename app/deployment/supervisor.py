@@ -32,6 +32,7 @@ from tacit.server.entries import Kind, OrderRefused, ProcessEnded, ProcessStarte
 
 TICK = 0.3  # seconds
 NODES_EVERY, NODES_ANYHOW = 2.0, 60.0
+RUNS_EVERY = 1.0  # each look is a question to SuperLink, of which it takes a hundred a second
 LOGS_EVERY = 20.0
 PAUSE = 5.0  # seconds after the system failed
 # Seconds in which SuperLink, though it runs, does not answer: then it is killed. Flower gives its
@@ -75,7 +76,7 @@ class Supervisor:
         self._guarded("orders", 0.0, self._take_orders)
         self._guarded("nodes", NODES_EVERY, self._keep_nodes)
         if self._is_ready and "nodes" not in self.troubles:
-            self._guarded("runs", 0.0, self.runs.step)
+            self._guarded("runs", RUNS_EVERY, self.runs.step)
         self._end_what_hangs(now)
         self._guarded("logs", LOGS_EVERY, self._turn_logs_over)
         self.told.write()
