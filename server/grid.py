@@ -37,7 +37,7 @@ from tacit.server.events import CohortCommitted, LeftOut, OnEvent, SumFailed, Su
 from tacit.server.he_loader import Loader, LoaderFailed
 from tacit.server.inbox import Seen, Tap
 from tacit.server.known_keys import KnownKeys
-from tacit.server.legs import Requests, Steps, finish, leg
+from tacit.server.legs import Requests, Steps, finish, leg, pause
 from tacit.server.moved import moved
 from tacit.server.pairwise import Binding, SecureSum
 from tacit.server.private_sums import PrivateSums, seen_of
@@ -45,6 +45,7 @@ from tacit.server.tenseal import GroupKeys
 from tacit.server.wrapped import WrappedGrid
 
 DEFAULT_TIMEOUT = 3600.0
+PATIENCE = 120.0  # seconds in which real devices may come back before a round is given up
 DEALERS = 3  # asked for a key in one round, one after the other
 # What a device says, by stage, when the group's key has to be made anew; whoever refuses to decrypt
 # has given it up. Elsewhere the words are worth nothing: at enrolment they may be a stranger's.
@@ -91,6 +92,7 @@ class SecureGrid(WrappedGrid):
         self._most_online = 0
         self._asked: set[int] = set()  # nodes that were asked to enrol with this roster
         self._trusts_names = True  # until a sum had too few: they may be wrong
+        self._silent = 0  # nodes that did not answer when they were asked to enrol
         self._banned: set[int] = set()  # devices whose shares did not hold
         self._spent: set[int] = set()  # nodes that said in this sum that their budget is
 
@@ -111,7 +113,7 @@ class SecureGrid(WrappedGrid):
             entry = self._ahead.entry(broadcast.round, _purpose(broadcast).name.lower())
             reply = self._recalled(broadcast, entry)
             if reply is None:
-                roster, nodes = yield from self._ready(broadcast)
+                roster, nodes = yield from self._gathered(broadcast)
                 reply = yield from self._summed(broadcast, roster, nodes, timeout, entry)
             return [Message(reply, reply_to=asked[0])]
 
@@ -177,6 +179,21 @@ class SecureGrid(WrappedGrid):
         entry.keep(Came(told, reply))
         self._on_event(told)
         return reply
+
+    def _gathered(self, broadcast: Broadcast) -> Steps[tuple[Roster, dict[int, int]]]:
+        """As `_ready`; and again for PATIENCE, while real devices are silent and more are missing
+        than a sum may miss: where the server was away they come back one by one, and none
+        has been asked for anything yet."""
+        wanted = (1 - self.protocol.drop) * len(broadcast.nodes)
+        end = time.monotonic() + (0.0 if self._roster is None else PATIENCE)
+        while True:
+            roster, nodes = yield from self._ready(broadcast)
+            there = self._devices(broadcast.nodes) & nodes.keys()
+            # Who has refused is not asked again. Whether it is enough is for the session to say.
+            if not self._silent or len(there) >= wanted or time.monotonic() >= end:
+                return roster, nodes
+            self._asked.clear()
+            yield from pause(1.0)
 
     def _ready(self, broadcast: Broadcast) -> Steps[tuple[Roster, dict[int, int]]]:
         """The roster, and by device the nodes of those who can be in a sum: enrolled, and sharing
@@ -350,6 +367,7 @@ class SecureGrid(WrappedGrid):
         hybrid = {stages.HYBRID: True} if self.protocol.hybrid else {}
         content = _record({stages.ROSTER: roster.encode(), **hybrid})
         fresh = {node: content for node in asked if node not in self._keys}
+        self._silent = 0
         if fresh:
             run, taken = self.run.run_id, {key.device: node for node, key in self._keys.items()}
             identities = {member.device: member.public for member in roster.members}
@@ -375,7 +393,8 @@ class SecureGrid(WrappedGrid):
                 self._keys[node] = key
                 self._known.run(broadcast.round, key)
 
-            yield from self._run_leg(broadcast.round, "enrol", stages.ENROL, fresh, add)
+            enrol = self._run_leg(broadcast.round, "enrol", stages.ENROL, fresh, add)
+            self._silent = yield from enrol
         self._asked.update(asked)
 
     def _seated(self, roster: Roster, seats: int) -> set[int]:

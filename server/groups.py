@@ -114,7 +114,7 @@ class GroupedGrid(SecureGrid):
     def _in_groups(
         self, asked: Sequence[Message], broadcast: Broadcast, timeout: float
     ) -> Steps[list[Message]]:
-        roster, nodes = yield from self._ready(broadcast)
+        roster, nodes = yield from self._gathered(broadcast)
         to = dict(zip(broadcast.nodes, asked, strict=True))
         divided = self._divided(broadcast, roster, nodes)
         count, least = self.groups.count, self.groups.least

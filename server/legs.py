@@ -71,6 +71,14 @@ def side_by_side(each: Sequence[Steps[T]]) -> Steps[list[T]]:
     return [results[at] for at in range(len(each))]
 
 
+def pause(seconds: float) -> Steps[None]:
+    """Wait, while others go on."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        yield None
+        time.sleep(min(left, _LONGEST_WAIT))
+
+
 def leg(
     grid: Grid, requests: Requests, kind: str, *, round: int, deadline: float
 ) -> Iterator[Answer | None]:

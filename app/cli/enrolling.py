@@ -160,13 +160,7 @@ def device_join(screen: Screen, folder: Path, path: Path, heard: list[str], yes:
     joined = enrolment.join(vault, answer, _now())
     number, address = joined.device.number, answer.issue.address
     screen.say(f"{folder}: device {number}, {answer.name}, of authority {trust.fingerprint}")
-    screen.say("its SuperNode is started with:")
-    screen.say(
-        f"  flower-supernode --superlink {address or 'HOST:PORT'} "
-        f"--root-certificates {folder / enrolment.CA} "
-        f"--auth-supernode-private-key {folder / enrolment.NODE_KEY} "
-        f"--node-config 'vault=\"{folder.absolute()}\" partition-id={number - 1}'"
-    )
+    screen.say(f"start it: tacit device run {folder} --config partition-id={number - 1}")
     screen.result(
         device=number,
         name=answer.name,
@@ -201,17 +195,11 @@ def server_join(screen: Screen, folder: Path, path: Path, heard: list[str], yes:
     roster = answer.issue.roster
     screen.say(f"{folder}: {answer.name}, of authority {trust.fingerprint}")
     screen.say(f"roster {roster.serial}, devices: {len(roster.members)}")
-    screen.say(f"the ServerApp reads it where TACIT_ROSTER={folder / server_folder.ROSTER}")
-    screen.say(
-        f"TLS: flower-superlink --ssl-certfile {folder / server_folder.CERTIFICATE} "
-        f"--ssl-keyfile {folder / server_folder.KEY} "
-        f"--ssl-ca-certfile {folder / server_folder.CA} --enable-supernode-auth"
-    )
+    screen.say(f"start it: tacit up --dir {folder}; one that is up goes by the answer from now on")
     for file in served.register:
-        screen.say(f"to register, unless it is: flwr supernode register {file}")
         screen.fact(register=str(file))
     for file in served.unregister:
-        screen.say(f"to unregister, unless it is: the node whose key is {file}")
+        screen.say(f"no node of this key is let in any more: {file}")
         screen.fact(unregister=str(file))
     screen.result(
         name=answer.name,

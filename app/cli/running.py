@@ -90,11 +90,11 @@ def _settings(places: Places, config: Path | None, assign: list[str]) -> Setting
     settings = load(config) if config else Settings()
     is_said = "devices" in settings.data.model_fields_set
     is_said |= any(each.partition("=")[0].strip() == "data.devices" for each in assign)
-    if settings.faults:
-        raise ParameterError("faults are for tacit simulate: here devices drop out by themselves")
     if not is_said:
         assign = [f"data.devices={registered}", *assign]
     settings = settings.changed(assign)
+    if settings.faults:
+        raise ParameterError("faults are for tacit simulate: here devices drop out by themselves")
     if settings.data.devices > registered:
         raise ParameterError(
             f"data.devices = {settings.data.devices}, and {registered} devices are enrolled: "

@@ -51,7 +51,7 @@ def down(screen: Screen, folder: Path) -> None:
         raise NotUp(f"{folder} is only just starting: try again")
     os.kill(now.pid, signal.SIGTERM)
     end = time.monotonic() + ENDS_WITHIN
-    while state.is_up(places):
+    while state.is_up(places) or is_alive(now.pid, now.start):
         if time.monotonic() >= end:
             raise NotUp(f"{folder} does not end: tacit logs supervisor --dir {folder}")
         time.sleep(STEP)

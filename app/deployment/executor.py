@@ -2,8 +2,8 @@
 
 Flower hands a ServerApp the token of its task as an argument, which every user of the machine can
 read, and throws away what it prints. Here the token goes over standard input, and what is printed
-to SuperExec's own log. The rest is Flower's: `flwr.supercore.superexec` 1.41, whose executor is
-replaced by this one.
+to SuperExec's own log. And of bundles none is executed but Tacit's own. The rest is Flower's:
+`flwr.supercore.superexec` 1.41, whose executor is replaced by this one.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass, field
 from queue import Queue
 
+from flwr.cli.install import install_from_fab
 from flwr.supercore.cli.flower_superexec import flower_superexec
 from flwr.supercore.constant import TaskType
 from flwr.supercore.logger import mirror_output_to_queue, restore_output
@@ -20,7 +21,9 @@ from flwr.supercore.superexec.executor.types import ExecutionSpec, LaunchResult
 from flwr.supercore.tls import validate_and_resolve_root_certificates
 from flwr.superlink.runtime import run_serverapp
 
+from tacit.app.deployment import bundle
 from tacit.app.deployment.proc import dying_with_parent
+from tacit.crypto.errors import PolicyRefusal
 
 SERVERAPP = "--serverapp"  # this module, as the process of one ServerApp
 
@@ -85,6 +88,7 @@ def serverapp() -> None:
     parser.add_argument("--parent-pid", type=int, required=True)
     given = parser.parse_args()
     token = sys.stdin.readline().strip()
+    sys.modules[run_serverapp.__module__].install_from_fab = install  # type: ignore[attr-defined]
     said: Queue[str | None] = Queue()
     mirror_output_to_queue(said)
     run_serverapp(
@@ -96,6 +100,18 @@ def serverapp() -> None:
         parent_pid=given.parent_pid,
     )
     restore_output()
+
+
+def install(content: bytes, **_: object) -> None:
+    """In the place of Flower's: of a ServerApp's bundle no code is installed but Tacit's own, which
+    is none. Raises PolicyRefusal for any other.
+
+    Flower asks nobody on its Control API who they are: whoever is on this machine can hand in a
+    run, and without this its code would be executed as the server's user.
+    """
+    if bundle.digest(content) != bundle.digest(bundle.build()):
+        raise PolicyRefusal("a run of a bundle that is not Tacit's own: nothing of it is executed")
+    install_from_fab(content, skip_prompt=True)
 
 
 def main() -> None:

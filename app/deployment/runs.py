@@ -150,9 +150,7 @@ class Runs:
         for each in self.control.runs():
             if not each.is_over:
                 self.control.stop(each.number)
-        done = len(folder.rounds())
-        if done > self._waiting_of(name).rounds:
-            self._waiting[name] = Waiting(rounds=done)
+        done = self._gets_on(folder)
         try:
             number = self.control.begin(folder.settings.flat())
         except NotDone as refused:
@@ -225,10 +223,15 @@ class Runs:
         why = current.details or "its ServerApp was killed"
         self.current = None
         self.told.note(RunEnded(current.name, "interrupted", why))
-        done = len(RunFolder.open(self._place(current.name)).rounds())
-        if done > self._waiting_of(current.name).rounds:
-            self._waiting[current.name] = Waiting(rounds=done)
+        self._gets_on(RunFolder.open(self._place(current.name)))
         self._wait(current.name, why, few=why.startswith(RAISED))
+
+    def _gets_on(self, folder: RunFolder) -> int:
+        """How many rounds it has; a new one makes up for tries."""
+        name, done = folder.path.name, len(folder.rounds())
+        if done > self._waiting_of(name).rounds:
+            self._waiting[name] = Waiting(rounds=done)
+        return done
 
     def _wait(self, name: str, why: str, *, counts: bool = True, few: bool = False) -> None:
         waiting = self._waiting_of(name)

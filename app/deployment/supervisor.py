@@ -6,13 +6,11 @@ a process that it did not start, and knows one by its number and its start time.
 """
 
 import os
-import select
 import shutil
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tacit.app import server_folder
@@ -27,6 +25,7 @@ from tacit.app.deployment.proc import is_alive, signal_group, started
 from tacit.app.deployment.runs import Runs
 from tacit.app.deployment.state import NodeShown, RefusedShown, Shown, State
 from tacit.app.deployment.told import Told
+from tacit.app.deployment.waking import until_told
 from tacit.app.journal import Journal
 from tacit.crypto.errors import TacitError
 from tacit.server.entries import Kind, OrderRefused, ProcessEnded, ProcessStarted
@@ -34,7 +33,10 @@ from tacit.server.entries import Kind, OrderRefused, ProcessEnded, ProcessStarte
 TICK = 0.3  # seconds
 NODES_EVERY, NODES_ANYHOW = 2.0, 60.0
 LOGS_EVERY = 20.0
-HUNG = 60.0  # seconds in which SuperLink, though it runs, does not answer: then it is killed
+PAUSE = 5.0  # seconds after the system failed
+# Seconds in which SuperLink, though it runs, does not answer: then it is killed. Flower gives its
+# runs up after 60; it may take long to start, with a large database.
+HUNG, STARTS = 40.0, 180.0
 LEAST_FREE = 100_000_000  # bytes of disk without which no run is begun
 LEFT_OVER_S = 10.0
 REFUSALS = 20  # that are shown
@@ -70,16 +72,14 @@ class Supervisor:
         """Everything that may have something to do, once."""
         now = time.monotonic()
         self._look_after(now)
-        self._guarded("orders", self._take_orders)
-        if self._every("nodes", NODES_EVERY, now):
-            self._guarded("nodes", self._keep_nodes)
-        if self._is_ready:
-            self._guarded("runs", self.runs.step)
+        self._guarded("orders", 0.0, self._take_orders)
+        self._guarded("nodes", NODES_EVERY, self._keep_nodes)
+        if self._is_ready and "nodes" not in self.troubles:
+            self._guarded("runs", 0.0, self.runs.step)
         self._end_what_hangs(now)
-        if self._every("logs", LOGS_EVERY, now):
-            self._guarded("logs", self._turn_logs_over)
+        self._guarded("logs", LOGS_EVERY, self._turn_logs_over)
         self.told.write()
-        self._guarded("state", self._show)
+        self._guarded("state", 0.0, self._show)
 
     def _look_after(self, now: float) -> None:
         for name, child in self.children.items():
@@ -115,8 +115,8 @@ class Supervisor:
             return
         self._nodes = self.control.nodes()
         self._answered = time.monotonic()
-        mark = self.fleet.joined_mark()
-        if mark != self._synced or not self._is_ready or self._every("sync", NODES_ANYHOW):
+        mark, anyhow = self.fleet.joined_mark(), self._every("sync", NODES_ANYHOW)
+        if mark != self._synced or not self._is_ready or anyhow:
             wanted = server_folder.joined(self.fleet.places.folder).nodes
             for done in nodes.apply(self.control, wanted):
                 self._note(done)
@@ -141,9 +141,10 @@ class Supervisor:
             return f"{'; '.join(faults)} (tacit server check {folder})"
         if (free := shutil.disk_usage(folder).free) < LEAST_FREE:
             return f"the disk is full: {free // 1_000_000} MB are left, make room"
-        online, needed = sum(each.is_online for each in self._nodes), settings.data.devices
-        if online < needed:
-            return f"{online} of {needed} devices are online: start the others"
+        online, devices = sum(each.is_online for each in self._nodes), settings.data.devices
+        if online < settings.enough:
+            enough = "all have" if settings.enough == devices else f"{settings.enough} have"
+            return f"{online} of {devices} devices are online, and {enough} to be: start the others"
         return ""
 
     def _end_serverapps(self) -> None:
@@ -151,7 +152,8 @@ class Supervisor:
 
     def _end_what_hangs(self, now: float) -> None:
         superlink = self.children[link.SUPERLINK]
-        if superlink.pid is not None and now - max(superlink.since, self._answered) > HUNG:
+        silent = now - (self._answered or superlink.since)
+        if superlink.pid is not None and silent > (HUNG if self._answered else STARTS):
             self.say("superlink does not answer any more, and is killed")
             superlink.kill()
 
@@ -175,14 +177,19 @@ class Supervisor:
             self._shown = shown
             shown.write(self.fleet.places)
 
-    def _guarded(self, what: str, do: Callable[[], None]) -> None:
-        """What goes wrong is said, once, and everything else goes on."""
+    def _guarded(self, what: str, every: float, do: Callable[[], None]) -> None:
+        """Do it, at most `every` so many seconds. What goes wrong is said, once, and everything
+        else goes on; where the disk or the memory failed, it gets time to recover."""
+        if not self._every(what, every):
+            return
         try:
             do()
         except (TacitError, OSError) as bad:
             why = str(bad)
             if isinstance(bad, Unreachable) and not self._is_ready:
                 why = "SuperLink is starting"
+            if isinstance(bad, OSError):
+                self._due[what] = time.monotonic() + PAUSE
             if self.troubles.get(what) != why:
                 self.say(f"{what}: {why}")
             self.troubles[what] = why
@@ -192,8 +199,8 @@ class Supervisor:
     def _note(self, entry: Kind) -> None:
         self.told.note(entry)
 
-    def _every(self, what: str, seconds: float, now: float | None = None) -> bool:
-        now = time.monotonic() if now is None else now
+    def _every(self, what: str, seconds: float) -> bool:
+        now = time.monotonic()
         if now < self._due.get(what, 0.0):
             return False
         self._due[what] = now + seconds
@@ -227,7 +234,7 @@ def supervise(fleet: Fleet, say: Say) -> None:
     one, or the server has joined no authority."""
     places = fleet.places
     server_folder.joined(places.folder)
-    with state.alone(places), _signals() as asleep:
+    with state.alone(places), until_told() as asleep:
         before = state.read(places)
         _end_left_over(before, say)
         fleet.check_port()
@@ -275,37 +282,3 @@ def _end_left_over(before: State, say: Say) -> None:
         if time.monotonic() >= end:
             raise TimeoutError("processes of an earlier supervisor do not end")
         time.sleep(0.05)
-
-
-@contextmanager
-def _signals() -> Iterator[Callable[[float], bool]]:
-    """Inside, `asleep(seconds)` sleeps, and says whether it is time to end. A child that ends wakes
-    it up."""
-    reading, writing = os.pipe()
-    os.set_blocking(reading, False)
-    os.set_blocking(writing, False)
-    ending = False
-
-    def asked(_number: int, _frame: object) -> None:
-        nonlocal ending
-        ending = True
-
-    def asleep(seconds: float) -> bool:
-        if not ending and select.select([reading], [], [], seconds)[0]:
-            os.read(reading, 4096)
-        return ending
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    before[signal.SIGCHLD] = signal.getsignal(signal.SIGCHLD)
-    woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    signal.signal(signal.SIGTERM, asked)
-    signal.signal(signal.SIGINT, asked)
-    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-    try:
-        yield asleep
-    finally:
-        signal.set_wakeup_fd(woken)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        os.close(reading)
-        os.close(writing)

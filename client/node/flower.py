@@ -26,7 +26,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.client_app import LoadClientAppError
 from flwr.clientapp.utils import get_load_client_app_fn
 from flwr.common.config import get_fused_config_from_fab
-from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, ErrorCode
+from flwr.common.constant import HEARTBEAT_MIN_INTERVAL, ErrorCode
 from flwr.common.serde import (
     message_from_proto,
     message_to_proto,
@@ -89,7 +89,7 @@ __all__ = [
 Config: TypeAlias = dict[str, bool | int | float | str]
 """What a node's owner tells the app about this device: Flower's node config."""
 
-HEARTBEAT = HEARTBEAT_DEFAULT_INTERVAL
+HEARTBEAT = HEARTBEAT_MIN_INTERVAL
 """In so many seconds the server wants to hear from a node; it waits for two of them."""
 
 LONGEST = 24 * 3600.0

@@ -6,7 +6,7 @@ else finds nothing here. Strangers never reach Flower's code: not with a path, n
 
     listener    accepts, counts connections, and shakes hands      doors, tls
     exchange    one connection: requests in, answers out           asked, limits
-    credentials whose request it is, by the node key's signature   nodes
+    credentials whose request it is, by the node key's signature   nodes, memory
     upstream    the same request, written anew, to SuperLink
-    ledger      who was turned away, and why: DIR/front/audit.log  tally
+    ledger      who was turned away, and why: DIR/front/audit.log  tally, files
 """

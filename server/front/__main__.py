@@ -17,9 +17,10 @@ from tacit.crypto.enrolment import ServerRequest, decode_request
 from tacit.crypto.errors import ParameterError, TacitError
 from tacit.server.front.credentials import Credentials
 from tacit.server.front.exchange import House
-from tacit.server.front.ledger import Ledger
+from tacit.server.front.ledger import LOG, Ledger
 from tacit.server.front.limits import Limits
 from tacit.server.front.listener import Listener, listening, many_files
+from tacit.server.front.memory import keep_end, unknown_until
 from tacit.server.front.nodes import Nodes
 from tacit.server.front.tls import Certificate
 from tacit.server.front.upstream import Upstream
@@ -33,16 +34,20 @@ async def front(
     folder: Path, listen: tuple[str, int], upstream: str, ca: Path, limits: Limits
 ) -> None:
     """Serve until cancelled."""
-    ledger = Ledger(folder / FRONT)
+    own = folder / FRONT
+    is_first = not (own / LOG).exists()
+    ledger = Ledger(own)
     try:
         link = Upstream(upstream, ca, limits)
-        house = House(limits, Credentials(Nodes(folder), time.time()), link, ledger)
+        unknown = unknown_until(own, time.time(), is_first=is_first)
+        house = House(limits, Credentials(Nodes(folder), unknown), link, ledger)
         listener = Listener(house, Certificate(folder), listening(*listen))
         keeping = asyncio.create_task(ledger.keep())
         _log.info("listening on %s:%d", listen[0] or "*", listen[1])
         try:
             await listener.serve()
         finally:
+            keep_end(own, time.time())
             keeping.cancel()
             await link.close()
     finally:

@@ -45,10 +45,10 @@ _PEM = 512  # bytes at most, of a key on P-384
 
 
 class Credentials:
-    """Who may come in. `began` is Unix time: what was signed before may have been used before."""
+    """Who may come in. What was signed up to `unknown`, Unix time, may have been used before."""
 
-    def __init__(self, nodes: Nodes, began: float) -> None:
-        self._nodes, self._began = nodes, began
+    def __init__(self, nodes: Nodes, unknown: float) -> None:
+        self._nodes, self._unknown = nodes, unknown
         self._used: dict[bytes, OrderedDict[bytes, float]] = {}  # by key: r, and when it is over
 
     def check(self, asked: Asked, now: float) -> str:
@@ -76,8 +76,7 @@ class Credentials:
             ahead = signed - now
             words = f"this node's clock is {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}"
             raise Refusal(CLOCK, 401, who=name, words=f"{words}: set the clock")
-        if signed < self._began + NEWEST:
-            # Nobody knows any more what was used. A node that tries again signs anew.
+        if signed <= self._unknown:  # a node that tries again signs anew
             raise Refusal(EARLY, 503, who=name)
 
     def _use(self, public: bytes, r: bytes, signed: float, now: float, name: str) -> None:

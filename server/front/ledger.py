@@ -18,6 +18,7 @@ from tacit.crypto.identity import KEY_BYTES, Identity
 from tacit.crypto.loghead import LOG_BYTES
 from tacit.server.auditlog import AuditLog
 from tacit.server.entries import TurnedAway, noted
+from tacit.server.front import files
 from tacit.server.front.refusal import Refusal
 from tacit.server.front.tally import Tally, place_of
 
@@ -86,14 +87,7 @@ def _opened(folder: Path) -> AuditLog:
         return AuditLog.open(folder / LOG, _key(folder))
     folder.mkdir(mode=0o700, exist_ok=True)
     if not (folder / KEY).exists():
-        fresh = folder / f"{KEY}.new"
-        fresh.unlink(missing_ok=True)
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(os.urandom(KEY_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(folder / KEY)
+        files.write(folder / KEY, os.urandom(KEY_BYTES))
     return AuditLog.create(folder / LOG, _key(folder), os.urandom(LOG_BYTES))
 
 

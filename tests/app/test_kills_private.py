@@ -15,7 +15,7 @@ MODES = {
     "distributed": (EPOCHS, "data.devices=3", "privacy.mode=distributed", "privacy.noise=2"),
     "central": (EPOCHS, "data.devices=3", "privacy.mode=central", "privacy.quantile=0.5"),
     "banded": (
-        *(EPOCHS, "data.devices=6", "run.rounds=4", "privacy.mode=central", "privacy.noise=2"),
+        *(EPOCHS, "data.devices=6", "privacy.mode=central", "privacy.noise=2"),
         *("privacy.bands=2", "privacy.cohorts=2", "policy.min_cohort=2", "policy.min_survivors=2"),
     ),
 }

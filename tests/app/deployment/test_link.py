@@ -103,12 +103,13 @@ def test_what_was_cut_off_is_made_anew(places: Places, name: str) -> None:
     test_the_certificate_is_one_that_tls_takes(places)
 
 
-def test_a_pair_that_does_not_fit_is_made_anew(places: Places, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["link.key", "ca.crt"])
+def test_what_does_not_fit_is_made_anew(places: Places, tmp_path: Path, name: str) -> None:
     other = Places(tmp_path / "other")
     for folder in (other.folder, other.link, other.flwr):
         folder.mkdir()
     link.prepare(other, 1, NOW)
-    replace_file(places.link / "link.key", (other.link / "link.key").read_bytes())
+    replace_file(places.link / name, (other.link / name).read_bytes())
     link.prepare(places, 1, NOW)
     test_the_certificate_is_one_that_tls_takes(places)
 

@@ -22,19 +22,21 @@ class Flower:
 
     known: list[FlowerNode] = field(default_factory=list)
     breaks_after: int = 1000
+    calls: list[str] = field(default_factory=list)
 
     def nodes(self) -> list[FlowerNode]:
         return list(self.known)
 
     def register(self, name: str, key: bytes) -> None:
-        self.called()
+        self.called("register")
         self.known.append(FlowerNode(len(self.known) + 1, name, key, "registered"))
 
     def unregister(self, node: FlowerNode) -> None:
-        self.called()
+        self.called("unregister")
         self.known.remove(node)
 
-    def called(self) -> None:
+    def called(self, what: str) -> None:
+        self.calls.append(what)
         self.breaks_after -= 1
         if self.breaks_after < 0:
             raise ConnectionError
@@ -82,6 +84,7 @@ def test_a_key_of_another_kind_is_put_out() -> None:
 def test_what_was_done_is_told() -> None:
     flower = Flower(there(1))
     told = apply(flower, [NODES[0]])
+    assert flower.calls == ["unregister", "register"], "who is out goes first"
     assert told == [
         NodeUnregistered("old-1", KEYS[1].hex()),
         NodeRegistered("site-1", KEYS[0].hex()),

@@ -97,7 +97,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 def bench_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     places, flower, clock = Places(folder), Flower(), [1000.0]
     places.runs.mkdir(exist_ok=True)
-    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("tacit.app.deployment.runs.time.monotonic", lambda: clock[0])
     noted: list[Kind] = []
     unready, killed = [""], []
     told = Told(Journal(folder), lambda line: None)
@@ -152,7 +152,12 @@ def test_a_run_goes_from_its_order_to_its_end(bench: Bench) -> None:
 
 def test_the_settings_that_flower_gets_are_the_orders_under_its_name(bench: Bench) -> None:
     given: list[dict] = []
-    bench.flower.begin = lambda settings: given.append(settings) or 1  # type: ignore[method-assign]
+
+    def begin(settings: dict) -> int:
+        given.append(settings)
+        return 1
+
+    bench.flower.begin = begin  # type: ignore[method-assign]
     ordered(bench, "one")
     bench.step()
     assert Settings.from_flat(given[0]) == small("run.name=one")
@@ -269,6 +274,20 @@ def test_a_new_round_makes_up_for_tries(bench: Bench) -> None:
     assert not bench.ticket("one").how
 
 
+def test_a_round_of_the_last_try_counts(bench: Bench) -> None:
+    ordered(bench, "one")
+    for _ in range(FEW - 1):
+        bench.step(120)
+        fail(bench, "one", RAISED + "too few devices")
+    bench.step(120)
+    app = ServerApp(bench.place("one"))
+    bench.step(1)
+    app.round(1)
+    app.ends()
+    bench.step(1)
+    assert not bench.ticket("one").how
+
+
 def test_why_a_run_waits_is_told_and_it_fails_in_the_end(bench: Bench) -> None:
     bench.unready[0] = "2 of 4 devices are online: start the others"
     ordered(bench, "one")
@@ -344,7 +363,7 @@ def test_what_was_ordered_already_is_not_ordered_twice(bench: Bench) -> None:
     bench.step(1)
     ordered(bench, "one")  # handed out again after a kill
     bench.step(1)
-    assert bench.count(RunOrdered) == bench.count(RunBegun) == 1
+    assert bench.count(RunOrdered) == bench.count(RunBegun) == bench.count(RunEnded) == 1
     with pytest.raises(ParameterError, match="already"):
         bench.runs.order("one", SETTINGS, "alice", "another")
     with pytest.raises(ParameterError, match="already"):
@@ -366,6 +385,7 @@ def test_somebodys_own_run_is_not_taken(bench: Bench) -> None:
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "..", "UP", ""])
 def test_a_name_is_no_path(bench: Bench, name: str) -> None:
+    RunFolder.create(bench.runs.places.folder / "up", small(), status="failed")
     before = sorted(bench.runs.places.folder.rglob("*"))
     for act in (
         lambda: bench.runs.order(name, SETTINGS, "a", "d"),

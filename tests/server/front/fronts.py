@@ -90,7 +90,7 @@ def supernode(port: int, key: NodeKey, ca: bytes = CA) -> FleetHttpClient:
 
 @dataclass
 class Standing:
-    """A front that runs. `began` long ago, so that tests need not wait for what it may not know."""
+    """A front that runs, and the first of its server: there is nothing that it may not know."""
 
     folder: Path
     port: int
@@ -180,6 +180,7 @@ def link(folder: Path, app: Any) -> Iterator[int]:
     (folder / "link.crt").write_bytes(pem(found))
     (folder / "link.key").write_bytes(LINK_KEY.pem())
     port = socket.create_server(("127.0.0.1", 0))
+    port.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # for those it accepts, too
     config = uvicorn.Config(
         app,
         ssl_certfile=str(folder / "link.crt"),
@@ -213,7 +214,7 @@ def front(
         some = limits or Limits()
         ledger = Ledger(folder / "front")
         behind = Upstream(f"127.0.0.1:{upstream}", folder / "link-ca.crt", some)
-        all_of = House(some, Credentials(Nodes(folder), NOW - 10_000), behind, ledger)
+        all_of = House(some, Credentials(Nodes(folder), float("-inf")), behind, ledger)
         all_of = replace(all_of, **house)
         port = listening("127.0.0.1", listen)
         listener = Listener(all_of, Certificate(folder), port)

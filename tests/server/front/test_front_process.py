@@ -20,8 +20,10 @@ from tacit.server.auditlog import verify
 from tacit.server.front import nodes as nodes_module
 from tacit.server.front import tls
 from tacit.server.front.__main__ import FRONT, main
+from tacit.server.front.credentials import NEWEST
 from tacit.server.front.doors import Doors
 from tacit.server.front.limits import Limits
+from tacit.server.front.memory import keep_end, unknown_until
 from tacit.server.front.nodes import Nodes
 from tests.server.front.fronts import (
     HEARTBEAT,
@@ -74,20 +76,56 @@ def health(port: int) -> int:
             time.sleep(0.05)
 
 
+def asked(port: int, at: float | None = None) -> int:
+    url = f"https://127.0.0.1:{port}{HEARTBEAT}"
+    return httpx.post(url, headers=signed(NODE, at=at), verify=trusting()).status_code
+
+
 def test_it_begins_and_ends(tmp_path: Path, behind: int) -> None:
+    """And what an earlier front may have let in, a later one does not."""
     prepared(tmp_path)
     with process(tmp_path, behind) as (running, port):
         assert health(port) == 200
-        url = f"https://127.0.0.1:{port}{HEARTBEAT}"
-        early = httpx.post(url, headers=signed(NODE), verify=trusting())
-        assert early.status_code == 503  # it has only begun
+        assert asked(port) == 200
         assert httpx.get(f"https://127.0.0.1:{port}/docs", verify=trusting()).status_code == 404
         running.send_signal(signal.SIGTERM)
         _, said = running.communicate(timeout=10)
         assert running.returncode == 0
     assert b"listening" in said
     assert b"Traceback" not in said
-    assert verify(tmp_path / FRONT / "audit.log").head.head.size == 2  # early, and the path
+    assert verify(tmp_path / FRONT / "audit.log").head.head.size == 1
+    ended = time.time()
+    with process(tmp_path, behind) as (running, port):
+        assert health(port) == 200
+        assert asked(port, at=ended - 100) == 503
+        assert asked(port, at=ended + NEWEST) == 200
+        running.kill()
+    killed = time.time()
+    with process(tmp_path, behind) as (_, port):
+        assert health(port) == 200
+        assert asked(port, at=killed) == 503
+
+
+@pytest.mark.parametrize(
+    ("left", "is_first", "until"),
+    [
+        (None, True, float("-inf")),
+        (None, False, 105.0),
+        (b"60.5", False, 65.5),
+        (b"", False, 105.0),
+        (b"nan", False, 105.0),
+        (b"1e9", False, 105.0),  # the clock was set back
+    ],
+)
+def test_up_to_when_nothing_is_known(
+    tmp_path: Path, left: bytes | None, is_first: bool, until: float
+) -> None:
+    if left is not None:
+        (tmp_path / "ended").write_bytes(left)
+    assert unknown_until(tmp_path, 100.0, is_first=is_first) == until
+    assert not [*tmp_path.iterdir()]  # it counts once
+    keep_end(tmp_path, 7.5)
+    assert unknown_until(tmp_path, 100.0, is_first=False) == 12.5
 
 
 def test_it_says_why_it_cannot_begin(

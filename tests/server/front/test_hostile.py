@@ -325,6 +325,20 @@ def test_a_reader_that_stops_reading(hasty: Standing, recorder: Recorder) -> Non
         recorder.body = b"fine"
 
 
+def test_an_answer_is_not_held_up(standing: Standing) -> None:
+    """Head and body are two writes: without TCP_NODELAY the second waits 40 ms for the first."""
+    took = []
+    with standing.tls() as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(15):
+            connection.sendall(request())
+            first = connection.recv(1)
+            started = time.monotonic()
+            assert first + until_end(connection)
+            took.append(time.monotonic() - started)
+    assert sorted(took)[5] < 0.02
+
+
 def test_an_answer_and_a_body_are_passed_on_in_pieces(
     standing: Standing, recorder: Recorder
 ) -> None:
