@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import typer
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 import tacit
 from tacit.app.cli.main import cli
