@@ -65,6 +65,7 @@ class Node:
     _runs: OrderedDict[int, tuple[flower.Run, bytes]] = field(default_factory=OrderedDict)
     _states: OrderedDict[int, bytes] = field(default_factory=OrderedDict)
     _worker: Worker | None = None
+    _owed: list[tuple[Delivery, float]] = field(default_factory=list)
 
     def serve(self) -> None:
         """For ever, until an exception from outside ends it: then the server is told."""
@@ -87,6 +88,7 @@ class Node:
         self.beat()
         delivery = self.link.pull()
         self._connected()
+        self._settle(None if delivery is None else delivery.run)
         if delivery is None:
             if self._worker is not None and self._worker.used + self.linger < time.monotonic():
                 self._end_worker()
@@ -135,7 +137,7 @@ class Node:
         until, began = time.monotonic() + delivery.ttl, time.monotonic()
         carrier = Carrier(self.link, self.allowance, self._beat_meanwhile, self.sleep)
         if (refusal := self._refusal(delivery)) is not None:
-            self.link.confirm(delivery)  # the server need not keep what is not fetched
+            self._owed.append((delivery, until))
             carrier.hand_in(delivery, _error(delivery, *refusal), 0.0, until)
             return
         objects = carrier.fetch(delivery, until)
@@ -153,6 +155,17 @@ class Node:
             answered - fetched,
             brought - answered,
         )
+
+    def _settle(self, run: int | None) -> None:
+        """Let the server forget messages that were refused without being fetched: when it sends
+        the next one of their run, or their time is over. It is not done with sending them before,
+        and where it could not, its run would end."""
+        now, owed = time.monotonic(), self._owed
+        self._owed = [each for each in owed if each[0].run != run and each[1] > now]
+        for delivery, until in owed:
+            if delivery.run == run or until <= now:
+                with suppress(RunOver):
+                    self.link.confirm(delivery)
 
     def _answered(self, delivery: Delivery, objects: dict[str, bytes], until: float) -> Reply:
         """The app's answer, or an error in its place."""

@@ -425,6 +425,29 @@ def test_a_message_whose_time_is_up_is_given_up_and_the_next_one_answered(bench:
     assert answer.content["c"]["count"] == 1
 
 
+def test_what_was_refused_is_confirmed_when_the_server_is_done_with_sending_it(
+    bench: Bench,
+) -> None:
+    """Confirmed while its objects are still on their way to SuperLink, a message ends its run."""
+    bench.node.allowed = lambda kind, now: Refusal("never")
+    bench.server.sends("query.who", 5)
+    bench.server.sends("query.who", 6)
+    bench.go()
+    assert bench.server.calls.count("confirm") == 0
+    bench.server.sends("query.who", 5)
+    bench.go()
+    assert bench.server.calls.count("confirm") == 1
+    assert "pull_object" not in bench.server.calls
+
+
+def test_what_was_refused_is_confirmed_when_its_time_is_over(bench: Bench) -> None:
+    bench.node.allowed = lambda kind, now: Refusal("never")
+    bench.server.sends("query.who", 5, ttl=0.0)
+    bench.go()
+    bench.node._settle(None)
+    assert bench.server.calls.count("confirm") == 1
+
+
 @pytest.mark.parametrize("call", ["run", "bundle", "pull_object", "confirm", "push", "push_object"])
 def test_a_run_that_is_over_ends_nothing_else(bench: Bench, call: str) -> None:
     bench.server.sends("query.who", 5)
