@@ -260,6 +260,15 @@ class RunEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class StrangerEnded:
+    """Flower had a run, under Flower's number, that this server knows no order of: it was ended.
+    `run` is what it called itself."""
+
+    number: int
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
 class OrderRefused:
     """An order that was not carried out: what it asked for, whose it says it is, and why not."""
 
@@ -340,6 +349,7 @@ Kind: TypeAlias = (
     | RunOrdered
     | RunBegun
     | RunEnded
+    | StrangerEnded
     | OrderRefused
     | TurnedAway
     | Granted

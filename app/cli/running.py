@@ -1,5 +1,6 @@
 """What `tacit run` and `tacit stop` do, once their arguments are read."""
 
+import os
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tacit.app.cli.screen import Screen, complain, interruptible
 from tacit.app.config import Settings, load
 from tacit.app.deployment import state, ticket
 from tacit.app.deployment.fleet import found
+from tacit.app.deployment.ordered import check_confined
 from tacit.app.deployment.orders import place
 from tacit.app.deployment.places import Places
 from tacit.app.folder import RunFolder
@@ -44,6 +46,7 @@ def run(
         raise ParameterError(f"there is a run {name} already: choose another --name")
     settings = _settings(places, config, [*assign, f'run.name="{name}"'])
     with interruptible("nothing was ordered"):
+        check_confined(settings, os.environ)
         check(settings)
     _order(places, key, Act.RUN, name, settings.toml())
     screen.say(

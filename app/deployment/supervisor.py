@@ -32,6 +32,7 @@ from tacit.server.entries import Kind, OrderRefused, ProcessEnded, ProcessStarte
 
 TICK = 0.3  # seconds
 NODES_EVERY, NODES_ANYHOW = 2.0, 60.0
+STRANGERS_EVERY = 3.0
 LOGS_EVERY = 20.0
 PAUSE = 5.0  # seconds after the system failed
 HUNG = 60.0  # seconds in which SuperLink, though it runs, does not answer: then it is killed
@@ -74,6 +75,7 @@ class Supervisor:
         self._guarded("nodes", NODES_EVERY, self._keep_nodes)
         if self._is_ready:
             self._guarded("runs", 0.0, self.runs.step)
+            self._guarded("strangers", STRANGERS_EVERY, self.runs.end_strangers)
         self._end_what_hangs(now)
         self._guarded("logs", LOGS_EVERY, self._turn_logs_over)
         self.told.write()

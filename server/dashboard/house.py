@@ -22,6 +22,7 @@ from tacit.server.entries import (
     RunBegun,
     RunEnded,
     RunOrdered,
+    StrangerEnded,
     TurnedAway,
     Withdrawn,
     one_line,
@@ -33,7 +34,7 @@ MOST_REASONS = 50  # that are counted one by one
 OTHER = "other reasons"
 _ACTS = (
     Granted, NodeRegistered, NodeUnregistered, OrderRefused, Released, RunBegun, RunEnded,
-    RunOrdered, Withdrawn,
+    RunOrdered, StrangerEnded, Withdrawn,
 )  # fmt: skip
 
 FindRuns = Callable[[], Iterable[RunFiles]]
