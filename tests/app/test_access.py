@@ -133,7 +133,7 @@ def test_a_model_is_released(tacit: Tacit, supervisor: Places) -> None:
 
 
 def test_what_is_refused_is_said(tacit: Tacit, supervisor: Places) -> None:
-    assert "refused: no run in" in tacit("release", "nothing", code=1).err
+    assert "refused: no run nothing: tacit status" in tacit("release", "nothing", code=1).err
     said = tacit("release", "nothing", "--json", code=1).result()
     assert said["order"] == "refused"
 
