@@ -17,6 +17,7 @@ from tacit.app.deployment.ordered import check_confined
 from tacit.app.deployment.orders import place
 from tacit.app.deployment.places import Places
 from tacit.app.folder import RunFolder
+from tacit.app.losses import losses
 from tacit.crypto.errors import ParameterError, TacitError
 from tacit.crypto.order import Act
 from tacit.server.entries import encode, read
@@ -150,8 +151,14 @@ def _then(screen: Screen, folder: Path, places: Places, name: str, *, wait: bool
     last = rounds[-1]["server"] if rounds else {}
     if "accuracy" in last:
         screen.say(f"accuracy {last['accuracy']:.3f} on the test set")
+    came = losses(run.events())
+    if came.lost:
+        screen.say(f"{came.lost} of {came.rounds} rounds lost: {came.why}")
     screen.say(f"report: {page}")
     screen.result(run=name, folder=str(run.path), report=str(page), rounds=len(rounds), **last)
+    if came.is_all:
+        complain(f"run {name} learnt nothing: no round had a sum")
+        raise typer.Exit(FAILED)
 
 
 def _watch(screen: Screen, places: Places, name: str) -> tuple[str, str]:
