@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tacit.server.entries import one_line
+
 
 @dataclass(frozen=True, slots=True)
 class Losses:
@@ -45,4 +47,4 @@ def losses(events: Iterable[Mapping[str, Any]]) -> Losses:
 def _why(reason: str, refused: Counter[str]) -> str:
     """A sum had too few, and what most of the others said."""
     most = [f"{times} times: {said}" for said, times in refused.most_common(1) if said]
-    return "; ".join([reason, *most])
+    return "; ".join(map(one_line, [reason, *most]))

@@ -25,7 +25,7 @@ from tacit.crypto import labels
 from tacit.crypto.errors import ParameterError
 from tacit.crypto.mark import MarkKey, Signs, Triggers
 from tacit.crypto.simulated import simulated_identity
-from tacit.server.entries import MarkCommitted
+from tacit.server.kinds import MarkCommitted
 from tacit.simulations.data.dataset import take
 from tacit.simulations.ownership import (
     Evidence,

@@ -10,7 +10,7 @@ from tacit.app.deployment.operators import Operator, Operators, load
 from tacit.app.deployment.places import Places
 from tacit.app.journal import LOG
 from tacit.server import auditlog, entries
-from tacit.server.entries import Granted, OrderRefused, Withdrawn
+from tacit.server.deployed import Granted, OrderRefused, Withdrawn
 
 
 def faults(places: Places) -> list[str]:

@@ -10,7 +10,7 @@ from tacit.app.journal import LOG, Journal, signer
 from tacit.client.files import SHARED_MODE, sync
 from tacit.crypto.errors import Damaged, ParameterError
 from tacit.server import auditlog, entries
-from tacit.server.entries import Released
+from tacit.server.kinds import Released
 
 _CHUNK = 1 << 20
 

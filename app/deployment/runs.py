@@ -26,7 +26,7 @@ from tacit.app.deployment.told import Told
 from tacit.app.folder import STATUS, RunFolder
 from tacit.app.run_lock import is_held
 from tacit.crypto.errors import Damaged, ParameterError
-from tacit.server.entries import RunBegun, RunEnded, RunOrdered, StrangerEnded
+from tacit.server.deployed import RunBegun, RunEnded, RunOrdered, StrangerEnded
 
 FEW, MANY = 8, 30  # tries without a new round: of what looks wrong for good, and of what does not
 RAISED = "ServerApp failed with exception: "  # as Flower says it

@@ -28,7 +28,8 @@ from tacit.app.deployment.told import Told
 from tacit.app.deployment.waking import until_told
 from tacit.app.journal import Journal
 from tacit.crypto.errors import TacitError
-from tacit.server.entries import Kind, OrderRefused, ProcessEnded, ProcessStarted
+from tacit.server.deployed import OrderRefused, ProcessEnded, ProcessStarted
+from tacit.server.kinds import Kind
 
 TICK = 0.3  # seconds
 NODES_EVERY, NODES_ANYHOW = 2.0, 60.0

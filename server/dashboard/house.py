@@ -10,23 +10,22 @@ from typing import Any
 from tacit.server.dashboard.board import Board, Version
 from tacit.server.dashboard.run import Run, RunFiles
 from tacit.server.dashboard.tail import Log
-from tacit.server.entries import (
+from tacit.server.deployed import (
     Granted,
     NodeRegistered,
     NodeUnregistered,
-    Noted,
     OrderRefused,
     ProcessEnded,
     ProcessStarted,
-    Released,
     RunBegun,
     RunEnded,
     RunOrdered,
     StrangerEnded,
     TurnedAway,
     Withdrawn,
-    one_line,
 )
+from tacit.server.entries import Noted, one_line
+from tacit.server.kinds import Released
 
 MOST_RUNS = 50  # those that changed last
 MOST_LATELY = 40  # entries of each kind that are kept

@@ -21,7 +21,7 @@ from tacit.app.deployment.places import Places
 from tacit.app.folder import RunFolder
 from tacit.app.journal import Journal, signer
 from tacit.crypto.errors import TacitError
-from tacit.server.entries import OrderRefused
+from tacit.server.deployed import OrderRefused
 from tests.app.small import small
 
 

@@ -334,7 +334,10 @@ def test_folders_that_do_not_work(tmp_path: Path) -> None:
         ("nothing-like-it", "unknown data set 'nothing-like-it'; there are digits"),
         ("npz:", "unknown data set"),
         ("numpy:array", "failed: TypeError"),
-        ("numpy.random:default_rng", "returned Generator, expected a tacit.simulations.data.Dataset"),
+        (
+            "numpy.random:default_rng",
+            "returned Generator, expected a tacit.simulations.data.Dataset",
+        ),
     ],
 )
 def test_names_that_do_not_work(name: str, says: str) -> None:

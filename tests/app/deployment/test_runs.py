@@ -19,8 +19,9 @@ from tacit.app.folder import RunFolder
 from tacit.app.journal import Journal
 from tacit.app.run_lock import RunLock
 from tacit.crypto.errors import ParameterError
-from tacit.server.entries import Kind, RunBegun, RunEnded, RunOrdered, StrangerEnded
+from tacit.server.deployed import RunBegun, RunEnded, RunOrdered, StrangerEnded
 from tacit.server.events import RoundFinished
+from tacit.server.kinds import Kind
 from tests.app.small import small
 
 SETTINGS = small().toml()
