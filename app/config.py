@@ -6,6 +6,7 @@ known one; a value out of range says the range and what the setting is for.
 """
 
 import difflib
+import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -71,6 +72,12 @@ class Settings(Section):
     def private(self) -> Privacy | None:
         """How the run's sums are made private."""
         return self.privacy.of(self.run.rounds, self.data.devices, self.train.learning_rate)
+
+    @property
+    def enough(self) -> int:
+        """Real devices that a run begins with, if the others do not come: as many as are left where
+        a sum misses all that it may."""
+        return math.ceil((1 - self.secure.drop) * self.data.devices)
 
     @property
     def fault_plan(self) -> tuple[Fault, ...]:

@@ -100,11 +100,12 @@ def coordinate(
 
     initial = {name: Array(np.asarray(array)) for name, array in trainer.initial(run.seed).items()}
     embed = embed_for(settings)
+    enough = None if roster is None else settings.enough
     result = run_rounds(
         over,
         strategy if embed is None else Watermarked(strategy, embed),
         ArrayRecord(initial),
-        Plan(run.rounds, run.timeout, run.seed, nodes=data.devices),
+        Plan(run.rounds, run.timeout, run.seed, nodes=data.devices, least=enough),
         evaluate_fn=evaluate,
         on_event=on_event,
         keep=keep,

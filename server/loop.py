@@ -41,6 +41,7 @@ class Plan:
     seed        repeats which nodes a strategy samples; None: as the system's randomness has it
     nodes       nodes to wait for before the first round; later, those that the strategy needs
     node_wait   seconds to wait for them before the run is given up
+    least       or begun with those that are there, if they are so many; None: all of `nodes`
     """
 
     rounds: int
@@ -48,6 +49,7 @@ class Plan:
     seed: int | None = None
     nodes: int = 1
     node_wait: float = 120.0
+    least: int | None = None
 
 
 def run_rounds(
@@ -79,7 +81,8 @@ def run_rounds(
     result = Result()
     result.arrays = arrays
     needed = _needed(strategy)
-    _wait_for_nodes(grid, max(plan.nodes, needed), plan.node_wait)
+    least = plan.nodes if plan.least is None else plan.least
+    _wait_for_nodes(grid, max(plan.nodes, needed), plan.node_wait, max(least, needed))
     tell(RunStarted(plan.rounds, first - 1))
     if evaluate_fn is not None and first == 1:
         _record(result.evaluate_metrics_serverapp, 0, evaluate_fn(0, arrays))
@@ -134,11 +137,14 @@ def _needed(strategy: Strategy) -> int:
     return max(int(getattr(inner, name, 0)) for name in names)
 
 
-def _wait_for_nodes(grid: Grid, nodes: int, seconds: float) -> None:
-    """Strategies wait for their nodes for ever; this wait ends."""
+def _wait_for_nodes(grid: Grid, nodes: int, seconds: float, least: int | None = None) -> None:
+    """Strategies wait for their nodes for ever; this wait ends. Raises TooFewClients if they are
+    fewer than `least` (all of them) by then."""
     end = time.monotonic() + seconds
     while (online := len(list(grid.get_node_ids()))) < nodes:
         if time.monotonic() >= end:
+            if least is not None and online >= least:
+                return
             raise TooFewClients(
                 f"{online} of {nodes} devices are online after {seconds:g} s: "
                 "start the others, or lower the number of devices"

@@ -28,7 +28,7 @@ TREE_UP, TREE_DOWN = 500, 700  # what a message's parts are called, beside its c
 CALLS = 9  # pull, the message's three objects, confirm, push, the reply's three objects
 
 POLL_S = 0.008  # CPU of a poll: TLS, the signature, one look at the database
-EXCHANGE_S = 0.2  # CPU of a message and its reply of 10 kB each, what the ServerApp asks too
+EXCHANGE_S = 0.17  # CPU of a message and its reply of 10 kB each, what the ServerApp asks too
 BYTE_S = 12e-9  # CPU of a byte into the database, or out of it; an estimate
 REPORT_S, ATTEST_S, REVEAL_S = 0.9e-3, 0.4e-3, 0.3e-3  # a device's part, by the server
 ADD_S = 0.3e-9  # CPU of a byte of a report, to be added
@@ -62,7 +62,7 @@ class Fleet:
     cohort: int = 100
     length: int = 1_000_000
     online: float = 1.0
-    poll: float = 30.0
+    poll: float = 3.0
     every: float = 600.0
     drop: float = 0.1
     train: float = 60.0

@@ -121,7 +121,7 @@ def test_base_installation_asks_for_nothing_heavy(wheel: Path) -> None:
     asked = [line.split(": ")[1] for line in lines if line.startswith("Requires-Dist: ")]
     base = {line.split(">")[0].split("<")[0] for line in asked if "extra ==" not in line}
     ours = {"cryptography", "flwr", "numpy"}
-    assert base == ours | {"click", "pydantic", "rich", "tomli-w", "typer"}
+    assert base == ours | {"click", "h11", "httpx", "pydantic", "rich", "tomli-w", "typer"}
 
 
 def test_editable_install_leads_to_the_work_tree(tmp_path: Path) -> None:

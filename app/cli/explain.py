@@ -123,7 +123,7 @@ def explain_scale(
         float,
         typer.Option("--length", "-d", help="Parameters of the model.", show_default="1e6"),
     ] = 1e6,
-    poll: Annotated[float, typer.Option(help="Seconds between two questions of a device.")] = 30.0,
+    poll: Annotated[float, typer.Option(help="Seconds between two questions of a device.")] = 3.0,
     every: Annotated[float, typer.Option(help="Seconds from one round to the next.")] = 600.0,
     online: Annotated[float, typer.Option(help="Fraction of the devices that ask.")] = 1.0,
     drop: Annotated[float, typer.Option(help="Fraction of a cohort that falls silent.")] = 0.1,

@@ -111,7 +111,7 @@ def _runs(screen: Screen, places: Places) -> bool:
         accuracy = rounds[-1]["server"].get("accuracy") if rounds else None
         shown = "" if accuracy is None else f"{accuracy:.3f}"
         why, begun = (held.reason, held.begun) if held is not None else ("", 0)
-        how = held.how if held is not None and held.how else said
+        how = _how(said, held)
         table.add_row(
             folder.name, how, f"{len(rounds)}/{run.settings.run.rounds}", shown, str(begun), why
         )
@@ -135,6 +135,13 @@ def _runs(screen: Screen, places: Places) -> bool:
                 f"run {name}: {each.lost} of {each.rounds} rounds lost: {each.why}", style=style
             )
     return found.is_all
+
+
+def _how(said: str, held: ticket.Ticket | None) -> str:
+    """A run that is not over is begun again, whatever became of it the last time."""
+    if held is None:
+        return said
+    return held.how or ("waits" if said in ("failed", "interrupted") else said)
 
 
 def logs(folder: Path, what: str, lines: int, *, follow: bool) -> None:

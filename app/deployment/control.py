@@ -4,6 +4,7 @@ The one place that knows the client of `flwr.supercore.control`. It asks nobody 
 is for the supervisor, and never leaves this machine: see `tacit.server.front`.
 """
 
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ from tacit.app.deployment import bundle
 from tacit.crypto.errors import ParameterError, TacitError
 from tacit.crypto.nodekey import compressed, public_key
 
-TIMEOUT = 10.0  # seconds
+TIMEOUT = 10.0  # seconds; the supervisor does nothing else meanwhile
 NAME = "run.name"
 RECENT = 200  # runs to look at
 
@@ -148,11 +149,11 @@ class Control:
     def _asking(self) -> Iterator[ControlHttpClient]:
         try:
             if self._client is None:
-                self._client = ControlHttpClient.from_server_address(
-                    server_address=self.address,
-                    insecure=False,
-                    root_certificates=self.ca.read_bytes(),
+                self._client = ControlHttpClient(
+                    f"https://{self.address}",
                     interceptors=[RuntimeVersionHttpInterceptor(component_name="tacit")],
+                    verify=ssl.create_default_context(cafile=self.ca),
+                    timeout=TIMEOUT,
                 )
             yield self._client
         except httpx.HTTPStatusError as refused:

@@ -92,7 +92,7 @@ def superexec(places: Places, port: int) -> Spec:
             ROSTER: str((places.folder / ROSTER_FILE).absolute()),
             RUNS: str(places.runs.absolute()),
             ORDERED: "1",
-            POLL: "0.2",
+            POLL: "1.0",
         },
     )
     return replace(made, folder=places.tracked.absolute())

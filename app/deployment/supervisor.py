@@ -33,10 +33,13 @@ from tacit.server.kinds import Kind
 
 TICK = 0.3  # seconds
 NODES_EVERY, NODES_ANYHOW = 2.0, 60.0
-STRANGERS_EVERY = 3.0
+RUNS_EVERY = 1.0  # each look is a question to SuperLink, of which it takes a hundred a second
+STRANGERS_EVERY = 5.0
 LOGS_EVERY = 20.0
 PAUSE = 5.0  # seconds after the system failed
-HUNG = 60.0  # seconds in which SuperLink, though it runs, does not answer: then it is killed
+# Seconds in which SuperLink, though it runs, does not answer: then it is killed. Flower gives its
+# runs up after 60; it may take long to start, with a large database.
+HUNG, STARTS = 40.0, 180.0
 LEAST_FREE = 100_000_000  # bytes of disk without which no run is begun
 LEFT_OVER_S = 10.0
 REFUSALS = 20  # that are shown
@@ -74,8 +77,8 @@ class Supervisor:
         self._look_after(now)
         self._guarded("orders", 0.0, self._take_orders)
         self._guarded("nodes", NODES_EVERY, self._keep_nodes)
-        if self._is_ready:
-            self._guarded("runs", 0.0, self.runs.step)
+        if self._is_ready and "nodes" not in self.troubles:
+            self._guarded("runs", RUNS_EVERY, self.runs.step)
             self._guarded("strangers", STRANGERS_EVERY, self.runs.end_strangers)
         self._end_what_hangs(now)
         self._guarded("logs", LOGS_EVERY, self._turn_logs_over)
@@ -142,9 +145,10 @@ class Supervisor:
             return f"{'; '.join(faults)} (tacit server check {folder})"
         if (free := shutil.disk_usage(folder).free) < LEAST_FREE:
             return f"the disk is full: {free // 1_000_000} MB are left, make room"
-        online, needed = sum(each.is_online for each in self._nodes), settings.data.devices
-        if online < needed:
-            return f"{online} of {needed} devices are online: start the others"
+        online, devices = sum(each.is_online for each in self._nodes), settings.data.devices
+        if online < settings.enough:
+            enough = "all have" if settings.enough == devices else f"{settings.enough} have"
+            return f"{online} of {devices} devices are online, and {enough} to be: start the others"
         return ""
 
     def _end_serverapps(self) -> None:
@@ -152,7 +156,8 @@ class Supervisor:
 
     def _end_what_hangs(self, now: float) -> None:
         superlink = self.children[link.SUPERLINK]
-        if superlink.pid is not None and now - max(superlink.since, self._answered) > HUNG:
+        silent = now - (self._answered or superlink.since)
+        if superlink.pid is not None and silent > (HUNG if self._answered else STARTS):
             self.say("superlink does not answer any more, and is killed")
             superlink.kill()
 

@@ -223,6 +223,29 @@ def test_an_impossible_roster_is_not_read(rows: list[tuple[int, bytes]], says: s
         Roster.decode(writer.data() + bytes(32 + 64))
 
 
+def test_who_reads_a_roster_shares_its_bytes_and_what_was_checked_is_checked_by_signer() -> None:
+    """In one process ten thousand devices keep one copy; what one of them found holds for the same
+    roster and the same authority, and for no other."""
+    crew = Federation(3)
+    data = bytes(bytearray(crew.roster.encode()))
+    one, other = Roster.decode(data), Roster.decode(bytes(bytearray(data)))
+    assert one.encode() is other.encode() is data
+    one.verify(crew.authority.public)
+    with pytest.raises(ProtocolError, match="not signed by the authority"):
+        one.verify(crew.identities[1].public)
+    # The same signature, and so the same hash: what was found of one is not what is found of this.
+    forged = replace(one, members=one.members[:2])
+    assert hash(forged) == hash(one)
+    assert forged != one
+    assert forged.drawn(3) != one.drawn(3)
+    with pytest.raises(ProtocolError, match="not signed by the authority"):
+        forged.verify(crew.authority.public)
+    with pytest.raises(ProtocolError, match="not on the roster"):
+        forged.member(3, now=NOW)
+    assert one.identity(2) == crew.identities[2].public
+    assert one.identity(4) == b""
+
+
 def test_a_roster_knows_its_members_until_their_time_is_over() -> None:
     roster = Federation(3).roster
     assert roster.member(2, now=NOW).device == 2

@@ -168,6 +168,15 @@ def test_a_wait_for_nodes_ends(strategy: FedAvg, plan: Plan) -> None:
     assert events == []
 
 
+def test_a_run_begins_with_those_that_are_there_if_they_are_enough() -> None:
+    plan = Plan(1, nodes=5, node_wait=0.05, least=3)
+    assert run(FedAvg(), plan, devices=3).train_metrics_clientapp
+    with pytest.raises(TooFewClients, match="2 of 5 devices are online"):
+        run(FedAvg(), plan, devices=2)
+    with pytest.raises(TooFewClients, match="3 of 5 devices are online"):
+        run(FedAvg(min_available_nodes=4), plan, devices=3)
+
+
 class Leaving(WrappedGrid):
     """From the third question for the nodes on, only two of them are online."""
 

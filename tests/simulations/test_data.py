@@ -546,6 +546,22 @@ def test_a_partition_misspelt(text: str, says: str) -> None:
         parse(text)
 
 
+@pytest.mark.parametrize(("examples", "devices"), [(40, 1), (41, 7), (100, 100), (1000, 33)])
+def test_equal_shares_are_those_of_flwr_datasets(examples: int, devices: int) -> None:
+    """They are cut here, since it takes a millisecond for each: the same rows all the same."""
+    from datasets import Dataset as Rows
+    from flwr_datasets.partitioner import IidPartitioner
+
+    rng = np.random.default_rng(5)
+    half = Examples(rng.random((examples, 2), np.float32), rng.integers(0, 2, examples))
+    found = partition(Dataset("d", half, half, 2, (2,)), devices, Iid(), seed=9)
+    theirs = IidPartitioner(devices)
+    order = np.random.default_rng(9).permutation(examples)
+    theirs.dataset = Rows.from_dict({"index": order})
+    for device, share in enumerate(found):
+        assert sorted(theirs.load_partition(device)["index"]) == share.tolist()
+
+
 def test_partitioning_is_quiet_offline_and_light() -> None:
     """No word on either stream, no connection, no plotting library, telemetry off; and the rest
     of flwr-datasets can still be imported afterwards."""
