@@ -16,15 +16,7 @@ from tacit.crypto.certificate import ends_at
 from tacit.crypto.enrolment import DeviceRequest, Request
 from tacit.crypto.errors import ParameterError
 from tacit.crypto.identity import Identity
-from tacit.server.entries import (
-    Certified,
-    Dismissed,
-    Enrolled,
-    Kind,
-    Renewed,
-    Revoked,
-    Rotated,
-)
+from tacit.server.kinds import Certified, Dismissed, Enrolled, Kind, Renewed, Revoked, Rotated
 
 
 def enrol(

@@ -39,7 +39,8 @@ from tacit.crypto.identity import BEACON_BYTES, KEY_BYTES, Identity, Roster
 from tacit.crypto.loghead import LOG_BYTES
 from tacit.crypto.nodekey import RAND_BYTES, NodeKey
 from tacit.server.auditlog import AuditLog
-from tacit.server.entries import Kind, RosterIssued, noted
+from tacit.server.entries import noted
+from tacit.server.kinds import Kind, RosterIssued
 
 KEY, REGISTER, LOG, LOCK = "authority.key", "register", "audit.log", "authority.lock"
 CA, ROSTER, ANSWERS, ANSWER = "ca.crt", "roster.bin", "answers", ".answer"

@@ -46,9 +46,9 @@ from tacit.app.trackers import Tracking
 from tacit.crypto.errors import ParameterError
 from tacit.server.ahead import Ahead
 from tacit.server.checkpoint import Checkpoint, Newest, before, newest
-from tacit.server.entries import CheckpointDamaged, CheckpointKept, Released
 from tacit.server.events import Event, RoundFinished
 from tacit.server.inbox import Seen
+from tacit.server.kinds import CheckpointDamaged, CheckpointKept, Released
 
 STATUS, _CONFIG = "status.json", "config.toml"
 METRICS, MODEL = "metrics.jsonl", "model.safetensors"

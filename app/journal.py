@@ -17,10 +17,11 @@ from tacit.crypto.errors import ParameterError
 from tacit.crypto.identity import KEY_BYTES, Identity
 from tacit.crypto.loghead import LOG_BYTES
 from tacit.server.auditlog import AuditLog
-from tacit.server.entries import Kind, MarkCommitted, Refused, noted
+from tacit.server.entries import noted
 from tacit.server.events import Event, KeyChanged, LeftOut
 from tacit.server.gate.said import hand_over
 from tacit.server.gate.store import Store
+from tacit.server.kinds import Kind, MarkCommitted, Refused
 
 LOG, KEY = "audit.log", "audit.key"
 

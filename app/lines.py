@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from tacit.server.entries import Kind
 from tacit.server.events import Event
+from tacit.server.kinds import Kind
 
 
 def of_event(event: Event, **more: Any) -> str:

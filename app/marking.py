@@ -1,7 +1,7 @@
 """Marks of a run: whose keys there are, what is committed to, and what trains them in.
 
 A mark's key is a file of 32 random bytes that only its owner may read. The server's is named by
-mark.key. A deployed device's is named by the environment variable TACIT_MARK_KEY of its SuperNode:
+mark.key. A deployed device's is named by the environment variable TACIT_MARK_KEY of its node:
 the environment is its owner's, and a device without it does not sign. Keys of simulated devices are
 derived, and no secret: whoever wants to can be one.
 """
@@ -25,7 +25,7 @@ from tacit.crypto import labels
 from tacit.crypto.errors import ParameterError
 from tacit.crypto.mark import MarkKey, Signs, Triggers
 from tacit.crypto.simulated import simulated_identity
-from tacit.server.entries import MarkCommitted
+from tacit.server.kinds import MarkCommitted
 from tacit.simulations.data.dataset import take
 from tacit.simulations.ownership import (
     Evidence,

@@ -30,7 +30,8 @@ from tacit.crypto.identity import KEY_BYTES
 from tacit.crypto.mark import MarkKey
 from tacit.privacy.statement import Statement
 from tacit.server.auditlog import Whole, batches, verify
-from tacit.server.entries import Noted, Released, read
+from tacit.server.entries import Noted, read
+from tacit.server.kinds import Released
 from tacit.simulations.data.dataset import take
 from tacit.simulations.duels.base import Figure, Fought, Line, Role, Scale, Tell, share_of
 from tacit.simulations.duels.registry import PROBES, probe

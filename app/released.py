@@ -14,9 +14,9 @@ from tacit.app.sealing import SUFFIX, read_key
 from tacit.crypto.errors import Damaged, ParameterError
 from tacit.crypto.sealed import unseal
 from tacit.server import auditlog, entries
-from tacit.server.entries import Released
 from tacit.server.gate.card import Card
 from tacit.server.gate.model import TorchModel
+from tacit.server.kinds import Released
 from tacit.simulations.data.dataset import Dataset
 from tacit.simulations.models import factory
 

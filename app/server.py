@@ -2,11 +2,13 @@
 
 `flwr run` loads `tacit.app.server:app`. Where the federation has an authority, the environment
 variable TACIT_ROSTER names its signed roster; without it the devices are simulated ones. TACIT_RUNS
-names a folder for the run's own folder, in which a run that has a name goes on where it was.
+names a folder for the run's own folder, in which a run that has a name goes on where it was. With
+TACIT_ORDERED, no run is served but one that the supervisor of that folder has begun.
 """
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,11 +30,12 @@ from flwr.serverapp.strategy import (
 
 from tacit.app.client import WEIGHT
 from tacit.app.config import Settings
+from tacit.app.deployment import ticket as tickets
 from tacit.app.folder import RunFolder, is_run
 from tacit.app.marking import commitments, embed_for
 from tacit.app.material import material, trainer_for
 from tacit.app.sections import StrategySettings
-from tacit.crypto.errors import ParameterError
+from tacit.crypto.errors import ParameterError, PolicyRefusal
 from tacit.crypto.identity import Roster
 from tacit.privacy.ledger import Storage
 from tacit.server.ahead import Ahead
@@ -50,6 +53,8 @@ log = logging.getLogger("tacit.server")
 
 ROSTER = "TACIT_ROSTER"
 RUNS = "TACIT_RUNS"
+ORDERED = "TACIT_ORDERED"
+_SOON, _STEP = 15.0, 0.1  # seconds that a supervisor has to write down what it began
 
 
 def coordinate(
@@ -179,6 +184,8 @@ def main(grid: Grid, context: Context) -> None:
         coordinate(grid, settings, roster=roster, on_event=lambda event: log.info("%s", event))
         return
     place = Path(runs) / (settings.run.name or f"run-{context.run_id}")
+    if ORDERED in os.environ:
+        check_ordered(place, context.run_id)
     is_there = is_run(place)
     folder = RunFolder.open(place) if is_there else RunFolder.create(place, settings)
     resume = folder.resume() if is_there else None  # outside: what is finished stays finished
@@ -198,3 +205,16 @@ def main(grid: Grid, context: Context) -> None:
             ahead=folder.ahead,
         )
         folder.finish(result.arrays)
+
+
+def check_ordered(place: Path, number: int) -> None:
+    """Raises PolicyRefusal unless the run in this folder is the one that Flower calls `number`.
+
+    Whoever is on the server's machine can ask SuperLink for a run, with settings of his choice: it
+    writes nothing into a run's folder, asks no device for anything, and reads no data.
+    """
+    end = time.monotonic() + _SOON
+    while (held := tickets.read(place)) is None or held.how or held.number != number:
+        if time.monotonic() >= end:
+            raise PolicyRefusal(f"nobody ordered Flower's run {number} of this server")
+        time.sleep(_STEP)

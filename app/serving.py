@@ -12,7 +12,6 @@ from tacit.app.gatehouse import NETWORKS, GateFolder
 from tacit.app.journal import LOG, opened
 from tacit.app.released import Release
 from tacit.crypto.errors import ParameterError
-from tacit.server.entries import GateOpened
 from tacit.server.gate.application import application
 from tacit.server.gate.approvals import is_released
 from tacit.server.gate.base import Grant, Suspicion
@@ -33,6 +32,7 @@ from tacit.server.gate.reveal import Detail, Reveal
 from tacit.server.gate.said import hand_over
 from tacit.server.gate.watch import KeyWatch
 from tacit.server.gate.windows import Windows
+from tacit.server.kinds import GateOpened
 
 EVENTS = "events.jsonl"
 WITHIN = 0.05  # seconds until what the command line does to a key counts

@@ -14,7 +14,8 @@ from tacit.crypto import labels
 from tacit.crypto.errors import Damaged, ParameterError
 from tacit.crypto.identity import Identity, verified
 from tacit.server.auditlog import verify
-from tacit.server.entries import Audited, Released, encode
+from tacit.server.entries import encode
+from tacit.server.kinds import Audited, Released
 from tacit.simulations.report.audit import render_audit
 
 REPORT, PAGE = "release.json", "release.html"

@@ -1,12 +1,13 @@
 """`tacit dashboard`, put together: which files of a folder are looked at, and who may look."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from tacit.app import journal
-from tacit.app.deployment import operators
+from tacit.app.deployment import history
 from tacit.app.deployment.operators import Operators, Role
-from tacit.app.deployment.places import Places
+from tacit.app.deployment.places import Places, server_in
 from tacit.app.folder import STATUS
 from tacit.app.listening import Place
 from tacit.crypto.errors import ParameterError, TacitError
@@ -24,8 +25,8 @@ def usual() -> Path:
 
 
 def house_of(path: Path) -> House:
-    """What there is to see at a path: one run, a folder of runs, or a deployed server. Raises
-    ParameterError if nothing is there, or trials of attacks."""
+    """What there is to see at a path: one run, a folder of runs, a deployed server, or a federation
+    on one machine. Raises ParameterError if nothing is there, or trials of attacks."""
     if not path.is_dir():
         raise ParameterError(
             f"no folder at {path}: name that of a run, as tacit simulate --out has it, or of a "
@@ -38,31 +39,48 @@ def house_of(path: Path) -> House:
     name = path.resolve().name
     if (path / STATUS).exists():
         return House(name, lambda: [_run(path, name)])
-    places = Places(path)
+    places = server_in(path)
     if not _is_server(places):
         return House(name, lambda: _runs(path))
-    server = ServerFiles(path / journal.LOG, places.front / journal.LOG, places.state)
+    server = ServerFiles(places.folder / journal.LOG, places.front / journal.LOG, places.state)
     return House(name, lambda: _runs(places.runs), server)
 
 
 def viewers_of(path: Path) -> Who | None:
-    """Whose a token is, by a server's register of operators, which is read again each time; None
-    where no viewer is registered."""
-    places = Places(path)
-
-    def viewers() -> Operators | None:
-        try:
-            return operators.load(places)
-        except (TacitError, OSError):
-            return None
+    """Whose a token is, by a server's register of operators and its log, which are read again when
+    they have changed; None where no viewer is registered."""
+    viewers = _Viewers(server_in(path))
 
     def who(token: str) -> str | None:
-        register = viewers()
-        found = None if register is None else register.viewer(token)
+        found = None if (register := viewers.now()) is None else register.viewer(token)
         return None if found is None else found.name
 
-    there = viewers() or ()
-    return who if any(each.role is Role.VIEWER for each in there) else None
+    return who if any(each.role is Role.VIEWER for each in viewers.now() or ()) else None
+
+
+@dataclass(slots=True)
+class _Viewers:
+    """Who has a role: a copy of the register from an earlier day lets nobody in whose role has
+    ended since, and a log that was altered lets nobody in."""
+
+    places: Places
+    _stamp: object = None
+    _last: Operators | None = None
+
+    def now(self) -> Operators | None:
+        try:
+            stamp = [_stamp(self.places.operators), _stamp(self.places.folder / journal.LOG)]
+            if stamp != self._stamp:
+                self._last = history.confirmed(self.places)
+                self._stamp = stamp
+        except (TacitError, OSError):
+            self._stamp = self._last = None
+        return self._last
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    about = path.stat()
+    return about.st_ino, about.st_size, about.st_mtime_ns
 
 
 def check_place(place: Place, who: Who | None) -> None:

@@ -56,7 +56,8 @@ def is_deployed(context: Context) -> bool:
 
 
 def enrolled_device(context: Context) -> Device:
-    """The device whose vault the SuperNode's owner names: `--node-config 'vault="/path"'`.
+    """The device whose vault its node names: that of `tacit device run`, or Flower's SuperNode with
+    `--node-config 'vault="/path"'`.
 
     In an environment with TACIT_SIMULATION=1 a node without a vault is a simulated device. The
     environment is the owner's, so a server cannot ask for that.
@@ -67,8 +68,8 @@ def enrolled_device(context: Context) -> Device:
     if os.environ.get(SIMULATION) == "1":
         return simulated_device(context)
     raise ParameterError(
-        "this device has no vault: start its SuperNode with --node-config 'vault=\"/path\"', "
-        f"or set {SIMULATION}=1 to simulate"
+        "this device has no vault: start its node by tacit device run VAULT, or Flower's SuperNode "
+        f"with --node-config 'vault=\"/path\"', or set {SIMULATION}=1 to simulate"
     )
 
 

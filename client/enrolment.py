@@ -4,7 +4,7 @@
     renew     in a vault that is enrolled: new keys, and a request; the old ones hold until
     join      the authority's answer: from then on the device is who the answer says
 
-Beside the sealed slots a vault then has plain files for Flower's SuperNode: its private key, mode
+Beside the sealed slots a vault then has plain files for the device's node: its private key, mode
 0600, the CA's certificate, and the server's address. They are written again by every `join`, which
 may be stopped and started over at any point.
 

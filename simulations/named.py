@@ -17,13 +17,21 @@ def is_dotted(name: str) -> bool:
     return bool(colon) and all(part.isidentifier() for part in parts)
 
 
+def check_own(name: str) -> None:
+    """Raises ParameterError for what is Python's own. It makes no data and no model, and a run's
+    settings may come from another machine: `http.server:test` would serve files to everybody."""
+    if is_dotted(name) and name.partition(":")[0].partition(".")[0] in sys.stdlib_module_names:
+        raise ParameterError(f"{name} is Python's own, and makes no data and no model: name yours")
+
+
 def resolve(name: str) -> Callable[..., Any]:
     """The callable that `package.module:attribute` names.
 
     Modules of the current folder are found too: it is put at the end of the search path, where
-    it can hide nothing that is installed. Raises ParameterError if the module cannot be imported
-    or has no such callable.
+    it can hide nothing that is installed. Raises ParameterError if the module cannot be imported,
+    has no such callable, or is Python's own.
     """
+    check_own(name)
     module_name, _, attribute = name.partition(":")
     found: Any = _module(module_name, name)
     for part in attribute.split("."):

@@ -21,8 +21,9 @@ from tacit.client.trainer import Arrays, Examples, LocalPlan, Trainer
 from tacit.crypto.errors import Damaged, ParameterError
 from tacit.crypto.mark import MarkKey, Signs, Triggers
 from tacit.server.auditlog import batches, verify
-from tacit.server.entries import MarkCommitted, read
+from tacit.server.entries import read
 from tacit.server.events import RoundStarted
+from tacit.server.kinds import MarkCommitted
 
 SIGNIFICANCE = 1e-6  # chance that a model which has nothing to do with any key is claimed
 LEARNT = 0.05  # mean loss (nats): well inside a label's region, or rounding the model loses it

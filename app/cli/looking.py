@@ -18,6 +18,7 @@ from tacit.app.deployment.places import Places
 from tacit.app.deployment.state import State
 from tacit.app.folder import RunFolder
 from tacit.app.journal import LOG
+from tacit.app.losses import Losses, losses
 from tacit.crypto.errors import ParameterError, TacitError
 from tacit.server.auditlog import verify
 
@@ -35,7 +36,7 @@ def status(screen: Screen, folder: Path) -> None:
         _nodes(screen, now)
     else:
         screen.say(f"{folder} is not up: tacit up --dir {folder}")
-    _runs(screen, places)
+    came_to_nothing = _runs(screen, places)
     for refused in now.refused[-SHOWN_REFUSED:]:
         by = f" by {refused.by}" if refused.by else ""
         screen.say(f"refused {_time(refused.at)}: {refused.order}{by}: {refused.reason}")
@@ -46,7 +47,7 @@ def status(screen: Screen, folder: Path) -> None:
     head = _head(places)
     if head:
         screen.say(f"log: {head}")
-    is_well = is_up and now.is_ready and not now.troubles
+    is_well = is_up and now.is_ready and not now.troubles and not came_to_nothing
     screen.result(
         folder=str(folder),
         up=is_up,
@@ -93,15 +94,17 @@ def _nodes(screen: Screen, now: State) -> None:
         screen.fact(device=each.name, online=each.is_online)
 
 
-def _runs(screen: Screen, places: Places) -> None:
+def _runs(screen: Screen, places: Places) -> bool:
+    """Whether the newest run has not learnt anything in any of its rounds."""
     folders = sorted(places.runs.glob("*"), key=_ordered)[-SHOWN_RUNS:]
     if not folders:
-        return
+        return False
     table = Table("run", "status", "round", "accuracy", "begun", "why")
+    came = dict[str, Losses]()
     for folder in folders:
         try:
             run, held = RunFolder.open(folder), ticket.read(folder)
-            rounds, said = run.rounds(), run.status()
+            rounds, said, found = run.rounds(), run.status(), losses(run.events())
         except TacitError as bad:
             table.add_row(folder.name, "damaged", "", "", "", str(bad))
             continue
@@ -112,6 +115,7 @@ def _runs(screen: Screen, places: Places) -> None:
         table.add_row(
             folder.name, how, f"{len(rounds)}/{run.settings.run.rounds}", shown, str(begun), why
         )
+        came[folder.name] = found
         screen.fact(
             run=folder.name,
             status=how,
@@ -120,8 +124,17 @@ def _runs(screen: Screen, places: Places) -> None:
             accuracy=accuracy,
             begun=begun,
             reason=why,
+            lost=found.lost,
+            lost_why=found.why,
         )
     screen.console.print(table)
+    for name, each in came.items():
+        if each.lost:
+            style = "red" if each.is_all else ""
+            screen.say(
+                f"run {name}: {each.lost} of {each.rounds} rounds lost: {each.why}", style=style
+            )
+    return found.is_all
 
 
 def _how(said: str, held: ticket.Ticket | None) -> str:

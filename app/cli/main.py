@@ -15,8 +15,9 @@ from tacit.app.cli import deployment
 from tacit.app.cli.access import release
 from tacit.app.cli.audit import audit
 from tacit.app.cli.dashboard import dashboard
+from tacit.app.cli.devices import device
 from tacit.app.cli.doctor import doctor
-from tacit.app.cli.enrolment import authority, device, server
+from tacit.app.cli.enrolment import authority, server
 from tacit.app.cli.explain import explain
 from tacit.app.cli.gate import gate, serve
 from tacit.app.cli.mark import mark
@@ -340,10 +341,9 @@ def unseal(
 
 
 cli.command(rich_help_panel=SERVE)(serve)
-cli.command(rich_help_panel=TRY)(dashboard)
 deployment.add_to(cli)
-cli.command(rich_help_panel=SERVE)(release)
-cli.command(rich_help_panel=ENROL)(doctor)
+for command in (dashboard, doctor, release):
+    cli.command(rich_help_panel=deployment.DEPLOY)(command)
 
 
 @cli.command()

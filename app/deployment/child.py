@@ -30,13 +30,15 @@ KEPT_LOGS = 2  # that were turned over
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What to start. `grace` is the seconds that it gets to end by itself."""
+    """What to start. `grace` is the seconds that it gets to end by itself; it works in `folder`, or
+    beside its log."""
 
     name: str
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(repr=False)
     log: Path
     grace: float = 10.0
+    folder: Path | None = None
 
 
 @dataclass(slots=True)
@@ -79,7 +81,7 @@ class Child:
             self._process = subprocess.Popen(  # noqa: S603
                 self.spec.argv,
                 env=dict(self.spec.env),
-                cwd=self.spec.log.parent,
+                cwd=self.spec.folder or self.spec.log.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

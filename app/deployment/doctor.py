@@ -21,8 +21,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from tacit.app import server_folder
-from tacit.app.deployment import machine, modes
+from tacit.app.deployment import history, machine, modes
 from tacit.app.deployment.findings import Finding, careful, each, looked, ok, unknown, wrong
+from tacit.app.deployment.operators import load
 from tacit.app.deployment.places import Places
 from tacit.app.deployment.probes import Target, outside
 from tacit.app.server_folder import CA, NODES, RETIRED
@@ -50,6 +51,7 @@ def of_server(folder: Path) -> Iterator[Finding]:
     places = Places(folder)
     yield from looked("membership", lambda: _enrolment(folder))
     yield from looked("permissions", lambda: each("permissions", modes.faults(places), "as set"))
+    yield from looked("operators", lambda: _operators(places))
     secrets = _secrets(places)
     yield from looked("secret files", lambda: machine.private(secrets))
     yield from looked("secrets of processes", lambda: machine.secrets_shown(secrets))
@@ -94,6 +96,13 @@ def _enrolment(folder: Path) -> Iterator[Finding]:
     yield from each("membership", faults, fine, "tacit server join, with the newest answer")
     for soon in [] if faults else server_folder.warnings(folder, now):
         yield careful("membership", soon, "bring the server, and devices, their new answers")
+
+
+def _operators(places: Places) -> Iterator[Finding]:
+    """That the register has those who have a role by the log, and nobody else."""
+    remedy = "a running supervisor may be about to: else put the newest register back, or withdraw"
+    fine = f"{len([*load(places)])} have a role, as the log says"
+    yield from each("operators", history.faults(places), fine, remedy)
 
 
 def _secrets(places: Places) -> list[Path]:

@@ -15,7 +15,7 @@ from tacit.app.deployment.places import Places
 from tacit.app.journal import Journal, signer
 from tacit.crypto.errors import ParameterError
 from tacit.crypto.order import Act
-from tacit.server.entries import Granted, Withdrawn
+from tacit.server.deployed import Granted, Withdrawn
 
 AT_ONCE = frozenset({Act.GRANT, Act.WITHDRAW, Act.RELEASE})
 

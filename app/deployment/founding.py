@@ -9,7 +9,7 @@ from tacit.app.deployment.places import Places
 from tacit.app.journal import Journal, signer
 from tacit.client.files import new_file
 from tacit.crypto.identity import KEY_BYTES
-from tacit.server.entries import Granted
+from tacit.server.deployed import Granted
 
 SERVER = (Role.AUTHORITY,)  # who is to move the key elsewhere, and to grant all else
 LOCAL = (Role.AUTHORITY, Role.OPERATOR, Role.RELEASER)  # one person has all of it anyway

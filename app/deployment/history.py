@@ -4,23 +4,33 @@ The register of operators is signed by the server, and a copy from an earlier da
 in it, who was withdrawn since has a role. The log is longer than it was on that day, and tells.
 """
 
-from tacit.app.deployment.operators import load
+from dataclasses import replace
+
+from tacit.app.deployment.operators import Operator, Operators, load
 from tacit.app.deployment.places import Places
 from tacit.app.journal import LOG
 from tacit.server import auditlog, entries
-from tacit.server.entries import Granted, OrderRefused, Withdrawn
+from tacit.server.deployed import Granted, OrderRefused, Withdrawn
 
 
 def faults(places: Places) -> list[str]:
     """Where they differ, in words. A supervisor that was killed in the midst of an order may have
     left a difference; it is gone when it is up again. Raises Damaged for a damaged one of both."""
     said = _said(places)
-    held = {each.name: (str(each.role), each.key.hex()) for each in load(places)}
+    held = {each.name: _of(each) for each in load(places)}
     return [
         f"{places.operators} is not what the log says of {name}: it is of another time"
         for name in sorted({*said, *held})
         if said.get(name) != held.get(name)
     ]
+
+
+def confirmed(places: Places) -> Operators:
+    """The register, of those alone who have their role by the log too. Raises Damaged for a damaged
+    one of both."""
+    said, register = _said(places), load(places)
+    held = tuple(each for each in register if said.get(each.name) == _of(each))
+    return replace(register, known=held)
 
 
 def refusal(places: Places, order: str, since: float) -> str | None:
@@ -34,6 +44,11 @@ def refusal(places: Places, order: str, since: float) -> str | None:
                     case OrderRefused(said, _, reason) if said == order and noted.at >= since:
                         found = reason
     return found
+
+
+def _of(operator: Operator) -> tuple[str, str]:
+    """As the log says it."""
+    return str(operator.role), operator.key.hex()
 
 
 def _said(places: Places) -> dict[str, tuple[str, str]]:

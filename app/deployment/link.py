@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -24,7 +25,7 @@ from tacit.app.certificates import DAY, certify, new_ca
 from tacit.app.deployment.child import Spec
 from tacit.app.deployment.environment import environment
 from tacit.app.deployment.places import Places
-from tacit.app.server import ROSTER, RUNS
+from tacit.app.server import ORDERED, ROSTER, RUNS
 from tacit.app.server_folder import ROSTER as ROSTER_FILE
 from tacit.client.files import SHARED_MODE, replace_file
 from tacit.crypto.certificate import pem
@@ -83,16 +84,18 @@ def superexec(places: Places, port: int) -> Spec:
         *("--root-certificates", str(ca_of(places).absolute())),
         *("--superexec-auth-secret-file", str(places.secret.absolute())),
     )
-    return spec(
+    made = spec(
         places,
         SUPEREXEC,
         argv,
         {
             ROSTER: str((places.folder / ROSTER_FILE).absolute()),
             RUNS: str(places.runs.absolute()),
+            ORDERED: "1",
             POLL: "1.0",
         },
     )
+    return replace(made, folder=places.tracked.absolute())
 
 
 def spec(

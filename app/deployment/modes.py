@@ -87,4 +87,5 @@ def _private(places: Places) -> tuple[Path, ...]:
         places.flwr,
         places.front,
         places.logs,
+        places.tracked,
     )

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from tacit.app.deployment.control import Control, FlowerNode
 from tacit.crypto.answers import Node
-from tacit.server.entries import Kind, NodeRegistered, NodeUnregistered
+from tacit.server.deployed import NodeRegistered, NodeUnregistered
+from tacit.server.kinds import Kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ runs/NAME/             one run each, as `tacit.app.folder` says
 operators, keys/       who may order what, and the first keys: `operators`
 inbox/                 orders of operators that are not yet taken
 orders/                orders that were taken, for as long as a copy of one could pass: `taken`
+tracked/               where ServerApps work, and what trackers (run.track) write
 released/              models that a releaser let out
 logs/NAME.log          what each process printed
 supervisor.json        which processes there are, and the ports of the loopback
@@ -68,6 +69,10 @@ class Places:
     @property
     def released(self) -> Path:
         return self.folder / "released"
+
+    @property
+    def tracked(self) -> Path:
+        return self.folder / "tracked"
 
     @property
     def logs(self) -> Path:

@@ -5,12 +5,12 @@ import os
 from pathlib import Path
 
 from tacit.app.deployment.places import Places
-from tacit.app.folder import MODEL, RunFolder
+from tacit.app.folder import MODEL, STATUS, RunFolder
 from tacit.app.journal import LOG, Journal, signer
 from tacit.client.files import SHARED_MODE, sync
 from tacit.crypto.errors import Damaged, ParameterError
 from tacit.server import auditlog, entries
-from tacit.server.entries import Released
+from tacit.server.kinds import Released
 
 _CHUNK = 1 << 20
 
@@ -34,6 +34,8 @@ def release(
     for no such run, one that is not finished or was released, and a missing audit; Damaged for a
     model or a log that is not what it was. Then there is nothing new in `released`.
     """
+    if not (places.runs / name / STATUS).is_file():
+        raise ParameterError(f"no run {name}: tacit status lists them")
     folder, target = RunFolder.open(places.runs / name), released(places, name)
     if (status := folder.status()) != "finished":
         raise ParameterError(f"run {name} is {status}: only a finished one has a model to release")

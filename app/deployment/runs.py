@@ -11,7 +11,6 @@ ServerApps serve one folder at a time, and the lock makes sure.
 """
 
 import time
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,13 +19,14 @@ from tacit.app.config import Settings
 from tacit.app.deployment import ticket as tickets
 from tacit.app.deployment.backoff import Backoff
 from tacit.app.deployment.control import Control, NotDone
+from tacit.app.deployment.ordered import parsed
 from tacit.app.deployment.places import Places
 from tacit.app.deployment.ticket import Ticket
 from tacit.app.deployment.told import Told
 from tacit.app.folder import STATUS, RunFolder
 from tacit.app.run_lock import is_held
 from tacit.crypto.errors import Damaged, ParameterError
-from tacit.server.entries import RunBegun, RunEnded, RunOrdered
+from tacit.server.deployed import RunBegun, RunEnded, RunOrdered, StrangerEnded
 
 FEW, MANY = 8, 30  # tries without a new round: of what looks wrong for good, and of what does not
 RAISED = "ServerApp failed with exception: "  # as Flower says it
@@ -76,12 +76,16 @@ class Runs:
     current: Current | None = None
     _open: dict[str, Ticket] = field(default_factory=dict)
     _waiting: dict[str, Waiting] = field(default_factory=dict)
+    _numbers: set[int] = field(default_factory=set)  # of Flower's runs that were begun here
 
     def load(self) -> None:
         """Find what an earlier supervisor left undone."""
         for folder in self.places.runs.iterdir():
             found = tickets.read(folder)
-            if found is not None and found.how == tickets.OPEN:
+            if found is None:
+                continue
+            self._numbers.add(found.number)
+            if found.how == tickets.OPEN:
                 self._open[folder.name] = found
 
     def order(self, name: str, settings: str, by: str, digest: str) -> None:
@@ -118,6 +122,14 @@ class Runs:
         if self.current is None or self.current.name != name:
             self._end(name, "stopped", f"by {by}")
 
+    def end_strangers(self) -> None:
+        """End what Flower runs and nobody ordered here, and say so: whoever is on this machine can
+        ask SuperLink for a run. Raises as `Control` does."""
+        for each in self.control.runs():
+            if not each.is_over and each.number not in self._numbers:
+                self.control.stop(each.number)
+                self.told.note(StrangerEnded(each.number, each.name))
+
     def step(self) -> None:
         """Do what is to be done next. Raises as `Control` does, and goes on when called again."""
         if self.current is None:
@@ -147,6 +159,7 @@ class Runs:
             )
         if why := self.ready(folder.settings):
             return self._wait(name, why)
+        self.end_strangers()
         for each in self.control.runs():
             if not each.is_over:
                 self.control.stop(each.number)
@@ -155,6 +168,7 @@ class Runs:
             number = self.control.begin(folder.settings.flat())
         except NotDone as refused:
             return self._wait(name, str(refused))
+        self._numbers.add(number)
         self.current = Current(name, number, time.monotonic())
         held = self._open[name]
         self._keep(name, replace(held, begun=held.begun + 1, number=number, reason=""))
@@ -274,19 +288,3 @@ class Runs:
         if place.parent != self.places.runs or not place.is_dir():
             raise ParameterError(f"no run {name}: tacit status lists them")
         return place
-
-
-def parsed(name: str, settings: str) -> Settings:
-    """An order's settings, under the run's name. Raises ParameterError."""
-    try:
-        tree = tomllib.loads(settings)
-    except tomllib.TOMLDecodeError as bad:
-        raise ParameterError(f"the settings of {name} are no TOML: {bad}") from None
-    section = tree.setdefault("run", {})
-    if not isinstance(section, dict):
-        raise ParameterError(f"the settings of {name}: run is a section")
-    section["name"] = name
-    found = Settings.of(tree, f"the settings of {name}")
-    if not found.run.name:
-        raise ParameterError("a run takes a name")
-    return found

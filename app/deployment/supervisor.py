@@ -28,11 +28,13 @@ from tacit.app.deployment.told import Told
 from tacit.app.deployment.waking import until_told
 from tacit.app.journal import Journal
 from tacit.crypto.errors import TacitError
-from tacit.server.entries import Kind, OrderRefused, ProcessEnded, ProcessStarted
+from tacit.server.deployed import OrderRefused, ProcessEnded, ProcessStarted
+from tacit.server.kinds import Kind
 
 TICK = 0.3  # seconds
 NODES_EVERY, NODES_ANYHOW = 2.0, 60.0
 RUNS_EVERY = 1.0  # each look is a question to SuperLink, of which it takes a hundred a second
+STRANGERS_EVERY = 5.0
 LOGS_EVERY = 20.0
 PAUSE = 5.0  # seconds after the system failed
 # Seconds in which SuperLink, though it runs, does not answer: then it is killed. Flower gives its
@@ -77,6 +79,7 @@ class Supervisor:
         self._guarded("nodes", NODES_EVERY, self._keep_nodes)
         if self._is_ready and "nodes" not in self.troubles:
             self._guarded("runs", RUNS_EVERY, self.runs.step)
+            self._guarded("strangers", STRANGERS_EVERY, self.runs.end_strangers)
         self._end_what_hangs(now)
         self._guarded("logs", LOGS_EVERY, self._turn_logs_over)
         self.told.write()

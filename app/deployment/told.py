@@ -10,7 +10,7 @@ from dataclasses import astuple, dataclass, field
 
 from tacit.app.journal import Journal
 from tacit.crypto.errors import TacitError
-from tacit.server.entries import Kind
+from tacit.server.kinds import Kind
 
 MOST = 10_000  # entries that wait; the oldest are the ones that matter, later ones are dropped
 

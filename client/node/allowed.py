@@ -4,7 +4,8 @@ The rules hold for what begins something. What ends a sum that the device is in 
 whom it is with, is a matter of milliseconds, and others would wait for it in vain: it is answered
 whenever it is asked. A device that is to be silent altogether is not running.
 
-A reason names the rule, and nothing that was measured: it goes to the server.
+A reason names the rule, for the owner's diary. The server is not told: when somebody is at home, or
+what a battery has, is not its business.
 """
 
 import os

@@ -14,8 +14,8 @@ NODE_LOCK = "node.lock"  # in a device's vault: held by its node, while there is
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Why a message is not answered now. `reason` is a sentence for the device's owner, and goes to
-    the server: it names no secret. `again_in` is in how many seconds asking again is of use; 0 if
-    nobody knows."""
+    the diary; the server hears "not now" and no more. `again_in` is in how many seconds asking
+    again is of use; 0 if nobody knows."""
 
     reason: str
     again_in: float = 0.0

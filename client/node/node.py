@@ -210,7 +210,7 @@ class Node:
         if (refusal := self.allowed(delivery.kind, time.time())) is not None:
             self.diary.not_now(delivery.kind, delivery.run, refusal.reason)
             log.info("run %d: not now: %s", delivery.run, refusal.reason)
-            return ErrorCode.MOD_FAILED_PRECONDITION, f"not now: {refusal.reason}"
+            return ErrorCode.MOD_FAILED_PRECONDITION, "not now"  # why is nobody else's
         return None
 
     def _refused(self, run: int, bundle: str) -> tuple[int, str]:

@@ -10,22 +10,22 @@ from typing import Any
 from tacit.server.dashboard.board import Board, Version
 from tacit.server.dashboard.run import Run, RunFiles
 from tacit.server.dashboard.tail import Log
-from tacit.server.entries import (
+from tacit.server.deployed import (
     Granted,
     NodeRegistered,
     NodeUnregistered,
-    Noted,
     OrderRefused,
     ProcessEnded,
     ProcessStarted,
-    Released,
     RunBegun,
     RunEnded,
     RunOrdered,
+    StrangerEnded,
     TurnedAway,
     Withdrawn,
-    one_line,
 )
+from tacit.server.entries import Noted, one_line
+from tacit.server.kinds import Released
 
 MOST_RUNS = 50  # those that changed last
 MOST_LATELY = 40  # entries of each kind that are kept
@@ -33,7 +33,7 @@ MOST_REASONS = 50  # that are counted one by one
 OTHER = "other reasons"
 _ACTS = (
     Granted, NodeRegistered, NodeUnregistered, OrderRefused, Released, RunBegun, RunEnded,
-    RunOrdered, Withdrawn,
+    RunOrdered, StrangerEnded, Withdrawn,
 )  # fmt: skip
 
 FindRuns = Callable[[], Iterable[RunFiles]]

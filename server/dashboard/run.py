@@ -11,7 +11,8 @@ from typing import Any
 from tacit.server.dashboard.board import Board, Version
 from tacit.server.dashboard.rounds import Course
 from tacit.server.dashboard.tail import Lines, Log
-from tacit.server.entries import Refused, one_line
+from tacit.server.entries import one_line
+from tacit.server.kinds import Refused
 
 MOST_ROUNDS = 2000  # rows that are kept: beyond, every second of the older ones goes
 MOST_REFUSALS = 60

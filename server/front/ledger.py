@@ -17,7 +17,8 @@ from tacit.crypto.errors import ParameterError, TacitError
 from tacit.crypto.identity import KEY_BYTES, Identity
 from tacit.crypto.loghead import LOG_BYTES
 from tacit.server.auditlog import AuditLog
-from tacit.server.entries import TurnedAway, noted
+from tacit.server.deployed import TurnedAway
+from tacit.server.entries import noted
 from tacit.server.front import files
 from tacit.server.front.refusal import Refusal
 from tacit.server.front.tally import Tally, place_of

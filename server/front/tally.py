@@ -8,7 +8,7 @@ has at most `ENTRIES_A_DAY` entries, twice at the start, and 144 for each of som
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 
-from tacit.server.entries import TurnedAway
+from tacit.server.deployed import TurnedAway
 
 EVERY, COARSE_EVERY = 60.0, 600.0  # seconds between two entries about the same
 ADDRESSES = 256  # pairs of a reason and an address that are told apart

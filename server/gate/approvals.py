@@ -12,7 +12,6 @@ from sqlite3 import Connection
 from types import MappingProxyType
 
 from tacit.crypto.errors import ParameterError
-from tacit.server.entries import Approved
 from tacit.server.gate import roles
 from tacit.server.gate.allowance import MOST_BUDGET
 from tacit.server.gate.base import Denial, Grant, Role, State
@@ -22,6 +21,7 @@ from tacit.server.gate.reveal import Detail
 from tacit.server.gate.roles import Act
 from tacit.server.gate.store import Store, one
 from tacit.server.gate.totp import Codes
+from tacit.server.kinds import Approved
 
 WITHIN = (
     86400.0  # seconds that a request waits, and that what was approved to be done once may wait

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tacit.crypto.errors import Damaged
-from tacit.server.entries import Answered
 from tacit.server.gate import validate
 from tacit.server.gate.base import Denial, Grant, Records, State, Watch
 from tacit.server.gate.batches import Batches
@@ -28,6 +27,7 @@ from tacit.server.gate.metrics import Metrics
 from tacit.server.gate.model import Floats32, Model, Scored
 from tacit.server.gate.reveal import Detail, Reveal, Shown
 from tacit.server.gate.roles import Act, check, may
+from tacit.server.kinds import Answered
 
 MOST_INPUTS = 256  # to a call of the model
 MOST_TOGETHER = 64  # requests that are answered at once

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from sqlite3 import Connection
 
 from tacit.crypto.errors import ParameterError
-from tacit.server.entries import Judged, KeyIssued, KeyRenewed, KeyRevoked, one_line
+from tacit.server.entries import one_line
 from tacit.server.gate import roles
 from tacit.server.gate.allowance import DEFAULT_BUDGET
 from tacit.server.gate.base import Grant, Role, State
@@ -30,6 +30,7 @@ from tacit.server.gate.networks import networks_of
 from tacit.server.gate.reveal import Detail
 from tacit.server.gate.roles import Act
 from tacit.server.gate.store import Store, one
+from tacit.server.kinds import Judged, KeyIssued, KeyRenewed, KeyRevoked
 
 LABELS_ALONE = frozenset({Detail.LABEL})
 # Of a linear model all scores of as many answers as it has inputs are the model: 65 for the digits.

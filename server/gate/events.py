@@ -14,10 +14,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tacit.server.entries import Answered, Denied, Judged, Kind, one_line
+from tacit.server.entries import one_line
 from tacit.server.events import Event
 from tacit.server.gate.drift import Proposal
 from tacit.server.gate.lately import Lately
+from tacit.server.kinds import Answered, Denied, Judged, Kind
 
 FILE_BYTES, FILES = 8 << 20, 4
 MOST_NAMED = 20  # keys in one line

@@ -10,9 +10,10 @@ from dataclasses import asdict
 from tacit.crypto.errors import TacitError
 from tacit.crypto.loghead import SignedHead
 from tacit.server.auditlog import AuditLog
-from tacit.server.entries import Denied, Kind, noted
+from tacit.server.entries import noted
 from tacit.server.gate.base import Denial
 from tacit.server.gate.events import Events
+from tacit.server.kinds import Denied, Kind
 
 STAGE = "log"
 CANNOT = "the gate cannot keep its log: it answers nothing"

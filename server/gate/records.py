@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 
 from tacit.crypto.errors import ParameterError
-from tacit.server.entries import Judged
 from tacit.server.gate import keys
 from tacit.server.gate.allowance import RISK_STEP, ahead, stepped
 from tacit.server.gate.base import Denial, Grant, State, Suspicion
@@ -20,6 +19,7 @@ from tacit.server.gate.known import Known, admit, known, room
 from tacit.server.gate.networks import RuleFile, is_in
 from tacit.server.gate.store import Store, one
 from tacit.server.gate.windows import Windows
+from tacit.server.kinds import Judged
 
 
 @dataclass(slots=True)

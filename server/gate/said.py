@@ -15,9 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tacit.server.auditlog import AuditLog, batches
-from tacit.server.entries import Kind, read
+from tacit.server.entries import read
 from tacit.server.events import Event
 from tacit.server.gate.store import Store, one
+from tacit.server.kinds import Kind
 
 _MOST = 1024  # entries in a batch
 

@@ -19,8 +19,9 @@ from threading import RLock
 from typing import Any
 
 from tacit.crypto.errors import Damaged, ParameterError, TacitError
-from tacit.server.entries import Kind, noted
+from tacit.server.entries import noted
 from tacit.server.gate.base import Denial
+from tacit.server.kinds import Kind
 
 _PRIVATE = 0o600
 _APPLICATION = 0x7AC17  # tells the file from other SQLite files

@@ -15,9 +15,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tacit.crypto.errors import Damaged, ParameterError
-from tacit.server.entries import KeyRenewed
 from tacit.server.gate.base import Denial, Grant
 from tacit.server.gate.store import Store, one
+from tacit.server.kinds import KeyRenewed
 
 SEALING_BYTES = 32
 SEED_BYTES, NONCE_BYTES = 20, 12  # RFC 4226, section 4: 160 bits are recommended

@@ -22,7 +22,8 @@ from tacit.crypto.errors import Damaged
 from tacit.crypto.identity import Identity
 from tacit.crypto.loghead import SignedHead
 from tacit.server.auditlog import HEADER_BYTES, RECORD_BYTES, AuditLog, verify
-from tacit.server.entries import Answered, noted
+from tacit.server.entries import noted
+from tacit.server.kinds import Answered
 from tacit.simulations.duels.base import Figure, Fought, Line, Role, Scale, Tell, share_of
 
 Record: TypeAlias = tuple[int, bytes]

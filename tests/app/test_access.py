@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord
 
-from tacit.app.cli import accessing, main
+from tacit.app.cli import accessing, main, running
 from tacit.app.deployment import founding, operators
 from tacit.app.deployment.executing import execute
 from tacit.app.deployment.orders import Order, taken
@@ -21,7 +21,8 @@ from tacit.app.deployment.places import Places
 from tacit.app.folder import RunFolder
 from tacit.app.journal import Journal, signer
 from tacit.crypto.errors import TacitError
-from tacit.server.entries import OrderRefused
+from tacit.server.deployed import OrderRefused
+from tacit.server.events import LeftOut, RoundFinished, RoundStarted, SumFailed
 from tests.app.small import small
 
 
@@ -123,6 +124,37 @@ def test_a_viewers_token_is_shown_once(tacit: Tacit, supervisor: Places) -> None
         assert not path.is_file() or bytes.fromhex(token[-64:]) not in path.read_bytes()
 
 
+def test_a_server_of_another_user_takes_orders_and_shows_nothing(
+    tacit: Tacit, supervisor: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What tacit server share is for. Here nobody carries out runs, so they are refused."""
+    monkeypatch.setattr(running, "_is_ours", lambda folder: False)
+    monkeypatch.setattr(running, "check", lambda settings: None)
+    assert "say --name" in tacit("run", code=2).err
+    assert "say --name" in tacit("run", "--name", "one", code=2).err
+    said = tacit("run", "--name", "one", "--set", "data.devices=3", code=1)
+    assert "run one was refused: a run is not done at once" in said.err
+    assert "stop one was refused" in tacit("stop", "one", code=1).err
+    assert "resume one was refused" in tacit("run", "--resume", "one", code=1).err
+    monkeypatch.setattr(running, "refusal", lambda *_: None)
+    said = tacit("run", "--name", "two", "--set", "data.devices=3")
+    assert "the order was taken: run two" in said.out
+
+
+def test_status_says_why_rounds_were_lost(tacit: Tacit) -> None:
+    folder = RunFolder.create(Path("federation/server/runs/one"), small())
+    for event in (
+        RoundStarted(1, 3),
+        LeftOut(1, "enrol", 4, "this device does not run bundle 00ff"),
+        SumFailed(1, "train", "0 of 3"),
+        RoundFinished(1, 3, 1.0, {}, {}, {}),
+    ):
+        folder.record(event)
+    folder.journal.close()
+    said = tacit("status", code=1).out
+    assert "run one: 1 of 1 rounds lost: 0 of 3; 1 times: this device does not run" in said
+
+
 def test_a_model_is_released(tacit: Tacit, supervisor: Places) -> None:
     folder = RunFolder.create(supervisor.runs / "one", small())
     folder.finish(ArrayRecord({"w": Array(np.zeros(3, np.float32))}))
@@ -133,7 +165,7 @@ def test_a_model_is_released(tacit: Tacit, supervisor: Places) -> None:
 
 
 def test_what_is_refused_is_said(tacit: Tacit, supervisor: Places) -> None:
-    assert "refused: no run in" in tacit("release", "nothing", code=1).err
+    assert "refused: no run nothing: tacit status" in tacit("release", "nothing", code=1).err
     said = tacit("release", "nothing", "--json", code=1).result()
     assert said["order"] == "refused"
 

@@ -21,7 +21,8 @@ from tacit.crypto.errors import Damaged, ParameterError
 from tacit.crypto.identity import Identity, Roster
 from tacit.crypto.nodekey import NodeKey
 from tacit.server.auditlog import batches, verify
-from tacit.server.entries import RosterIssued, read
+from tacit.server.entries import read
+from tacit.server.kinds import RosterIssued
 from tests.crashes import crash_everywhere
 
 NOW = 1_800_000_000

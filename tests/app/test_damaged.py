@@ -9,8 +9,8 @@ import pytest
 from tacit.app.folder import RunFolder
 from tacit.crypto.errors import ParameterError
 from tacit.server import auditlog, entries
-from tacit.server.entries import CheckpointDamaged
 from tacit.server.events import Event, RoundFinished, RoundStarted, SumOpened
+from tacit.server.kinds import CheckpointDamaged
 from tests.app.kills import World, undisturbed, watched
 from tests.app.small import small
 

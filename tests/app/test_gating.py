@@ -14,9 +14,10 @@ from tacit.app.cli import main
 from tacit.app.gatehouse import SEALING, STORE, GateFolder
 from tacit.app.journal import KEY, LOG, Journal, digest_of
 from tacit.server.auditlog import batches
-from tacit.server.entries import Answered, read
+from tacit.server.entries import read
 from tacit.server.gate import approvals
 from tacit.server.gate.keys import parse
+from tacit.server.kinds import Answered
 
 
 class Ended(NamedTuple):

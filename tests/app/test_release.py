@@ -28,7 +28,8 @@ from tacit.crypto.errors import Damaged, ParameterError
 from tacit.crypto.identity import Identity
 from tacit.crypto.mark import MarkKey
 from tacit.server.auditlog import verify
-from tacit.server.entries import Audited, Released, encode
+from tacit.server.entries import encode
+from tacit.server.kinds import Audited, Released
 from tacit.simulations.duels.base import Figure, Fought, Line, Role
 from tacit.simulations.report.audit import render_audit
 from tacit.strategies.robust import Robust

@@ -30,7 +30,6 @@ from tacit.app.serving import EVENTS, baseline_of, check_sensitive, gate
 from tacit.crypto.errors import Damaged, ParameterError
 from tacit.crypto.sealed import Context
 from tacit.server.auditlog import verify
-from tacit.server.entries import Answered, GateOpened, Released
 from tacit.server.gate import desk
 from tacit.server.gate.allowance import MOST_AHEAD
 from tacit.server.gate.base import Grant, Role
@@ -41,6 +40,7 @@ from tacit.server.gate.known import found, identified
 from tacit.server.gate.reveal import Reveal
 from tacit.server.gate.store import one
 from tacit.server.gate.windows import Windows
+from tacit.server.kinds import Answered, GateOpened, Released
 from tests.server.gate.fakes import entries_of
 
 BUDGET = 1_000_000

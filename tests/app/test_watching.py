@@ -10,19 +10,20 @@ from pathlib import Path
 import pytest
 
 from tacit.app import watching
-from tacit.app.deployment import operators
-from tacit.app.deployment.operators import Operator, Operators, Role
-from tacit.app.deployment.places import Places
+from tacit.app.deployment.executing import Wanted, execute
+from tacit.app.deployment.operators import Role
+from tacit.app.deployment.orders import Order
 from tacit.app.listening import Place
 from tacit.app.watching import check_place, house_of, usual, viewers_of
 from tacit.crypto.errors import ParameterError
-from tacit.crypto.identity import Identity
+from tacit.crypto.order import Act
 from tacit.server.gate import keys as tokens
+from tests.app.deployment.server import Server, server
 from tests.app.test_cli import tacit_process
 from tests.server.dashboard import stage
 from tests.test_layout import ROOT
 
-KEEPER = Identity(bytes(range(32)))
+__all__ = ["server"]
 
 
 def names(path: Path) -> tuple[list[str], bool]:
@@ -39,6 +40,17 @@ def test_a_run_a_folder_of_runs_and_a_server(tmp_path: Path) -> None:
     assert names(federation) == (["a", "b"], True)
     assert names(federation / "runs") == (["a", "b"], False)
     assert names(federation / "runs" / "a") == (["a"], False)
+
+
+def test_a_federation_on_one_machine_is_its_server(tmp_path: Path) -> None:
+    stage.server(tmp_path / "server")
+    stage.run(tmp_path / "server" / "runs" / "a")
+    assert names(tmp_path) == (["a"], True)
+
+
+def test_a_run_may_be_called_server(tmp_path: Path) -> None:
+    stage.run(tmp_path / "server")
+    assert names(tmp_path) == (["server"], False)
 
 
 def test_a_server_that_was_never_up_is_one(tmp_path: Path) -> None:
@@ -80,25 +92,45 @@ def test_tokens_do_not_travel_in_the_clear() -> None:
         Place("0.0.0.0", 8844)
 
 
-def test_a_viewer_is_who_the_register_says(tmp_path: Path) -> None:
-    places = Places(tmp_path)
-    assert viewers_of(tmp_path) is None
+def granted(server: Server, name: str) -> str:
+    """A viewer's token."""
     token = tokens.drawn(os.urandom(tokens.DRAW_BYTES))
-    other = tokens.drawn(os.urandom(tokens.DRAW_BYTES))
-    register = Operators(KEEPER.public, (Operator("board", Role.AUTHORITY, bytes(32)),))
-    operators.save(places, register, KEEPER)
-    assert viewers_of(tmp_path) is None  # nobody could open it
-    register = register.granted(Operator("ana", Role.VIEWER, token.digest))
-    operators.save(places, register, KEEPER)
-    who = viewers_of(tmp_path)
+    wanted = Wanted(Role.VIEWER, token.digest).toml()
+    done(server, Act.GRANT, name, wanted)
+    return token.text
+
+
+def done(server: Server, act: Act, name: str, settings: str = "") -> None:
+    order = server.signed(act, name, settings)
+    execute(server.places, Order(order, "authority"), server.journal)
+    server.journal.close()
+
+
+def test_a_viewer_is_who_the_register_says(server: Server) -> None:
+    folder = server.places.folder
+    assert viewers_of(folder) is None  # nobody could open it
+    ana, bob = granted(server, "ana"), granted(server, "bob")
+    who = viewers_of(folder)
     assert who is not None
-    assert who(token.text) == "ana"
-    assert who(other.text) is None
-    assert who("") is None
-    operators.save(places, register.withdrawn("ana"), KEEPER)
-    assert who(token.text) is None  # at once
-    places.operators.write_bytes(b"damaged")
-    assert who(token.text) is None
+    assert [who(ana), who(bob), who("")] == ["ana", "bob", None]
+    assert who(tokens.drawn(os.urandom(tokens.DRAW_BYTES)).text) is None
+    done(server, Act.WITHDRAW, "ana")
+    assert [who(ana), who(bob)] == [None, "bob"]  # at once
+    server.places.operators.write_bytes(b"damaged")
+    assert who(bob) is None
+
+
+def test_a_register_that_was_set_back_lets_nobody_in_again(server: Server) -> None:
+    ana, bob = granted(server, "ana"), granted(server, "bob")
+    copy = server.places.operators.read_bytes()
+    done(server, Act.WITHDRAW, "ana")
+    who = viewers_of(server.places.folder)
+    assert who is not None
+    server.places.operators.write_bytes(copy)
+    assert [who(ana), who(bob)] == [None, "bob"]
+    log = server.places.folder / "audit.log"
+    log.write_bytes(log.read_bytes()[:-40] + bytes(40))
+    assert who(bob) is None
 
 
 @pytest.mark.slow

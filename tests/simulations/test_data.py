@@ -333,8 +333,11 @@ def test_folders_that_do_not_work(tmp_path: Path) -> None:
         ("digit", r"unknown data set 'digit' \(did you mean 'digits'\?\)"),
         ("nothing-like-it", "unknown data set 'nothing-like-it'; there are digits"),
         ("npz:", "unknown data set"),
-        ("json:loads", "failed: TypeError"),
-        ("builtins:dict", "returned dict, expected a tacit.simulations.data.Dataset"),
+        ("numpy:array", "failed: TypeError"),
+        (
+            "numpy.random:default_rng",
+            "returned Generator, expected a tacit.simulations.data.Dataset",
+        ),
     ],
 )
 def test_names_that_do_not_work(name: str, says: str) -> None:

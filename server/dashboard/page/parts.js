@@ -172,6 +172,7 @@ const ACTS = {
   RunOrdered: (each) => ["Run ", code(each.run), ` was ordered by ${each.by}`],
   RunBegun: (each) => ["Run ", code(each.run), each.after ? ` goes on after round ${each.after}` : " was begun"],
   RunEnded: (each) => ["Run ", code(each.run), `: ${each.how}`, each.reason && [", ", el("q", {}, each.reason)]].flat(),
+  StrangerEnded: (each) => [badge("suspended"), " a run that nobody ordered here, ", code(each.run || each.number), ", was ended"],
   OrderRefused: (each) => [badge("suspended"), ` an order by ${each.by || "nobody known"}: `, el("q", {}, each.reason)],
   Granted: (each) => [`${each.name} is ${each.role}, by ${each.by}`],
   Withdrawn: (each) => [`${each.name} may do nothing any more, by ${each.by}`],

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tacit.app.cli import owning
+from tacit.app.cli import choosing, owning
 from tacit.app.deployment import bundle
 from tacit.client import budget, diary, status
 from tacit.client.device import load_policy, save_policy
@@ -243,7 +243,7 @@ def test_what_ends_is_told_before(
 
 def test_every_policy_has_words() -> None:
     def words(**changed: Any) -> str:
-        return "\n".join(owning.policy_words(Policy(**changed)))
+        return "\n".join(choosing.policy_words(Policy(**changed)))
 
     for changed in (
         {"min_cohort": 9}, {"min_survivors": 9}, {"corrupt": 0.1}, {"max_norm": 3.0},

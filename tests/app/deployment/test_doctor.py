@@ -17,10 +17,12 @@ import pytest
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 from tacit.app import server_folder
-from tacit.app.deployment import doctor, machine
+from tacit.app.deployment import doctor, founding, machine
 from tacit.app.deployment.findings import Finding, Verdict
+from tacit.app.deployment.operators import Operator, Role, load, save
 from tacit.app.deployment.places import Places
 from tacit.app.deployment.probes import Target
+from tacit.app.journal import Journal, signer
 from tacit.app.journal import opened as log_opened
 from tacit.crypto.errors import ParameterError
 from tacit.crypto.nodekey import public_key
@@ -238,6 +240,20 @@ def test_files_that_others_may_read(own: World) -> None:
     assert "secret files" in wrongs(doctor.of_server(own.server))
     (own.vault("one") / "node.key").chmod(0o640)
     assert "secret files" in wrongs(doctor.of_device(own.vault("one")))
+
+
+def test_a_register_of_another_day(own: World) -> None:
+    places = Places(own.server)
+    assert by_name(doctor.of_server(own.server))["operators"].verdict is Verdict.UNKNOWN
+    founding.found(places, journal := Journal(places.folder), (Role.AUTHORITY,))
+    journal.close()
+    assert by_name(doctor.of_server(own.server))["operators"].verdict is Verdict.OK
+    keeper = signer(places.folder)
+    ghost = Operator("ghost", Role.RELEASER, bytes(32))
+    save(places, load(places).granted(ghost), keeper)
+    found = by_name(doctor.of_server(own.server))["operators"]
+    assert found.verdict is Verdict.WRONG
+    assert "ghost" in found.said
 
 
 def test_folders_that_others_may_enter(own: World) -> None:

@@ -20,7 +20,9 @@ from tacit.app.journal import Journal, digest_of, signer
 from tacit.app.release import FORMAT
 from tacit.crypto.errors import Damaged, ParameterError, TacitError
 from tacit.crypto.order import Act
-from tacit.server.entries import Audited, Granted, Released, Withdrawn, encode
+from tacit.server.deployed import Granted, Withdrawn
+from tacit.server.entries import encode
+from tacit.server.kinds import Audited, Released
 from tests.app.deployment.server import ANN, Server, server
 from tests.app.small import small
 

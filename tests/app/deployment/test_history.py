@@ -4,7 +4,7 @@ import pytest
 
 from tacit.app.deployment import history
 from tacit.app.deployment.executing import Wanted, execute
-from tacit.app.deployment.operators import Role
+from tacit.app.deployment.operators import Role, load
 from tacit.app.deployment.orders import Order
 from tacit.crypto.errors import Damaged
 from tacit.crypto.order import Act
@@ -25,7 +25,9 @@ def test_a_copy_from_before_shows(server: Server) -> None:
     copy = server.places.operators.read_bytes()
     do(server, Act.WITHDRAW)
     assert history.faults(server.places) == []
+    assert [*history.confirmed(server.places)] == [*load(server.places)]
     server.places.operators.write_bytes(copy)
+    assert "ann" not in {each.name for each in history.confirmed(server.places)}
     (said,) = history.faults(server.places)
     assert "not what the log says of ann" in said
 

@@ -5,6 +5,7 @@ import socket
 import ssl
 import stat
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from tacit.app.certificates import DAY
 from tacit.app.deployment import link
 from tacit.app.deployment.environment import environment
 from tacit.app.deployment.places import Places
-from tacit.app.server import ROSTER, RUNS
+from tacit.app.deployment.ticket import Ticket
+from tacit.app.server import ORDERED, ROSTER, RUNS, check_ordered
 from tacit.client.files import replace_file
+from tacit.crypto.errors import PolicyRefusal
 
 NOW = int(time.time())
 
@@ -57,6 +60,34 @@ def test_a_serverapp_is_told_where_things_are(places: Places) -> None:
     env = link.superexec(places, 1).env
     assert env[ROSTER] == str(places.folder / "roster.bin")
     assert env[RUNS] == str(places.runs)
+    assert env[ORDERED]
+
+
+def test_a_serverapp_serves_what_the_supervisor_began_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A neighbour's run may have the name of one that is there, and no name at all."""
+    monkeypatch.setattr("tacit.app.server._SOON", 0.0)
+    held = Ticket("anna", "", 0.0, begun=1, number=7)
+    held.write(tmp_path)
+    check_ordered(tmp_path, 7)
+    for place, number in ((tmp_path, 8), (tmp_path / "none", 7)):
+        with pytest.raises(PolicyRefusal, match="nobody ordered"):
+            check_ordered(place, number)
+    replace(held, how="finished").write(tmp_path)
+    with pytest.raises(PolicyRefusal, match="nobody ordered"):
+        check_ordered(tmp_path, 7)
+
+
+def test_a_serverapp_that_is_sooner_than_the_ticket_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Ticket("anna", "", 0.0, begun=1, number=6)
+    held.write(tmp_path)
+    monkeypatch.setattr(
+        "tacit.app.server.time.sleep", lambda _: replace(held, number=7).write(tmp_path)
+    )
+    check_ordered(tmp_path, 7)
 
 
 def test_keys_are_the_owners(places: Places) -> None:

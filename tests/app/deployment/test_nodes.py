@@ -10,7 +10,7 @@ from tacit.app.deployment.control import FlowerNode
 from tacit.app.deployment.nodes import apply, changes
 from tacit.crypto.answers import Node
 from tacit.crypto.nodekey import RAND_BYTES, NodeKey
-from tacit.server.entries import NodeRegistered, NodeUnregistered
+from tacit.server.deployed import NodeRegistered, NodeUnregistered
 
 KEYS = [NodeKey(os.urandom(RAND_BYTES)).public for _ in range(6)]
 NODES = [Node(number + 1, f"site-{number + 1}", key) for number, key in enumerate(KEYS)]

@@ -21,7 +21,7 @@ from tacit.app.journal import Journal, signer
 from tacit.crypto import labels
 from tacit.crypto.errors import Damaged, ParameterError
 from tacit.crypto.identity import SIGNATURE_BYTES, Identity
-from tacit.server.entries import Granted
+from tacit.server.deployed import Granted
 from tacit.server.gate import keys as tokens
 from tacit.server.gate.base import Role as AtGate
 from tests.app.deployment.server import ANN, Server, entries, server

@@ -11,15 +11,17 @@ from tacit.app.config import Settings
 from tacit.app.deployment import runs as module
 from tacit.app.deployment import ticket
 from tacit.app.deployment.control import Control, FlowerRun, NotDone, Unreachable
+from tacit.app.deployment.ordered import parsed
 from tacit.app.deployment.places import Places
-from tacit.app.deployment.runs import FEW, MANY, RAISED, Runs, parsed
+from tacit.app.deployment.runs import FEW, MANY, RAISED, Runs
 from tacit.app.deployment.told import Told
 from tacit.app.folder import RunFolder
 from tacit.app.journal import Journal
 from tacit.app.run_lock import RunLock
 from tacit.crypto.errors import ParameterError
-from tacit.server.entries import Kind, RunBegun, RunEnded, RunOrdered
+from tacit.server.deployed import RunBegun, RunEnded, RunOrdered, StrangerEnded
 from tacit.server.events import RoundFinished
+from tacit.server.kinds import Kind
 from tests.app.small import small
 
 SETTINGS = small().toml()
@@ -209,6 +211,35 @@ def test_what_flower_still_has_of_an_earlier_supervisor_is_ended_first(bench: Be
     bench.step()
     assert bench.flower.stopped == [100]
     assert set(bench.flower.found) == {100, 101}
+
+
+def test_a_run_that_nobody_ordered_is_ended_and_noted_once(bench: Bench) -> None:
+    ordered(bench, "one")
+    bench.step()
+    stranger = bench.flower.begin({"run.name": "one"})
+    for _ in range(2):
+        bench.runs.end_strangers()
+    assert bench.flower.stopped == [stranger]
+    assert [each for each in bench.noted if isinstance(each, StrangerEnded)] == [
+        StrangerEnded(stranger, "one")
+    ]
+
+
+def test_our_own_runs_are_no_strangers_whoever_is_supervisor_and_after_their_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ordered(bench, "one")
+    bench.step()
+    app = ServerApp(bench.place("one"))
+    again = bench_in(bench.runs.places.folder, monkeypatch)
+    again.flower.found = bench.flower.found
+    again.runs.end_strangers()
+    bench.step(1)
+    app.ends("finished")
+    bench.step(1)
+    bench.runs.end_strangers()  # Flower hears of the end a moment later
+    assert bench.flower.stopped == again.flower.stopped == []
+    assert bench.count(StrangerEnded) == again.count(StrangerEnded) == 0
 
 
 def test_a_run_that_flower_gave_up_is_begun_again(bench: Bench) -> None:

@@ -16,7 +16,7 @@ from tacit.app.deployment.told import MOST, Told
 from tacit.app.journal import LOG, Journal
 from tacit.crypto.errors import ParameterError
 from tacit.server.auditlog import tree, verify
-from tacit.server.entries import ProcessEnded, ProcessStarted
+from tacit.server.deployed import ProcessEnded, ProcessStarted
 
 FULL = State(
     pid=1,

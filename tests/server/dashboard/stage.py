@@ -12,17 +12,15 @@ from tacit.app.watching import house_of
 from tacit.crypto.identity import Identity
 from tacit.server.auditlog import AuditLog
 from tacit.server.dashboard.live import Live
-from tacit.server.entries import (
-    Kind,
+from tacit.server.deployed import (
     OrderRefused,
     ProcessEnded,
     ProcessStarted,
-    Refused,
     RunBegun,
     RunOrdered,
     TurnedAway,
-    noted,
 )
+from tacit.server.entries import noted
 from tacit.server.events import (
     CohortCommitted,
     EpsilonSpent,
@@ -33,6 +31,7 @@ from tacit.server.events import (
     RunStarted,
     SumOpened,
 )
+from tacit.server.kinds import Kind, Refused
 
 AT = 1_790_000_000.0
 KEEPER = Identity(bytes(range(32)))

@@ -8,7 +8,7 @@ import pytest
 from tacit.app.watching import house_of
 from tacit.server.dashboard import house as house_module
 from tacit.server.dashboard.house import MOST_REASONS, OTHER, House
-from tacit.server.entries import ProcessEnded, TurnedAway
+from tacit.server.deployed import ProcessEnded, TurnedAway
 from tests.server.dashboard import stage
 
 

@@ -13,8 +13,8 @@ import pytest
 import uvicorn
 
 from tacit.server.dashboard.application import Who, application
-from tacit.server.entries import Refused
 from tacit.server.events import RoundStarted
+from tacit.server.kinds import Refused
 from tests.server.dashboard import stage
 from tests.server.gate.browser import CHROMIUM, Browser
 

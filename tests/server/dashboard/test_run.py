@@ -13,7 +13,7 @@ from tacit.app.watching import house_of
 from tacit.server.dashboard import run as run_module
 from tacit.server.dashboard.board import Board, Version
 from tacit.server.dashboard.rounds import MOST_NAMED, Course
-from tacit.server.entries import LONGEST_REASON, Refused
+from tacit.server.entries import LONGEST_REASON
 from tacit.server.events import (
     BudgetSpent,
     CohortCommitted,
@@ -27,6 +27,7 @@ from tacit.server.events import (
     SumFailed,
     SumOpened,
 )
+from tacit.server.kinds import Refused
 from tests.server.dashboard import stage
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tacit.server.auditlog import HEADER_BYTES, Batch, batches
 from tacit.server.dashboard import tail
 from tacit.server.dashboard.tail import Lines, Log
-from tacit.server.entries import Refused
+from tacit.server.kinds import Refused
 from tests.server.dashboard.stage import AT, Written
 
 

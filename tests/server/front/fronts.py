@@ -26,7 +26,8 @@ from tacit.app.certificates import DAY, certify, new_ca
 from tacit.crypto.certificate import pem
 from tacit.crypto.nodekey import NodeKey, openssh_line
 from tacit.server.auditlog import batches
-from tacit.server.entries import TurnedAway, read
+from tacit.server.deployed import TurnedAway
+from tacit.server.entries import read
 from tacit.server.front.credentials import Credentials
 from tacit.server.front.exchange import House
 from tacit.server.front.ledger import LOG, Ledger

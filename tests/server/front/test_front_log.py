@@ -10,7 +10,8 @@ from hypothesis import strategies as some
 
 from tacit.crypto.errors import ParameterError
 from tacit.server.auditlog import LogInUse, batches, verify
-from tacit.server.entries import TurnedAway, read
+from tacit.server.deployed import TurnedAway
+from tacit.server.entries import read
 from tacit.server.front.ledger import KEY, LOG, Ledger
 from tacit.server.front.tally import (
     ADDRESSES,

@@ -11,7 +11,7 @@ import numpy as np
 
 from tacit.crypto.identity import Identity
 from tacit.server.auditlog import AuditLog, batches
-from tacit.server.entries import Answered, Kind, read
+from tacit.server.entries import read
 from tacit.server.gate.base import Denial, Grant, Role, State, Suspicion
 from tacit.server.gate.card import Card
 from tacit.server.gate.chain import Chain
@@ -20,6 +20,7 @@ from tacit.server.gate.journal import Journal
 from tacit.server.gate.metrics import Metrics
 from tacit.server.gate.model import Floats32, Scored
 from tacit.server.gate.reveal import Detail, Reveal
+from tacit.server.kinds import Answered, Kind
 
 SHAPE, CLASSES = (1, 2, 3), 4
 CARD = Card("toy", "ab" * 32, SHAPE, CLASSES, most=8)

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tacit.server.entries import Kind
 from tacit.server.gate import desk
 from tacit.server.gate.base import Grant, Role
 from tacit.server.gate.desk import Wanted
@@ -16,6 +15,7 @@ from tacit.server.gate.known import identified
 from tacit.server.gate.records import StoredRecords
 from tacit.server.gate.store import Store
 from tacit.server.gate.windows import Windows
+from tacit.server.kinds import Kind
 
 AT = 1_800_000_000.0
 LIFE = 400 * 86400.0

@@ -14,7 +14,6 @@ import numpy as np
 from fastapi import FastAPI
 
 from tacit.server.auditlog import AuditLog
-from tacit.server.entries import Kind
 from tacit.server.gate.application import application
 from tacit.server.gate.base import Role, Suspicion
 from tacit.server.gate.baseline import FIGURES, SKETCH, Baseline, Space
@@ -30,6 +29,7 @@ from tacit.server.gate.reveal import Detail, Reveal
 from tacit.server.gate.said import hand_over
 from tacit.server.gate.totp import Codes
 from tacit.server.gate.watch import KeyWatch, _Kept
+from tacit.server.kinds import Kind
 from tests.server.gate.fakes import CARD, CLASSES, KEEPER, FakeWatch, Toy, entries_of
 from tests.server.gate.gates import AT, HERE, World, records, world
 

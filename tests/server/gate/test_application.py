@@ -13,11 +13,11 @@ import schemathesis
 from fastapi import FastAPI
 from schemathesis.checks import not_a_server_error
 
-from tacit.server.entries import Answered
 from tacit.server.gate.application import application
 from tacit.server.gate.base import Role
 from tacit.server.gate.desk import revoke, suspend
 from tacit.server.gate.reveal import Detail
+from tacit.server.kinds import Answered
 from tests.server.gate.fakes import CARD, Gate, rows
 from tests.server.gate.gates import AT, HERE, World, records, world
 

@@ -5,13 +5,13 @@ import os
 import pytest
 
 from tacit.crypto.errors import ParameterError
-from tacit.server.entries import Approved
 from tacit.server.gate import approvals, desk
 from tacit.server.gate.approvals import NEEDS, WITHIN, Deed, Request
 from tacit.server.gate.base import Denial, Grant, Role
 from tacit.server.gate.reveal import Detail
 from tacit.server.gate.roles import TAKES_TWO, Act, may
 from tacit.server.gate.totp import Codes
+from tacit.server.kinds import Approved
 from tests.server.gate.gates import AT, HERE, World, records
 from tests.server.gate.test_totp import RAND_BYTES, Phone
 

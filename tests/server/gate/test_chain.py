@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from tacit.crypto.errors import Damaged
-from tacit.server.entries import Answered, Denied
 from tacit.server.gate import chain as chains
 from tacit.server.gate import journal as journals
 from tacit.server.gate.base import Denial, Role, State
 from tacit.server.gate.chain import Answer, Question
 from tacit.server.gate.reveal import Detail, Reveal
 from tacit.server.gate.validate import Form
+from tacit.server.kinds import Answered, Denied
 from tests.server.gate.fakes import SECRET, Gate, Toy, entries_of, grant, rows
 
 

@@ -5,13 +5,14 @@ import os
 import pytest
 
 from tacit.crypto.errors import ParameterError
-from tacit.server.entries import KeyIssued, KeyRenewed, KeyRevoked, read
+from tacit.server.entries import read
 from tacit.server.gate import desk
 from tacit.server.gate.base import Denial, Grant, Role, State
 from tacit.server.gate.desk import Wanted
 from tacit.server.gate.keys import DRAW_BYTES
 from tacit.server.gate.reveal import Detail
 from tacit.server.gate.said import waits
+from tacit.server.kinds import KeyIssued, KeyRenewed, KeyRevoked
 from tests.server.gate.gates import AT, LIFE, World
 
 ISSUERS = dict.fromkeys(Role, Role.AUTHORITY) | {

@@ -19,7 +19,6 @@ import schemathesis
 from schemathesis.checks import not_a_server_error
 
 from tacit.crypto.errors import ParameterError
-from tacit.server.entries import Approved, Denied, Judged, KeyIssued, KeyRenewed, KeyRevoked
 from tacit.server.gate import desk
 from tacit.server.gate.allowance import DEFAULT_BUDGET
 from tacit.server.gate.base import Denial, Role, State
@@ -29,6 +28,7 @@ from tacit.server.gate.page.overview import MOST_KEYS
 from tacit.server.gate.page.routes import _ACTS, MOST_BYTES
 from tacit.server.gate.reveal import Detail
 from tacit.server.gate.totp import NONCE_BYTES, SEED_BYTES
+from tacit.server.kinds import Approved, Denied, Judged, KeyIssued, KeyRenewed, KeyRevoked
 from tests.server.gate.gates import AT
 from tests.server.gate.paged import Paged, paged
 

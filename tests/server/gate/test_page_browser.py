@@ -12,13 +12,13 @@ import pyotp
 import pytest
 import uvicorn
 
-from tacit.server.entries import Denied, Judged
 from tacit.server.gate import desk
 from tacit.server.gate.base import Role, State
 from tacit.server.gate.drift import _ADVICE, Moved, Proposal
 from tacit.server.gate.known import identified
 from tacit.server.gate.patience import Patient
 from tacit.server.gate.totp import NONCE_BYTES, SEED_BYTES
+from tacit.server.kinds import Denied, Judged
 from tests.server.gate.browser import CHROMIUM, Browser
 from tests.server.gate.gates import AT
 from tests.server.gate.paged import Paged, paged

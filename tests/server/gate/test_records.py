@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tacit.crypto.errors import Damaged, ParameterError
-from tacit.server.entries import Judged
 from tacit.server.gate import desk
 from tacit.server.gate.allowance import DEFAULT_BUDGET
 from tacit.server.gate.base import Denial, Role, State, Suspicion
@@ -19,6 +18,7 @@ from tacit.server.gate.records import StoredRecords
 from tacit.server.gate.reveal import Detail
 from tacit.server.gate.store import Store
 from tacit.server.gate.windows import Windows
+from tacit.server.kinds import Judged
 from tests.server.gate.gates import AT, HERE, LIFE, World, opened, records
 
 FLAGGED = Suspicion(0.62, True, {"ood": 1.25, "duplicates": 0.5})

@@ -7,11 +7,12 @@ import pytest
 
 from tacit.crypto.identity import Identity
 from tacit.server.auditlog import AuditLog, LogInUse, batches
-from tacit.server.entries import Answered, Kind, noted, read
+from tacit.server.entries import noted, read
 from tacit.server.gate import desk, said
 from tacit.server.gate.base import Role
 from tacit.server.gate.said import hand_over, waits
 from tacit.server.gate.store import Store
+from tacit.server.kinds import Answered, Kind
 from tests.server.gate.gates import AT, World
 
 KEEPER = Identity(bytes(32))
