@@ -19,7 +19,8 @@ from tacit.app.deployment.places import Places
 from tacit.app.journal import Journal
 from tacit.client import enrolment
 from tacit.client.device import is_enrolled
-from tacit.client.vault import FileVault
+from tacit.client.node.base import NODE_LOCK
+from tacit.client.vault import FileVault, is_locked
 from tacit.crypto.answers import DeviceAnswer, ServerAnswer
 from tacit.crypto.certificate import ends_at
 from tacit.crypto.enrolment import Request
@@ -160,7 +161,10 @@ def device_join(screen: Screen, folder: Path, path: Path, heard: list[str], yes:
     joined = enrolment.join(vault, answer, _now())
     number, address = joined.device.number, answer.issue.address
     screen.say(f"{folder}: device {number}, {answer.name}, of authority {trust.fingerprint}")
-    screen.say(f"start it: tacit device run {folder} --config partition-id={number - 1}")
+    if is_locked(vault.folder / NODE_LOCK):  # it read its key when it began
+        screen.say("its node runs with what was there before: end it and start it again")
+    else:
+        screen.say(f"start it: tacit device run {folder} --config partition-id={number - 1}")
     screen.result(
         device=number,
         name=answer.name,

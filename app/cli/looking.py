@@ -10,7 +10,6 @@ from pathlib import Path
 import typer
 from rich.table import Table
 
-from tacit.app.cli.commands import FAILED
 from tacit.app.cli.screen import Screen, interruptible
 from tacit.app.deployment import state, ticket
 from tacit.app.deployment.fleet import found
@@ -22,6 +21,7 @@ from tacit.app.losses import Losses, losses
 from tacit.crypto.errors import ParameterError, TacitError
 from tacit.server.auditlog import verify
 
+FAILED = 1  # exit code
 SHOWN_RUNS, SHOWN_NODES, SHOWN_REFUSED = 20, 20, 5
 FOLLOW = 0.3
 

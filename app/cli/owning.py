@@ -114,7 +114,7 @@ def _deeds(found: Status, entries: Sequence[Entry]) -> Iterator[str]:
     if not runs:
         yield "it took part in nothing yet"
         return
-    yield f"took part in {len(runs)} runs"
+    yield f"took part in {len(runs)} {'run' if len(runs) == 1 else 'runs'}"
     for run in list(runs)[-SHOWN:]:
         yield f"  {_run(run, runs[run])}"
     if len(runs) > SHOWN:

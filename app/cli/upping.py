@@ -38,7 +38,8 @@ def up(screen: Screen, folder: Path, nodes: int | None, *, foreground: bool) -> 
     with interruptible(f"it may be up: tacit status --dir {folder}"):
         _start(screen, folder, fleet)
     online = len(fleet.vaults)
-    screen.say(f"up: tacit run --dir {folder} --wait begins a run, tacit down ends it all")
+    where = f"--dir {folder}"
+    screen.say(f"up: tacit run {where} --wait begins a run, tacit down {where} ends it all")
     screen.result(folder=str(folder), devices=online)
 
 
@@ -89,12 +90,16 @@ def _start(screen: Screen, folder: Path, fleet: Fleet) -> None:
         )
     end = time.monotonic() + STARTS_WITHIN
     with screen.progress():
-        bar = screen.bar("devices online")
+        bar = screen.bar("devices online" if fleet.vaults else "SuperLink")
         while True:
             now = state.read(places)
             is_its = now.pid == process.pid
             online = sum(each.is_online for each in now.nodes) if is_its else 0
-            bar(online, len(fleet.vaults), "" if is_its and now.is_ready else "SuperLink starts")
+            if fleet.vaults:
+                begun = "" if is_its and now.is_ready else "SuperLink starts"
+                bar(online, len(fleet.vaults), begun)
+            else:  # a server's folder: its devices are on other machines and come when they do
+                bar(int(is_its and now.is_ready), 1, "")
             if is_its and now.is_ready and online >= len(fleet.vaults):
                 return
             if process.poll() is not None:

@@ -1,6 +1,7 @@
 """What `tacit dashboard` does, once its arguments are read."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 from tacit.app.cli.screen import Screen
@@ -20,7 +21,8 @@ def run(screen: Screen, folder: Path | None, place: Place) -> None:
     check_free(place)
     live = Live(house, os.urandom(8).hex())
     screen.say(f"page      {place.url}")
-    screen.say(f"metrics   {place.url}/metrics, for Prometheus")
+    takes = "" if find_spec("prometheus_client") else "; takes pip install prometheus-client"
+    screen.say(f"metrics   {place.url}/metrics, for Prometheus{takes}")
     screen.say("Ctrl-C    stops it, and nothing else")
     screen.fact(event="Watching", url=place.url, name=house.name)
     serve(application(live, who), place, live.end)

@@ -74,7 +74,7 @@ def place(places: Places, key_file: Path | None, act: Act, name: str, settings: 
     that may not order this, so that it is known at once, and where nothing can be put.
     """
     operators = load(places)
-    key = read_key(key_file or places.keys / f"{role_for(act)}.key")
+    key = read_key(key_file or _made(places, act))
     operator = operators.of_key(key.public)
     if operator is None:
         raise ParameterError(f"this key is not registered in {places.folder}: tacit server grant")
@@ -92,6 +92,17 @@ def place(places: Places, key_file: Path | None, act: Act, name: str, settings: 
         nonce=os.urandom(NONCE_BYTES),
     )
     return inbox.put(places.inbox, _file(signed), signed.encode())
+
+
+def _made(places: Places, act: Act) -> Path:
+    """The key that was made with the server, for who names none."""
+    path = places.keys / f"{role_for(act)}.key"
+    if not path.exists():
+        raise ParameterError(
+            f"there is no {path}: name your key of the role {role_for(act)}; "
+            "tacit server key and tacit server grant make one"
+        )
+    return path
 
 
 def taken(places: Places, now: float) -> Iterator[Order | Rejected]:

@@ -572,6 +572,14 @@ def test_versions_and_settings_need_no_more_than_a_device_has() -> None:
         assert out
 
 
+def test_a_server_without_extras_can_be_looked_at() -> None:
+    """That it is up and who is online has to be seen before what a run needs is installed."""
+    process = tacit_process(SIM, "status", "--dir", "none", code=WITHOUT)
+    _, err = process.communicate(timeout=60)
+    assert "is not installed" not in err
+    assert "none" in err
+
+
 @pytest.mark.parametrize(
     ("missing", "arguments", "said"),
     [

@@ -24,7 +24,8 @@ from tacit.app.authority import opened
 from tacit.app.certificates import DAY
 from tacit.app.cli import enrolling, main
 from tacit.client.device import enrolled_device, load_device, load_policy
-from tacit.client.vault import FileVault
+from tacit.client.node.base import NODE_LOCK
+from tacit.client.vault import FileVault, locked
 from tacit.crypto.answers import ServerAnswer, decode_answer
 from tacit.crypto.identity import Roster
 from tests.app.test_certificates import shake
@@ -200,6 +201,13 @@ def test_a_device_gets_new_keys_under_its_number(tacit: Tacit, three: str) -> No
     (fresh,) = Path("front/nodes").glob("2-*")
     assert try_load_public_key(fresh) == try_load_public_key(Path("ward-2/node.key.pub"))
     assert len(list(Path("front/retired").glob("2-*"))) == 1
+
+
+def test_a_node_that_runs_is_to_be_started_again(tacit: Tacit, three: str) -> None:
+    answer = "authority/answers/ward-1.answer"
+    with locked(Path("ward-1") / NODE_LOCK):
+        assert "end it and start it again" in tacit("device", "join", "ward-1", answer).out
+    assert "start it: tacit device run" in tacit("device", "join", "ward-1", answer).out
 
 
 def test_fingerprints_are_compared_or_nothing_is_done(tacit: Tacit, three: str) -> None:
