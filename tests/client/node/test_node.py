@@ -444,7 +444,7 @@ def test_what_was_refused_is_confirmed_when_the_server_is_done_with_sending_it(
 
 def test_what_was_refused_is_confirmed_when_its_time_is_over(bench: Bench) -> None:
     bench.node.allowed = lambda kind, now: Refusal("never")
-    bench.server.sends("query.who", 5, ttl=0.0)
+    bench.server.sends("query.who", 5, ttl=1e-3)
     bench.go()
     bench.node._settle(None)
     assert bench.server.calls.count("confirm") == 1
