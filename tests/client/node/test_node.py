@@ -442,12 +442,17 @@ def test_what_was_refused_is_confirmed_when_the_server_is_done_with_sending_it(
     assert "pull_object" not in bench.server.calls
 
 
-def test_what_was_refused_is_confirmed_when_its_time_is_over(bench: Bench) -> None:
+def test_what_was_refused_is_confirmed_when_its_time_is_over(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench.node.allowed = lambda kind, now: Refusal("never")
-    bench.server.sends("query.who", 5, ttl=1e-3)
+    bench.server.sends("query.who", 5, ttl=30.0)
     bench.go()
-    bench.node._settle(None)
-    assert bench.server.calls.count("confirm") == 1
+    end = time.monotonic() + 30.0
+    for later, confirmed in ((-10.0, 0), (1.0, 1), (2.0, 1)):
+        monkeypatch.setattr(time, "monotonic", lambda later=later: end + later)
+        bench.node._settle(None)
+        assert bench.server.calls.count("confirm") == confirmed
 
 
 @pytest.mark.parametrize("call", ["run", "bundle", "pull_object", "confirm", "push", "push_object"])
