@@ -104,7 +104,7 @@ def _runs(screen: Screen, places: Places) -> bool:
     for folder in folders:
         try:
             run, held = RunFolder.open(folder), ticket.read(folder)
-            rounds, said, found = run.rounds(), run.status(), losses(run.events())
+            rounds, said, lost = run.rounds(), run.status(), losses(run.events())
         except TacitError as bad:
             table.add_row(folder.name, "damaged", "", "", "", str(bad))
             continue
@@ -115,7 +115,7 @@ def _runs(screen: Screen, places: Places) -> bool:
         table.add_row(
             folder.name, how, f"{len(rounds)}/{run.settings.run.rounds}", shown, str(begun), why
         )
-        came[folder.name] = found
+        came[folder.name] = lost
         screen.fact(
             run=folder.name,
             status=how,
@@ -124,8 +124,8 @@ def _runs(screen: Screen, places: Places) -> bool:
             accuracy=accuracy,
             begun=begun,
             reason=why,
-            lost=found.lost,
-            lost_why=found.why,
+            lost=lost.lost,
+            lost_why=lost.why,
         )
     screen.console.print(table)
     for name, each in came.items():
@@ -134,7 +134,8 @@ def _runs(screen: Screen, places: Places) -> bool:
             screen.say(
                 f"run {name}: {each.lost} of {each.rounds} rounds lost: {each.why}", style=style
             )
-    return found.is_all
+    newest = came.get(folders[-1].name)
+    return newest is not None and newest.is_all
 
 
 def _how(said: str, held: ticket.Ticket | None) -> str:

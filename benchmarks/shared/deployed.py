@@ -25,6 +25,7 @@ from tacit.app.deployment.child import Spec
 from tacit.app.deployment.control import Control, NotDone, Unreachable
 from tacit.app.deployment.environment import environment
 from tacit.app.deployment.fleet import Fleet
+from tacit.app.server import ORDERED
 from tacit.client.device import load_policy, save_policy
 from tacit.client.enrolment import ADDRESS, CA, NODE_KEY, NODE_PUBLIC
 from tacit.client.vault import FileVault
@@ -82,7 +83,7 @@ class Deployment:
         with ExitStack() as stack:
             stack.enter_context(_running(link.superlink(fleet.places, port)))
             _until("SuperLink is there", lambda: _answers(control))
-            stack.enter_context(_running(link.superexec(fleet.places, port)))
+            stack.enter_context(_running(_superexec(fleet, port)))
             for vault in fleet.vaults:
                 control.register(vault.name, _key(vault))
             yield deployment
@@ -188,6 +189,13 @@ def resident(pids: list[int]) -> tuple[float, float]:
             rss += int(value.split()[0]) if name == "Rss" else 0
             pss += int(value.split()[0]) if name == "Pss" else 0
     return rss / 1024, pss / 1024
+
+
+def _superexec(fleet: Fleet, port: int) -> Spec:
+    """Flower's own: ours serves no run that the supervisor did not begin, and no other's code."""
+    ours = link.superexec(fleet.places, port)
+    env = {name: value for name, value in ours.env.items() if name != ORDERED}
+    return replace(ours, argv=(link.script("flower-superexec"), *ours.argv[3:]), env=env)
 
 
 def _key(vault: Path) -> bytes:

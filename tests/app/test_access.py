@@ -207,7 +207,7 @@ def test_a_server_begins_with_an_authority(tacit: Tacit) -> None:
     shutil.move("front/keys/authority.key", "mine.key")
     tacit("server", "key", "ann.key")
     given = ("server", "grant", "ann", "--role", "operator", "--key", "ann.key.pub", "--dir")
-    assert "keys/authority.key cannot be read" in tacit(*given, "front", code=2).err
+    assert "there is no front/keys/authority.key" in tacit(*given, "front", code=2).err
     assert "waits" in tacit(*given, "front", "--as", "mine.key").out
 
 

@@ -176,7 +176,7 @@ def ended_by_garbage() -> bool:
 @pytest.mark.parametrize("defended", [True, False], ids=["defended", "undefended"])
 def test_garbage_ends_a_sum(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     def without(patch: pytest.MonkeyPatch) -> None:
-        patch.setattr("tacit.client.app.SecureClientApp._end", lambda self, context: None)
+        patch.setattr("tacit.client.app.SecureClientApp._end", lambda *_, secure: None)
 
     attack = Attack(ended_by_garbage, without, "asked for Reported, at NoneType")
     trial(attack, defended, monkeypatch)
