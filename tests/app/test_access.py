@@ -1,19 +1,16 @@
 """Roles and releases from the command line, with somebody in the supervisor's place."""
 
-import json
 import shutil
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord
 
-from tacit.app.cli import accessing, main, running
+from tacit.app.cli import accessing, running
 from tacit.app.deployment import founding, operators
 from tacit.app.deployment.executing import execute
 from tacit.app.deployment.orders import Order, taken
@@ -23,20 +20,8 @@ from tacit.app.journal import Journal, signer
 from tacit.crypto.errors import TacitError
 from tacit.server.deployed import OrderRefused
 from tacit.server.events import LeftOut, RoundFinished, RoundStarted, SumFailed
+from tests.app.inprocess import Tacit, command
 from tests.app.small import small
-
-
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    def result(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.out.splitlines()[-1])
-        return found
-
-
-Tacit = Callable[..., Ended]
 
 
 @pytest.fixture
@@ -53,20 +38,7 @@ def tacit(
     founding.found(Places(folder), journal, founding.LOCAL)
     journal.close()
 
-    def call(*arguments: str | Path, code: int = 0) -> Ended:
-        capfd.readouterr()
-        monkeypatch.setattr(sys, "argv", ["tacit", *map(str, arguments)])
-        ended: object = 0
-        try:
-            main.run()
-        except SystemExit as end:
-            ended = end.code or 0
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        assert ended == code, err
-        return Ended(code, out, err)
-
-    return call
+    return command(monkeypatch, capfd)
 
 
 @pytest.fixture

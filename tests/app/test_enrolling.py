@@ -2,14 +2,12 @@
 Flower takes what they make."""
 
 import argparse
-import json
 import shutil
 import ssl
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 import typer
@@ -22,27 +20,14 @@ from flwr.supernode.cli.flower_supernode import _try_setup_client_authentication
 from tacit.app import server_folder
 from tacit.app.authority import opened
 from tacit.app.certificates import DAY
-from tacit.app.cli import enrolling, main
+from tacit.app.cli import enrolling
 from tacit.client.device import enrolled_device, load_device, load_policy
 from tacit.client.node.base import NODE_LOCK
 from tacit.client.vault import FileVault, locked
 from tacit.crypto.answers import ServerAnswer, decode_answer
 from tacit.crypto.identity import Roster
+from tests.app.inprocess import Tacit, command
 from tests.app.test_certificates import shake
-
-
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    def result(self) -> dict[str, Any]:
-        """The last line of JSON that was printed."""
-        found: dict[str, Any] = json.loads(self.out.splitlines()[-1])
-        return found
-
-
-Tacit = Callable[..., Ended]
 
 
 @pytest.fixture
@@ -53,21 +38,7 @@ def tacit(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
 
-    def call(*arguments: str | Path, code: int | None = 0) -> Ended:
-        capfd.readouterr()
-        monkeypatch.setattr(sys, "argv", ["tacit", *map(str, arguments)])
-        ended: object = 0
-        try:
-            main.run()
-        except SystemExit as end:
-            ended = end.code or 0
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        assert isinstance(ended, int)
-        assert code is None or ended == code, err
-        return Ended(ended, out, err)
-
-    return call
+    return command(monkeypatch, capfd)
 
 
 def ask(tacit: Tacit, *arguments: str) -> tuple[str, str]:

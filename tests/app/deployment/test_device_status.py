@@ -22,7 +22,8 @@ from tacit.client.node.diary import NodeDiary
 from tacit.client.node.settings import FILE, Settings
 from tacit.client.policy import Policy
 from tacit.client.vault import FileVault, locked
-from tests.app.test_enrolling import Tacit, built, tacit, three
+from tests.app.inprocess import Tacit
+from tests.app.test_enrolling import built, tacit, three
 from tests.runtime.private import own
 
 __all__ = ["built", "tacit", "three"]

@@ -27,7 +27,8 @@ from tacit.app.journal import opened as log_opened
 from tacit.crypto.errors import ParameterError
 from tacit.crypto.nodekey import public_key
 from tests.app.deployment.doctored import NOW, World, serving, world
-from tests.app.test_enrolling import Tacit, tacit
+from tests.app.inprocess import Tacit
+from tests.app.test_enrolling import tacit
 from tests.server.front.fronts import Standing
 
 __all__ = ["tacit"]
